@@ -1,0 +1,64 @@
+"""The door: Hydra in, runs out. Imports torch only once there is something to train."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ganbench import config, outcome, sweep
+
+
+def task(cfg: DictConfig) -> float:
+    from ganbench.train import train
+
+    out = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        return train(cfg, out)
+    finally:
+        outcome.endings.append(outcome.read_status(out)["status"])
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, _leave)
+    # Let errors reach us whole, so that a refusal is one sentence and a crash keeps its traceback.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    config.register()
+    sweep.register()
+    try:
+        hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(task)()
+    except config.Refused as refusal:
+        sys.exit(f"{refusal}")
+    except (HydraException, OmegaConfBaseException) as error:
+        print(_explained(error), file=sys.stderr)
+        sys.exit(2)
+    sys.exit(outcome.exit_code(outcome.endings))
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _explained(error: Exception) -> str:
+    """Key, value and what is allowed, from Hydra's or OmegaConf's own words."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
+    if isinstance(error, (MissingConfigException, OverrideParseException)) or not key:
+        return str(error)
+    said = next((a for a in sys.argv[1:] if a.lstrip("+~").split("=")[0] in (key, key.split(".")[0])), key)
+    if key not in said:
+        said = key
+    if parent is not None and cause.key is not None and "not in" in str(cause):
+        return config.unknown_key(key, [str(k) for k in parent if k != "_target_"], said.partition("=")[2] or None)
+    return f"{said}: {str(cause).splitlines()[0]}"
+
+
+if __name__ == "__main__":
+    main()

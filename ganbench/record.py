@@ -1,0 +1,132 @@
+"""The run folder, and Weights & Biases as a mirror of it.
+
+    config.yaml       the resolved settings
+    metrics.jsonl     one line per record; `images` is the real images the critic had seen, `t_…` are wall-clock
+    status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score
+    samples/          the averaged generator's samples of a fixed z, named by images seen
+    checkpoints/      the last state of both players, the average and both optimisers
+"""
+
+import json
+import math
+import platform
+import subprocess
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+import wandb
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from ganbench import __version__
+from ganbench.config import label
+from ganbench.outcome import write_status
+
+
+class Diverged(Exception):
+    """Training produced a number that is not finite; says which, and when."""
+
+
+class Record:
+    """Use as a context: what ends the block decides the status. Divergence ends it quietly, errors pass through."""
+
+    def __init__(self, cfg: DictConfig, out: Path):
+        if (out / "status.json").exists():
+            raise FileExistsError(f"{out} already holds a run; outputs are never overwritten. Choose another folder.")
+        for part in ("samples", "checkpoints"):
+            (out / part).mkdir(parents=True, exist_ok=True)
+        self.out, self.start = out, time.time()
+        config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+        OmegaConf.save(OmegaConf.create(config), out / "config.yaml")
+        self.status = {"status": "running", "reason": None, "label": label(cfg), "seed": cfg.seed} | _software()
+        write_status(self.out, self.status)
+        self.lines = (out / "metrics.jsonl").open("a", encoding="utf-8")
+        self.wandb = _mirror(cfg, out, config)
+        self.status["wandb_id"] = self.wandb.id
+
+    def note(self, **facts: Any) -> None:
+        """Add facts about the whole run to status.json."""
+        self.status |= facts
+        write_status(self.out, self.status)
+
+    def log(self, images: int, values: dict[str, Any]) -> None:
+        """One line of metrics.jsonl, and its numbers to W&B. Numbers that are not finite become null."""
+        row = {"images": images} | {k: _plain(v) for k, v in values.items()}
+        self.lines.write(json.dumps(row) + "\n")
+        self.lines.flush()
+        self.wandb.log({k: v for k, v in row.items() if isinstance(v, int | float)})
+
+    def picture(self, images: int, picture: Image.Image) -> None:
+        picture.save(self.out / "samples" / f"{images:09d}.png")
+        self.wandb.log({"images": images, "samples": wandb.Image(picture)})
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, kind, error, trace) -> bool:
+        status, reason = _ending(kind, error)
+        if status == "failed":
+            self.status["traceback"] = "".join(traceback.format_exception(kind, error, trace))
+        self.note(status=status, reason=reason, t_wall=round(time.time() - self.start, 3))
+        self.lines.close()
+        self.wandb.summary.update({"status": status})
+        self.wandb.finish(exit_code=0 if status == "finished" else 1)
+        return status == "diverged"
+
+
+def _ending(kind: type | None, error: BaseException | None) -> tuple[str, str | None]:
+    if kind is None:
+        return "finished", None
+    if issubclass(kind, Diverged):
+        return "diverged", str(error)
+    if issubclass(kind, Exception):
+        return "failed", f"{kind.__name__}: {error}"
+    return "interrupted", kind.__name__ + (f": {error}" if str(error) else "")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _mirror(cfg: DictConfig, out: Path, config: dict[str, Any]):
+    name = f"{label(cfg)}-s{cfg.seed}"
+    run = wandb.init(
+        dir=out,
+        mode=cfg.wandb.mode.value,
+        project=cfg.wandb.project,
+        entity=cfg.wandb.entity,
+        group=cfg.wandb.group or cfg.name,
+        name=name,
+        tags=[cfg.loss.name, cfg.penalty.name, cfg.dataset.name, cfg.model.name, f"seed-{cfg.seed}"],
+        config=config | {"label": label(cfg), "folder": str(out)},
+        reinit="create_new",
+        settings=wandb.Settings(silent=cfg.wandb.mode.value != "online"),
+    )
+    run.define_metric("*", step_metric="images")
+    return run
+
+
+def _software() -> dict[str, Any]:
+    return {
+        "ganbench": __version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "t_started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with + if it has uncommitted changes; None outside a checkout."""
+    here = Path(__file__).parent
+    call = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,65 @@
+"""One update of each player. What they return is detached and still on the device: no host sync inside a step."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+
+def critic_step(
+    D: nn.Module,
+    G: nn.Module,
+    real: Tensor,
+    z: Tensor,
+    loss,
+    penalty: Callable[..., Tensor],
+    optimizer: torch.optim.Optimizer,
+    rng: torch.Generator,
+    autocast: Callable = nullcontext,
+) -> dict[str, Tensor]:
+    """Update D once on real [N, ...] and G(z); `autocast` opens the context of the players' own precision."""
+    with autocast():
+        with torch.no_grad():
+            fake = G(z)
+        logits = D(torch.cat([real, fake]))
+    on_real, on_fake = logits.float().chunk(2)
+    d_loss = loss.d(on_real, on_fake)
+    d_penalty = penalty(D, real, fake.float(), rng)
+    optimizer.zero_grad()
+    (d_loss + d_penalty).backward()
+    norm = gradient_norm(D)
+    optimizer.step()
+    getattr(penalty, "project", _leave)(D)
+    return _detached(
+        d_loss=d_loss, d_penalty=d_penalty, d_real=on_real.mean(), d_fake=on_fake.mean(), d_grad_norm=norm
+    )
+
+
+def generator_step(
+    D: nn.Module, G: nn.Module, z: Tensor, loss, optimizer: torch.optim.Optimizer, autocast: Callable = nullcontext
+) -> dict[str, Tensor]:
+    """Update G once through a frozen D."""
+    D.requires_grad_(False)
+    with autocast():
+        on_fake = D(G(z))
+    g_loss = loss.g(on_fake.float())
+    optimizer.zero_grad()
+    g_loss.backward()
+    norm = gradient_norm(G)
+    optimizer.step()
+    D.requires_grad_(True)
+    return _detached(g_loss=g_loss, g_grad_norm=norm)
+
+
+def gradient_norm(net: nn.Module) -> Tensor:
+    """The Euclidean norm of the gradient of all of a net's weights."""
+    return torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+
+
+def _leave(D: nn.Module) -> None:
+    """Most penalties leave the weights where the optimiser put them."""
+
+
+def _detached(**values: Tensor) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in values.items()}
