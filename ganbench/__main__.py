@@ -3,25 +3,12 @@
 import os
 import signal
 import sys
-from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ganbench import config, outcome, sweep
-
-
-def task(cfg: DictConfig) -> float:
-    from ganbench.train import train
-
-    out = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        return train(cfg, out)
-    finally:
-        outcome.endings.append(outcome.read_status(out)["status"])
 
 
 def main() -> None:
@@ -29,11 +16,15 @@ def main() -> None:
     # Let errors reach us whole, so that a refusal is one sentence and a crash keeps its traceback.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     config.register()
-    sweep.register()
+    sys.path.append(str(config.HERE / "plugins"))  # where Hydra looks for our sweeper and launcher
     try:
-        hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(task)()
+        config.refuse_null(sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(sweep.task)()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except config.Refused as refusal:
-        sys.exit(f"{refusal}")
+        print(refusal, file=sys.stderr)
+        sys.exit(2)
     except (HydraException, OmegaConfBaseException) as error:
         print(_explained(error), file=sys.stderr)
         sys.exit(2)
@@ -56,7 +47,9 @@ def _explained(error: Exception) -> str:
     if key not in said:
         said = key
     if parent is not None and cause.key is not None and "not in" in str(cause):
-        return config.unknown_key(key, [str(k) for k in parent if k != "_target_"], said.partition("=")[2] or None)
+        return config.unknown_key(
+            key, [str(k) for k in parent if not str(k).startswith("_")], said.partition("=")[2] or None
+        )
     return f"{said}: {str(cause).splitlines()[0]}"
 
 

@@ -17,6 +17,11 @@ HERE = Path(__file__).resolve().parent
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if (p / "config.yaml").is_file())
 
 
+# What the trainer itself hands to what a group's option names.
+GIVEN_BY_CODE = ("self", "D", "real", "fake", "rng", "data", "device", "name", "params")
+GROUPS = ("loss", "penalty", "model", "dataset", "metric")
+
+
 class Device(Enum):
     auto = "auto"
     cuda = "cuda"
@@ -112,10 +117,10 @@ class Refused(ValueError):
 def check(cfg: DictConfig) -> None:
     """Raise Refused for a setting that is unknown, of the wrong type, out of range or at odds with another."""
     _check_groups(cfg)
-    for group in ("loss", "penalty", "model", "dataset", "metric"):
+    _check_pairs(cfg)
+    for group in (*GROUPS, "optimizer"):
         _check_targets(cfg[group], group)
     _check_ranges(cfg)
-    _check_pairs(cfg)
 
 
 def _extras(override_dirname: str) -> str:
@@ -125,14 +130,19 @@ def _extras(override_dirname: str) -> str:
     return f"-{text}" if text else ""
 
 
+def refuse_null(overrides: list[str]) -> None:
+    """Hydra would stumble over `penalty=null` without a word of what to write instead."""
+    for group in GROUPS:
+        if f"{group}=null" in overrides:
+            raise Refused(f"{group}=null is not an option: choose one of {', '.join(options(group))}.")
+
+
 def _check_groups(cfg: DictConfig) -> None:
     unknown = set(cfg) - set(Config.__dataclass_fields__)
     if unknown:
         raise Refused(unknown_key(sorted(unknown)[0], list(Config.__dataclass_fields__)))
-    for group in ("loss", "penalty", "model", "dataset", "metric"):
-        node = cfg[group] if not OmegaConf.is_missing(cfg, group) else None
-        if not isinstance(node, DictConfig):
-            raise Refused(f"{group}={node} is not an option: choose one of {', '.join(options(group))}.")
+    for group in GROUPS:
+        node = cfg[group]
         if "name" not in node:
             raise Refused(f"{group} has no name: add `name: …` to its YAML file; labels are made of it.")
         missing = [k for k in node if OmegaConf.is_missing(node, k)]
@@ -155,13 +165,13 @@ def _check_targets(node: Any, path: str) -> None:
     """Hold every `_target_` below `node` against the signature of what it names."""
     if isinstance(node, DictConfig) and "_target_" in node:
         arguments = _signature(node["_target_"], path)
-        for key in set(node) - {"name", "_target_", "_partial_"} if arguments is not None else ():
+        given = [k for k in node if k not in ("name", "_target_", "_partial_")] if arguments is not None else []
+        for key in given:
             if key not in arguments:
-                raise Refused(unknown_key(f"{path}.{key}", list(arguments), node[key]))
+                allowed = [a for a in arguments if a not in GIVEN_BY_CODE]
+                raise Refused(unknown_key(f"{path}.{key}", allowed, node[key]))
             if not _fits(node[key], arguments[key]):
-                raise Refused(
-                    f"{path}.{key}={node[key]} does not fit: allowed is {ast.unparse(arguments[key])}."
-                )
+                raise Refused(f"{path}.{key}={node[key]} does not fit: allowed is {ast.unparse(arguments[key])}.")
     if isinstance(node, DictConfig):
         for key in node:
             _check_targets(node[key], f"{path}.{key}")
@@ -170,30 +180,53 @@ def _check_targets(node: Any, path: str) -> None:
 def _signature(target: str, path: str) -> dict[str, ast.expr | None] | None:
     """Argument names and annotations of a class or function, read from its source without importing it.
 
-    None where there is no Python source to read, as for torch's optimisers; their constructor will judge.
+    None where they cannot be read off, as for `**kwargs`; the constructor will judge those.
     """
     module, _, name = target.rpartition(".")
     try:
-        if module.partition(".")[0] in ("torch", "torchvision"):
+        return _arguments(_definition(module, name))
+    except ModuleNotFoundError as missing:
+        raise Refused(f"{path}._target_={target}: there is no module {missing.name!r} of Python source.") from None
+    except AttributeError:
+        raise Refused(f"{path}._target_={target}: {module or 'the empty module'} defines no {name!r}.") from None
+
+
+def _definition(module: str, name: str) -> ast.stmt | None:
+    """Where `name` of `module` is defined, followed through imports; None if it is an alias of something else."""
+    file = _source(module)
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if getattr(node, "name", None) == name:
+            return node
+        if isinstance(node, ast.ImportFrom):
+            package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+            origin = ".".join(filter(None, [package.rsplit(".", node.level - 1)[0], node.module]))
+            for alias in node.names:
+                if name == (alias.asname or alias.name):
+                    return _definition(origin if node.level else node.module, alias.name)
+        if isinstance(node, ast.Assign) and any(ast.unparse(t) == name for t in node.targets):
             return None
-        origin = importlib.util.find_spec(module).origin
-    except (ImportError, AttributeError, ValueError):
-        raise Refused(f"{path}._target_={target}: there is no module {module!r} to import.") from None
-    if not origin or not origin.endswith(".py"):
+    raise AttributeError(name)
+
+
+def _source(module: str) -> Path:
+    """The file of a module, found without importing the packages above it."""
+    top, *below = module.split(".")
+    spec = importlib.util.find_spec(top) if top else None
+    if spec is None:
+        raise ModuleNotFoundError(name=module)
+    if not spec.submodule_search_locations and not below and str(spec.origin).endswith(".py"):
+        return Path(spec.origin)
+    for folder in spec.submodule_search_locations or ():
+        at = Path(folder, *below)
+        for file in (at.with_suffix(".py") if below else at / "__init__.py", at / "__init__.py"):
+            if file.is_file():
+                return file
+    raise ModuleNotFoundError(name=module)
+
+
+def _arguments(definition: ast.stmt | None) -> dict[str, ast.expr | None] | None:
+    if definition is None:
         return None
-    tree = ast.parse(Path(origin).read_text(encoding="utf-8"))
-    found = [n for n in tree.body if getattr(n, "name", None) == name]
-    if not found:
-        imported = any(
-            isinstance(n, ast.ImportFrom) and name in {a.asname or a.name for a in n.names} for n in tree.body
-        )
-        if imported:
-            return None
-        raise Refused(f"{path}._target_={target}: {module} defines no {name!r}.")
-    return _arguments(found[0])
-
-
-def _arguments(definition: ast.ClassDef | ast.FunctionDef) -> dict[str, ast.expr | None] | None:
     if isinstance(definition, ast.FunctionDef):
         if definition.args.kwarg:
             return None

@@ -168,7 +168,7 @@ def _torchvision(cls: str, name: str, folder: Path, train: bool, place: str):
         return getattr(datasets, cls)(folder, train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise Refused(
-            f"dataset={name} is not in {folder} and could not be downloaded ({error}): "
+            f"dataset={name} is not in {folder} and could not be downloaded ({' '.join(str(error).split())}): "
             f"{place}, or name another folder with dataset.root=…"
         ) from None
 

@@ -6,7 +6,9 @@ from torch import nn
 
 @torch.no_grad()
 def update(average: nn.Module, G: nn.Module, decay: float) -> None:
-    """Move the average's weights towards G's by 1 - decay, and copy the buffers (batch norm's statistics)."""
-    torch._foreach_lerp_(list(average.parameters()), list(G.parameters()), 1 - decay)
-    for mean, now in zip(average.buffers(), G.buffers(), strict=True):
-        mean.copy_(now)
+    """Move the average's weights, and batch norm's statistics with them, towards G's by 1 - decay.
+
+    Statistics copied from G would belong to other weights than the averaged ones.
+    """
+    means, values = ([t for t in net.state_dict().values() if t.is_floating_point()] for net in (average, G))
+    torch._foreach_lerp_(means, values, 1 - decay)

@@ -1,10 +1,10 @@
 """The run folder, and Weights & Biases as a mirror of it.
 
-    config.yaml       the resolved settings
-    metrics.jsonl     one line per record; `images` is the real images the critic had seen, `t_…` are wall-clock
-    status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score
-    samples/          the averaged generator's samples of a fixed z, named by images seen
-    checkpoints/      the last state of both players, the average and both optimisers
+config.yaml       the resolved settings
+metrics.jsonl     one line per record; `images` is the real images the critic had seen, `t_…` are wall-clock
+status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score
+samples/          the averaged generator's samples of a fixed z, named by images seen
+checkpoints/      the last state of both players, the average and both optimisers
 """
 
 import json
@@ -44,8 +44,12 @@ class Record:
         self.status = {"status": "running", "reason": None, "label": label(cfg), "seed": cfg.seed} | _software()
         write_status(self.out, self.status)
         self.lines = (out / "metrics.jsonl").open("a", encoding="utf-8")
-        self.wandb = _mirror(cfg, out, config)
-        self.status["wandb_id"] = self.wandb.id
+        try:
+            self.wandb = _mirror(cfg, out, config)
+        except BaseException as error:
+            self._end(error)
+            raise
+        self.note(wandb_id=self.wandb.id)
 
     def note(self, **facts: Any) -> None:
         """Add facts about the whole run to status.json."""
@@ -67,24 +71,29 @@ class Record:
         return self
 
     def __exit__(self, kind, error, trace) -> bool:
-        status, reason = _ending(kind, error)
-        if status == "failed":
-            self.status["traceback"] = "".join(traceback.format_exception(kind, error, trace))
-        self.note(status=status, reason=reason, t_wall=round(time.time() - self.start, 3))
-        self.lines.close()
+        status = self._end(error)
         self.wandb.summary.update({"status": status})
         self.wandb.finish(exit_code=0 if status == "finished" else 1)
         return status == "diverged"
 
+    def _end(self, error: BaseException | None) -> str:
+        status, reason = _ending(error)
+        if status == "failed":
+            self.status["traceback"] = "".join(traceback.format_exception(error))
+        self.note(status=status, reason=reason, t_wall=round(time.time() - self.start, 3))
+        self.lines.close()
+        return status
 
-def _ending(kind: type | None, error: BaseException | None) -> tuple[str, str | None]:
-    if kind is None:
-        return "finished", None
-    if issubclass(kind, Diverged):
-        return "diverged", str(error)
-    if issubclass(kind, Exception):
-        return "failed", f"{kind.__name__}: {error}"
-    return "interrupted", kind.__name__ + (f": {error}" if str(error) else "")
+
+def _ending(error: BaseException | None) -> tuple[str, str | None]:
+    match error:
+        case None:
+            return "finished", None
+        case Diverged():
+            return "diverged", str(error)
+        case Exception():
+            return "failed", f"{type(error).__name__}: {error}"
+    return "interrupted", f"{type(error).__name__} {error}".strip()
 
 
 def _plain(value: Any) -> Any:

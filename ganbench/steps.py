@@ -31,9 +31,7 @@ def critic_step(
     norm = gradient_norm(D)
     optimizer.step()
     getattr(penalty, "project", _leave)(D)
-    return _detached(
-        d_loss=d_loss, d_penalty=d_penalty, d_real=on_real.mean(), d_fake=on_fake.mean(), d_grad_norm=norm
-    )
+    return _detached(d_loss=d_loss, d_penalty=d_penalty, d_real=on_real.mean(), d_fake=on_fake.mean(), d_grad_norm=norm)
 
 
 def generator_step(

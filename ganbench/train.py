@@ -15,7 +15,6 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganbench import checkpoint, ema, streams
 from ganbench.config import Refused, build
@@ -48,7 +47,9 @@ def train(cfg: DictConfig, out: Path) -> float:
 
         z = partial(streams.normal, seed=cfg.seed, device=device)
         z_dim, p = cfg.model.z_dim, cfg.protocol
-        autocast = partial(torch.autocast, device.type, torch.bfloat16) if cfg.precision.value == "bf16" else nullcontext
+        autocast = (
+            partial(torch.autocast, device.type, torch.bfloat16) if cfg.precision.value == "bf16" else nullcontext
+        )
         images_per_step = p.batch * p.n_critic
         steps = p.images // images_per_step
         evaluate_at = {round(k * steps / p.evaluations) for k in range(p.evaluations + 1)}
@@ -75,7 +76,9 @@ def train(cfg: DictConfig, out: Path) -> float:
                         checkpoint.save(
                             out / "checkpoints", step, images, G=G, D=D, average=average, opt_g=opt_g, opt_d=opt_d
                         )
-                        log.info(line(images, p.images, metric.name, scores, losses, images / seconds if rows else None))
+                        log.info(
+                            line(images, p.images, metric.name, scores, losses, images / seconds if rows else None)
+                        )
                     rows, clock = [], time.perf_counter()
                 if step == steps:
                     break

@@ -41,7 +41,9 @@ def _block(n: int, m: int) -> nn.Module:
 
 
 # The file of the original FID's network, ported to PyTorch; its name carries the start of its SHA-256.
-INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
 INCEPTION_SHA256 = "6726825d"
 
 
@@ -59,7 +61,9 @@ class Inception(nn.Module):
         file = Path(weights).expanduser() if weights else _fetched()
         _verify(file, sha256 or INCEPTION_SHA256)
         torch.load(file, weights_only=True)  # refuses anything that could run code, before the library opens it
-        self.net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file))
+        self.net = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         (features,) = self.net(x.expand(-1, 3, -1, -1))
@@ -73,8 +77,9 @@ def _fetched() -> Path:
         try:
             torch.hub.download_url_to_file(INCEPTION_URL, str(file), hash_prefix=INCEPTION_SHA256)
         except (OSError, RuntimeError) as error:
+            why = " ".join(str(error).split())
             raise Refused(
-                f"metric=fid: the Inception weights could not be fetched ({error}): place {file.name} at {file}, "
+                f"metric=fid: the Inception weights could not be fetched ({why}): place {file.name} at {file}, "
                 "or give its path with metric.features.weights=…"
             ) from None
     return file

@@ -1,0 +1,57 @@
+"""What Hydra finds: it takes plugins from the namespace `hydra_plugins` only. The work is in ganbench.sweep."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from ganbench import sweep
+
+
+@dataclass
+class CheckedConf:
+    _target_: str = "hydra_plugins.ganbench_sweep.Checked"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
+
+
+class Checked(BasicSweeper):
+    """Hydra's own sweeper, once every run of the sweep has been composed and checked."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        params = [f"{k}={v}" for k, v in (self.params or {}).items()]
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        batches = self.split_arguments(parser.parse_overrides(params + arguments), None)
+        sweep.compose(self.hydra_context, self.config, [overrides for batch in batches for overrides in batch])
+        return super().sweep(arguments)
+
+
+@dataclass
+class ProcessesConf:
+    _target_: str = "hydra_plugins.ganbench_sweep.Processes"
+    n_jobs: int | None = None  # None: one for each core, or one on a GPU
+
+
+class Processes(Launcher):
+    """Each run in a process of its own, `n_jobs` at a time."""
+
+    def __init__(self, n_jobs: int | None):
+        self.n_jobs = n_jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.task, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        return sweep.run(self.context, self.task, self.config, job_overrides, initial_job_idx, self.n_jobs)
+
+
+store = ConfigStore.instance()
+store.store(group="hydra/sweeper", name="checked", node=CheckedConf, provider="ganbench")
+store.store(group="hydra/launcher", name="processes", node=ProcessesConf, provider="ganbench")

@@ -1,0 +1,1 @@
+"""The comparison: reads run folders only, needs neither torch nor Weights & Biases."""

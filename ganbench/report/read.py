@@ -1,0 +1,90 @@
+"""Run folders, as the report sees them."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+# Settings that say where and how a run was made, not what was compared.
+INCIDENTAL = ("seed", "name", "device", "threads", "wandb", "smoke")
+
+
+@dataclass
+class Run:
+    """One run folder. A folder that cannot be read keeps its name, the status `unreadable` and the reason."""
+
+    folder: Path
+    status: str
+    reason: str | None = None
+    label: str = ""
+    seed: int | None = None
+    metric: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def arm(self) -> str:
+        """What is compared: the whole configuration but the seed and what is incidental."""
+        return json.dumps({k: v for k, v in self.config.items() if k not in INCIDENTAL}, sort_keys=True)
+
+    def curve(self, name: str, along: str = "images") -> tuple[list[float], list[float]]:
+        """(x, y) of the records that have both; `along` is images or t_train."""
+        at: dict[float, float] = {}
+        x = 0.0
+        for row in self.rows:
+            x = row["images"] if along == "images" else row.get(along, x)
+            if row.get(name) is not None:
+                at[x] = row[name]
+        return list(at), list(at.values())
+
+    @property
+    def scores(self) -> list[float]:
+        return self.curve(self.metric)[1]
+
+    @property
+    def final(self) -> float:
+        """The score at the end of the budget; infinite for a run that did not get there with one."""
+        fine = self.status == "finished" and self.facts.get("score") is not None
+        return self.facts["score"] if fine else math.inf
+
+    @property
+    def best(self) -> float:
+        return min(self.scores, default=math.inf)
+
+    @property
+    def seconds(self) -> float:
+        return self.facts.get("t_train") or math.nan
+
+    @property
+    def speed(self) -> float:
+        """Real images per second of training."""
+        return self.facts.get("images", 0) / self.seconds if self.seconds > 0 else math.nan
+
+    @property
+    def pictures(self) -> dict[int, Path]:
+        """Sample grids by images seen."""
+        return {int(p.stem): p for p in sorted((self.folder / "samples").glob("*.png")) if p.stem.isdigit()}
+
+
+def read(folder: Path) -> list[Run]:
+    """Every run in a sweep's folder, or the one run that the folder is."""
+    folders = [folder] if (folder / "status.json").exists() else sorted(p for p in folder.iterdir() if p.is_dir())
+    runs = [_read(p) for p in folders if not p.name.startswith(".")]
+    return sorted(runs, key=lambda run: (run.label, run.arm, run.seed if run.seed is not None else -1))
+
+
+def _read(folder: Path) -> Run:
+    try:
+        facts = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        label = f"{config['loss']['name']}-{config['penalty']['name']}"
+        status, reason, seed = facts["status"], facts.get("reason"), config["seed"]
+        return Run(folder, status, reason, label, seed, config["metric"]["name"], config, facts, rows)
+    except Exception as error:  # a damaged folder can fail in any way, and must become a row, not a crash
+        return Run(folder, "unreadable", f"{type(error).__name__}: {error}")

@@ -1,0 +1,102 @@
+"""What the user types, and what it means."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, SIX, ganbench, settings
+from omegaconf import OmegaConf
+
+from ganbench.config import CONF, check, label
+
+
+@pytest.mark.parametrize(
+    ("typed", "pair"),
+    [
+        ("", "gan-none"),
+        ("loss=gan", "gan-none"),
+        ("loss=minimax", "minimax-none"),
+        ("loss=lsgan", "lsgan-none"),
+        ("loss=hinge", "hinge-none"),
+        ("loss=wgan-gp", "wgan-gp"),
+        ("loss=wgan-lp", "wgan-lp"),
+        ("loss=dragan", "gan-dragan"),
+        ("loss=wgan", "wgan-clip"),
+        ("loss=wgan-gp penalty=none", "wgan-none"),
+        ("penalty=none loss=wgan-gp", "wgan-none"),
+        ("penalty=lp loss=wgan-gp", "wgan-lp"),
+        ("loss=wgan penalty=gp", "wgan-gp"),
+        ("loss=hinge penalty=r1", "hinge-r1"),
+        ("loss=lsgan penalty=lp", "lsgan-lp"),
+        ("experiment=smoke loss=wgan-lp", "wgan-lp"),
+        ("dataset=ring loss=wgan-gp", "wgan-gp"),
+    ],
+)
+def test_pairs(typed: str, pair: str) -> None:
+    cfg = settings(*typed.split())
+    check(cfg)
+    assert label(cfg) == pair
+    assert cfg.penalty._target_.rpartition(".")[2].lower() == cfg.penalty.name
+    assert "penalty" not in cfg.loss
+
+
+@pytest.mark.parametrize("dataset", ["mnist5k", "ring", "grid", "mnist", "fashion_mnist", "cifar10"])
+def test_datasets_bring_what_suits_them(dataset: str) -> None:
+    cfg = settings(f"dataset={dataset}")
+    check(cfg)
+    points = dataset in ("ring", "grid")
+    assert cfg.model.name == ("mlp" if points else "dcgan")
+    assert cfg.protocol.name == ("equal-2d" if points else "equal")
+    assert cfg.metric.name == {"cifar10": "fid", "ring": "energy_distance", "grid": "energy_distance"}.get(
+        dataset, "fd_lenet"
+    )
+
+
+def test_the_command_line_beats_what_a_dataset_brings() -> None:
+    assert settings("dataset=ring", "protocol=equal", "penalty=gp").penalty.weight == 10
+    assert settings("dataset=ring", "penalty=gp").penalty.weight == 0.1
+
+
+@pytest.mark.parametrize("option", sorted((CONF / "penalty").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_penalty_goes_with_every_loss(option: Path) -> None:
+    for loss in (CONF / "loss").glob("*.yaml"):
+        cfg = settings(f"loss={loss.stem}", f"penalty={option.stem}")
+        check(cfg)
+        assert cfg.penalty.name == option.stem
+
+
+def test_methods_differ_in_nothing_but_loss_and_penalty() -> None:
+    composed = [OmegaConf.to_container(settings(f"loss={name}"), resolve=True) for name in SIX.split(",")]
+    rest = [json.dumps({k: v for k, v in c.items() if k not in ("loss", "penalty")}, default=str) for c in composed]
+    assert len(set(rest)) == 1
+
+
+def test_from_any_directory_and_a_users_own_folder_of_options(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "loss").mkdir(parents=True)
+    (tmp_path / "mine" / "loss" / "own.yaml").write_text("name: own\n_target_: ganbench.losses.LSGAN\nscale: 0.5\n")
+    shown = ganbench("--config-dir", "mine", "loss=own", "--cfg", "job", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    cfg = OmegaConf.create(shown.stdout)
+    assert cfg.loss == {"name": "own", "_target_": "ganbench.losses.LSGAN", "scale": 0.5}
+
+
+def test_from_an_installed_wheel(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(source)], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(tmp_path / "site"), str(source)], check=True)
+    command = [str(tmp_path / "site" / "bin" / "ganbench"), "-m", "loss=wgan-gp,hinge", "experiment=smoke", "name=w"]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(source) not in done.stderr
+    for folder in ("wgan-gp-s0", "hinge-none-s0"):
+        status = json.loads((tmp_path / "outputs/sweep/w" / folder / "status.json").read_text())
+        assert status["status"] == "finished"

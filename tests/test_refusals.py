@@ -1,0 +1,101 @@
+"""Bad command lines: refused before torch is imported and before anything is written."""
+
+from pathlib import Path
+
+import pytest
+from conftest import ganbench
+
+# what is typed, and what the message must name: key, value, what is allowed
+BAD = [
+    ("loss=wgann", ["loss/wgann", "wgan-gp", "hinge"]),
+    ("losss=gan", ["losss", "gan", "loss"]),
+    ("penalty=null", ["penalty=null", "none", "gp"]),
+    ("loss=null", ["loss=null", "hinge"]),
+    ("penalty.wieght=5 loss=wgan-gp", ["penalty.wieght", "5", "weight"]),
+    ("+penalty.wieght=5 loss=wgan-gp", ["penalty.wieght", "5", "weight"]),
+    ("+loss.margin=2", ["loss.margin", "2"]),
+    ("+extra=1", ["extra", "protocol"]),
+    ("protocol.imges=100", ["protocol.imges", "images"]),
+    ("seed=abc", ["seed", "abc", "nteger"]),
+    ("seed=-1", ["seed", "-1", "0 or more"]),
+    ("device=tpu", ["device", "tpu", "cuda", "cpu"]),
+    ("precision=fp8", ["precision", "fp8", "bf16"]),
+    ("wandb=on", ["wandb/on", "online", "offline"]),
+    ("wandb.mode=on", ["wandb.mode", "on", "offline"]),
+    ("penalty=gp penalty.weight=heavy", ["penalty.weight", "heavy", "float"]),
+    ("penalty=gp penalty.weight=-1", ["penalty.weight", "-1", "0 or more"]),
+    ("penalty=clip penalty.c=0", ["penalty.c", "0", "above 0"]),
+    ("penalty=dragan penalty.noise=pink", ["penalty.noise", "pink", "uniform", "normal"]),
+    ("penalty=dragan penalty.alpha=[0,1,2]", ["penalty.alpha", "[0, 1, 2]", "tuple[float, float]"]),
+    ("loss=lsgan loss.a=zero", ["loss.a", "zero", "float"]),
+    ("model.width=1.5", ["model", "width", "1.5", "int"]),
+    ("model.critic_norm=batch", ["norm", "batch", "layer", "instance", "spectral"]),
+    ("optimizer.lr=fast", ["optimizer.lr", "fast", "loat"]),
+    ("optimizer.lr=0", ["optimizer.lr", "0", "above 0"]),
+    ("protocol.batch=1", ["protocol.batch", "1", "2 or more"]),
+    ("protocol.n_critic=0", ["protocol.n_critic", "0", "1 or more"]),
+    ("protocol.images=1000", ["protocol.images", "1000", "960", "1024"]),
+    ("protocol.ema=1", ["protocol.ema", "1", "below 1"]),
+    ("protocol.evaluations=100000", ["protocol.evaluations", "100000"]),
+    ("metric.n_fake=1", ["metric.n_fake", "1", "2 or more"]),
+    ("dataset=ring model=dcgan", ["model=dcgan", "ring", "model=mlp"]),
+    ("model=mlp", ["model=mlp", "mnist5k", "model=dcgan"]),
+    ("dataset=ring metric=fd_lenet", ["metric=fd_lenet", "ring", "metric=modes"]),
+    ("metric=modes", ["metric", "mnist5k", "metric=fd_lenet"]),
+    ("dataset=cifar10 metric=fd_lenet", ["metric=fd_lenet", "cifar10", "metric=fid"]),
+    ("dataset=folder", ["dataset.root"]),
+    ("dataset.shape=[1,64,64]", ["dcgan", "[1, 64, 64]", "32x32"]),
+    ("name=../../x", ["name", "../../x", "slashes"]),
+    ("loss._target_=os.system", ["os.system"]),
+    ("loss._target_=nowhere.Loss", ["nowhere"]),
+    ("loss._target_=ganbench.losses.Gan", ["ganbench.losses", "Gan"]),
+    ("loss", ["loss"]),
+]
+
+
+@pytest.mark.parametrize(("typed", "named"), BAD, ids=[typed for typed, _ in BAD])
+def test_refused(typed: str, named: list[str], tmp_path: Path) -> None:
+    refusal = ganbench(*typed.split(), cwd=tmp_path, flags=("-X", "importtime"))
+    said = [line for line in refusal.stderr.splitlines() if not line.startswith("import time:")]
+    message = "\n".join(said)
+    assert refusal.returncode == 2, message
+    assert all(word in message for word in named), message
+    assert "Traceback" not in message
+    assert not any(line.rstrip().endswith("| torch") for line in refusal.stderr.splitlines())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("loss=gan,hinge,wgann", ["loss/wgann", "wgan-gp"]),
+        ("loss=gan,hinge protocol.batch=64,1", ["run 2", "protocol.batch", "1"]),
+        ("dataset=mnist5k,ring model=dcgan", ["run 2", "model=dcgan", "ring"]),
+        ("seed=0,0", ["gan-none-s0", "twice"]),
+        ("loss=wgan,wgan-gp penalty=gp", ["wgan-gp-s0", "twice"]),
+        ("seed=0,1 hydra.launcher.n_jobs=0", ["n_jobs", "0", "1 or more"]),
+    ],
+)
+def test_a_sweep_is_refused_before_its_first_run(typed: str, named: list[str], tmp_path: Path) -> None:
+    refusal = ganbench("-m", *typed.split(), cwd=tmp_path)
+    assert refusal.returncode == 2, refusal.stderr
+    assert all(word in refusal.stderr for word in named), refusal.stderr
+    assert "Traceback" not in refusal.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_groups_and_settings(tmp_path: Path) -> None:
+    shown = ganbench("--help", cwd=tmp_path, flags=("-X", "importtime"))
+    assert shown.returncode == 0
+    assert all(group in shown.stdout for group in ("loss: dragan, gan", "penalty: clip", "dataset: cifar10", "lr: "))
+    assert not any(line.rstrip().endswith("| torch") for line in shown.stderr.splitlines())
+
+
+def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs/run/kept"
+    folder.mkdir(parents=True)
+    (folder / "status.json").write_text("{}")
+    refusal = ganbench("name=kept", cwd=tmp_path)
+    assert refusal.returncode == 2
+    assert "already holds a run" in refusal.stderr
+    assert [p.name for p in folder.iterdir()] == ["status.json"]

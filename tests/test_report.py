@@ -1,0 +1,182 @@
+"""The report, from planted numbers."""
+
+import base64
+import csv
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import settings
+from omegaconf import OmegaConf
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from ganbench.report import search
+from ganbench.report.compare import arms, paired, t_interval
+from ganbench.report.page import number, write
+from ganbench.report.read import read
+
+FINALS = {"gan": [4.0, 5.0, 6.0], "wgan-gp": [2.0, 2.5, 3.0], "hinge": [3.0, 9.0, None]}
+
+
+def plant(folder: Path, loss: str, seed: int, final: float | None, *overrides: str, speed: float = 100.0) -> Path:
+    """A run folder as a run would leave it: the score falls from 20 by way of its best to `final`."""
+    cfg = settings(f"loss={loss}", f"seed={seed}", "protocol.images=6400", *overrides)
+    label = f"{cfg.loss.name}-{cfg.penalty.name}"
+    run = folder / f"{label}-s{seed}{'-'.join(overrides).replace('/', '_')}"
+    (run / "samples").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)), run / "config.yaml")
+    rows = [{"images": 0, "fd_lenet": 20.0}]
+    for images in (1600, 3200, 4800, 6400):
+        t = images / speed
+        losses = {"d_loss": 1.0 - images / 1e4, "g_loss": 1.0, "d_penalty": 0.5, "d_real": 1.0, "d_fake": -1.0}
+        norms = {"d_grad_norm": 1.0, "g_grad_norm": 0.1}
+        rows.append({"images": images, "t_train": t, "t_images_per_second": speed} | losses | norms)
+        if images == 3200:
+            rows.append({"images": images, "fd_lenet": 1.5})
+    if final is not None:
+        rows.append({"images": 6400, "fd_lenet": final})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ended = ("finished", None) if final is not None else ("diverged", "d_loss was nan")
+    status = {"score": final, "images": 6400, "t_train": 6400 / speed, "floor": {"fd_lenet": 0.5}}
+    status |= {"status": ended[0], "reason": ended[1], "ganbench": "0", "commit": "abc", "torch": "2", "device": "cpu"}
+    (run / "status.json").write_text(json.dumps(status))
+    for images in (0, 6400):
+        Image.new("L", (256, 256), (images + seed) % 255).save(run / "samples" / f"{images:09d}.png")
+    return run
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    for loss, finals in FINALS.items():
+        for seed, final in enumerate(finals):
+            plant(tmp_path, loss, seed, final, speed=50.0 if loss == "wgan-gp" else 100.0)
+    return tmp_path
+
+
+def test_arms_and_their_numbers(sweep: Path) -> None:
+    found = arms(read(sweep))
+    assert [arm.label for arm in found] == ["wgan-gp", "gan-none", "hinge-none"]
+    gp, gan, hinge = found
+    assert gp.finals == {0: 2.0, 1: 2.5, 2: 3.0}
+    assert (gp.mean, gan.mean, hinge.mean) == (2.5, 5.0, 6.0)
+    # the t quantile at 97.5 % is 4.302653 with two degrees of freedom and 12.706205 with one
+    assert gp.interval == pytest.approx((2.5 - 4.302653 * 0.5 / 3**0.5, 2.5 + 4.302653 * 0.5 / 3**0.5), rel=1e-6)
+    assert hinge.interval == pytest.approx((6 - 12.706205 * 3, 6 + 12.706205 * 3), rel=1e-6)
+    assert (gp.best, gp.seconds, gp.speed, gan.speed) == (1.5, 128, 50, 100)
+    assert paired(gan, gp) == [2, 2.5, 3]
+    assert paired(hinge, gp) == [1, 6.5]
+    assert t_interval([1.0]) is None and t_interval([2.0, 2.0]) == (2.0, 2.0)
+
+
+def test_the_three_files(sweep: Path) -> None:
+    text = write(sweep)
+    assert (sweep / "results.md").read_text() == text
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert lines[2].startswith("| wgan-gp | 3 | 2, 2.5, 3 | 2.5 | 1.26 to 3.74 | 1.5 | 128 | 50 |")
+    assert lines[3].startswith("| gan-none | 3 | 4, 5, 6 | 5 |") and "| 2.5 (1.26 to 3.74) |" in lines[3]
+    assert "| hinge-none | 3 | 3, 9, diverged | 6 |" in lines[4]
+    assert (
+        "wgan-gp has the lowest mean final fd_lenet, 2.5, before gan-none with 5 and hinge-none, the last, with 6."
+        in text
+    )
+    assert "excludes zero against gan-none (" in text
+    assert "With 2 seed(s) this is a hint" in text
+    assert "hinge-none-s2: diverged (d_loss was nan)." in text
+    table = list(csv.DictReader((sweep / "results.csv").open()))
+    assert len(table) == 9
+    assert {r["folder"]: r["final"] for r in table}["gan-none-s1"] == "5"
+    assert {r["folder"]: r["status"] for r in table}["hinge-none-s2"] == "diverged"
+
+
+def test_other_numbers_make_another_arm(tmp_path: Path) -> None:
+    for weight in (1, 10):
+        plant(tmp_path, "wgan-gp", 0, float(weight), f"penalty.weight={weight}")
+    plant(tmp_path, "gan", 0, 5.0, "optimizer.lr=0.01")
+    assert [arm.label for arm in arms(read(tmp_path))] == [
+        "wgan-gp (penalty.weight=1)",
+        "gan-none",
+        "wgan-gp (penalty.weight=10)",
+    ]
+    write(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "These settings differ" in page and "<th>optimizer.lr</th>" in page and "<td>0.01</td>" in page
+
+
+@pytest.mark.parametrize("damage", ["status.json", "config.yaml", "metrics.jsonl", "garbled", "empty"])
+def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
+    run = sweep / "gan-none-s0"
+    if damage == "empty":
+        shutil.rmtree(run)
+        run.mkdir()
+    elif damage == "garbled":
+        (run / "status.json").write_bytes(b"\xff{<script>")
+    else:
+        (run / damage).unlink()
+    text = write(sweep)
+    assert "gan-none-s0: unreadable (" in text
+    assert "| gan-none | 2 | 5, 6 | 5.5 |" in text
+    assert "different seeds" in text
+
+
+def test_a_folder_without_runs(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no readable run"):
+        write(tmp_path)
+
+
+def test_numbers_are_short() -> None:
+    assert [number(v) for v in (1234.5, 12.345, 0.012345, math.inf, None)] == ["1,234", "12.3", "0.0123", "–", "–"]
+
+
+def test_the_search_ranks_settings_over_all_methods(tmp_path: Path) -> None:
+    for lr, finals in {"0.1": {"gan": 1.0, "wgan-gp": 100.0}, "0.2": {"gan": 4.0, "wgan-gp": 4.0}}.items():
+        for loss, final in finals.items():
+            plant(tmp_path, loss, 0, final, f"optimizer.lr={lr}")
+    assert search.table(arms(read(tmp_path))) == [
+        ["optimizer.lr", "geometric mean", "gan-none", "wgan-gp"],
+        ["0.2", "4", "4", "4"],
+        ["0.1", "10", "1", "100"],
+    ]
+
+
+def chromium() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := shutil.which(name):
+            return found
+    raise FileNotFoundError("no Chromium or Chrome: `make browser` installs one on Debian")
+
+
+def test_the_page_in_a_real_browser(sweep: Path) -> None:
+    write(sweep)
+    page_text = (sweep / "report.html").read_text()
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', page_text)
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        complaints, asked = [], []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((sweep / "report.html").as_uri())
+        assert page.locator("h1").inner_text() == "3 GAN methods on mnist5k"
+        rows = page.locator("#results tr").all_inner_texts()
+        assert rows[1].split("\t")[:2] == ["wgan-gp", "3"]
+        assert page.locator("#runs tr").count() == 10
+        pictures = page.locator("figure img")
+        assert pictures.count() == 3
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth === 256)")
+        for svg in page.locator("main svg").all():
+            box = svg.bounding_box()
+            assert box["width"] > 800 and box["height"] > 100
+        drawn = page.locator("svg[aria-label=scores]").text_content()
+        assert "real images seen" in drawn and "training seconds" in drawn
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth <= 390")
+        browser.close()
+    assert complaints == []
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+    png = re.search(r'src="data:image/png;base64,([^"]+)"', page_text)
+    assert base64.b64decode(png[1])[:4] == b"\x89PNG"

@@ -1,0 +1,173 @@
+"""Whole runs: what they record, and what must be equal between them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, SIX, ganbench, rows, settings
+from PIL import Image
+
+from ganbench import checkpoint, data
+from ganbench.config import build
+from ganbench.pictures import picture
+from ganbench.train import choose_device, sample, train
+
+TINY = (
+    "experiment=smoke",
+    "wandb=disabled",
+    "device=cpu",
+    "model.width=8",
+    "protocol.images=128",
+    "protocol.log_every=1",
+)
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One tiny run of each method at the same seed."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in SIX.split(",")}
+    for name, folder in folders.items():
+        train(settings(f"loss={name}", *TINY), folder)
+    return folders
+
+
+def test_equal_seeds_give_equal_weights_batches_and_noise(six: dict[str, Path]) -> None:
+    """Before the first update nothing has seen the loss: scores, slopes, samples and first logits are the same."""
+    recorded = {name: rows(folder) for name, folder in six.items()}
+    assert len({json.dumps(r[0]) for r in recorded.values()}) == 1
+    assert recorded["gan"][0]["images"] == 0 and recorded["gan"][0]["fd_lenet"] is not None
+    assert len({(r[1]["images"], r[1]["d_real"], r[1]["d_fake"]) for r in recorded.values()}) == 1
+    assert len({(folder / "samples/000000000.png").read_bytes() for folder in six.values()}) == 1
+    assert len({json.dumps(r[-1]) for r in recorded.values()}) == 6
+
+
+def test_another_seed_changes_all_of_it(six: dict[str, Path], tmp_path: Path) -> None:
+    train(settings("loss=gan", "seed=1", *TINY), tmp_path)
+    ours, theirs = rows(tmp_path), rows(six["gan"])
+    assert ours[0]["fd_lenet"] != theirs[0]["fd_lenet"]
+    assert ours[1]["d_real"] != theirs[1]["d_real"]
+    assert (tmp_path / "samples/000000000.png").read_bytes() != (six["gan"] / "samples/000000000.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["gan", "dragan"])
+def test_the_same_seed_twice_gives_the_same_records(name: str, six: dict[str, Path], tmp_path: Path) -> None:
+    torch.rand(5)  # the global generator's state must not matter
+    train(settings(f"loss={name}", *TINY), tmp_path)
+    assert rows(tmp_path) == rows(six[name])
+    ours, theirs = (checkpoint.load(next((f / "checkpoints").iterdir())) for f in (tmp_path, six[name]))
+    assert all(torch.equal(ours["average"][k], v) for k, v in theirs["average"].items())
+
+
+def test_evaluating_more_often_changes_nothing(tmp_path: Path) -> None:
+    finals = []
+    for n in (1, 4):
+        train(settings("loss=wgan-gp", *TINY, f"protocol.evaluations={n}"), tmp_path / str(n))
+        finals.append(rows(tmp_path / str(n))[-1])
+    assert finals[0] == finals[1]
+
+
+def test_a_run_folder_is_complete(six: dict[str, Path]) -> None:
+    folder = six["hinge"]
+    assert {"config.yaml", "metrics.jsonl", "status.json", "samples", "checkpoints"} <= {
+        p.name for p in folder.iterdir()
+    }
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["status"], status["reason"], status["images"]) == ("finished", None, 128)
+    recorded = rows(folder)
+    assert status["score"] == recorded[-1]["fd_lenet"]
+    assert [r["images"] for r in recorded if "d_loss" in r] == [32, 64, 96, 128]
+    wanted = {"d_loss", "d_penalty", "g_loss", "d_real", "d_fake", "d_grad_norm", "g_grad_norm"}
+    assert wanted <= set(recorded[1])
+    assert "t_images_per_second" in json.loads((folder / "metrics.jsonl").read_text().splitlines()[1])
+    assert {"fd_lenet", "fd_lenet_raw", "d_slope_real", "d_slope_fake"} <= set(recorded[-1])
+    assert sorted(p.name for p in (folder / "samples").iterdir()) == ["000000000.png", "000000064.png", "000000128.png"]
+    assert settings("loss=hinge", *TINY).protocol.images == 128
+    assert "${" not in (folder / "config.yaml").read_text()
+
+
+def test_a_checkpoint_holds_the_generator_that_was_scored(six: dict[str, Path]) -> None:
+    folder = six["wgan-gp"]
+    cfg = settings("loss=wgan-gp", *TINY)
+    state = checkpoint.load(folder / "checkpoints/step-00000004.pt")
+    assert (state["step"], state["images"]) == (4, 128)
+    G = build(cfg.model.generator)
+    G.load_state_dict(state["average"])
+    drawn = sample(G, 64, cfg.model.z_dim, seed=0, device=torch.device("cpu"), stream="z_grid")
+    kept = Image.open(folder / "samples/000000128.png")
+    assert np.array_equal(np.array(picture(drawn, data.mnist5k())), np.array(kept))
+
+
+def test_n_critic_counts_real_images(tmp_path: Path) -> None:
+    train(settings("loss=wgan-gp", *TINY, "protocol.n_critic=2"), tmp_path)
+    assert [r["images"] for r in rows(tmp_path) if "d_loss" in r] == [64, 128]
+
+
+def test_divergence_is_a_result(tmp_path: Path) -> None:
+    score = train(settings("loss=wgan", "penalty=none", *TINY, "protocol.images=6400", "optimizer.lr=1e30"), tmp_path)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert score == float("inf")
+    assert status["status"] == "diverged"
+    assert "before generator step" in status["reason"]
+    assert all(json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+
+
+def test_smoke_shrinks_the_other_compositions(tmp_path: Path) -> None:
+    """Points with their own metrics, and a folder of colour images with a penalty and bf16."""
+    for name in ("ring", "grid"):
+        train(settings(f"dataset={name}", "experiment=smoke", "wandb=disabled", "loss=wgan-lp"), tmp_path / name)
+        last = rows(tmp_path / name)[-1]
+        assert {"energy_distance", "modes", "high_quality"} <= set(last)
+        assert last["energy_distance"] < rows(tmp_path / name)[0]["energy_distance"]
+    for i in range(300):
+        pixels = np.random.default_rng(i).integers(0, 256, (32, 32), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    grey = ("dataset=folder", f"dataset.root={tmp_path}", "dataset.shape=[1,32,32]", "dataset.test_share=0.5")
+    cfg = settings(
+        *grey, "metric=fd_lenet", "experiment=smoke", "metric.n_fake=128", "precision=bf16", "wandb=disabled"
+    )
+    train(cfg, tmp_path / "folder")
+    assert rows(tmp_path / "folder")[-1]["fd_lenet"] > 0
+
+
+def test_asking_for_a_gpu_where_there_is_none(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        assert choose_device("cuda").type == choose_device("auto").type == "cuda"
+        return
+    assert choose_device("auto").type == "cpu"
+    refusal = ganbench("device=cuda", "wandb=disabled", cwd=tmp_path)
+    assert refusal.returncode == 2
+    assert "device=cuda: torch finds no GPU here" in refusal.stderr and "Traceback" not in refusal.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_on_a_gpu(precision: str, tmp_path: Path) -> None:
+    train(settings("loss=wgan-gp", "experiment=smoke", "wandb=disabled", f"precision={precision}"), tmp_path)
+    assert json.loads((tmp_path / "status.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_run_says_so(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ganbench", "name=cut", "wandb=disabled"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines, give_up = tmp_path / "outputs/run/cut/metrics.jsonl", time.time() + 60
+    while time.time() < give_up and not (lines.exists() and lines.read_text().count("\n") > 2):
+        time.sleep(0.1)
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    status = json.loads((tmp_path / "outputs/run/cut/status.json").read_text())
+    assert status["status"] == "interrupted"
+    assert process.returncode == code

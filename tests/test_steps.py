@@ -1,0 +1,116 @@
+"""One training step of every loss with every penalty, on points and on images."""
+
+import copy
+
+import pytest
+import torch
+from conftest import settings
+
+from ganbench import ema, streams
+from ganbench.config import CONF, build
+from ganbench.models import refuse_mixing
+from ganbench.steps import critic_step, generator_step
+
+LOSSES = ["gan", "minimax", "lsgan", "wgan", "hinge"]
+PENALTIES = sorted(p.stem for p in (CONF / "penalty").glob("*.yaml"))
+
+
+def players(cfg):
+    with streams.initialising(cfg.seed, "init/G"):
+        G = build(cfg.model.generator)
+    with streams.initialising(cfg.seed, "init/D"):
+        D = build(cfg.model.critic)
+    opt_g, opt_d = (
+        build(cfg.optimizer.generator, params=G.parameters()),
+        build(cfg.optimizer.critic, params=D.parameters()),
+    )
+    return G, D, opt_g, opt_d
+
+
+def weights(net):
+    return torch.cat([w.detach().flatten() for w in net.parameters()])
+
+
+@pytest.mark.parametrize("dataset", ["ring", "mnist5k"])
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_step(loss: str, penalty: str, dataset: str, rng: torch.Generator) -> None:
+    cfg = settings(f"dataset={dataset}", f"loss={loss}", f"penalty={penalty}", "model.width=8")
+    G, D, opt_g, opt_d = players(cfg)
+    shape = tuple(cfg.dataset.shape)
+    real, z = torch.rand(6, *shape, generator=rng) * 2 - 1, torch.randn(6, cfg.model.z_dim, generator=rng)
+    loss, penalty = build(cfg.loss), build(cfg.penalty)
+    g0, d0 = weights(G), weights(D)
+
+    with torch.no_grad():
+        fake = G(z)
+    on_real, on_fake = D(real), D(fake)
+    told = critic_step(D, G, real, z, loss, penalty, opt_d, rng)
+    assert told["d_loss"].item() == pytest.approx(loss.d(on_real, on_fake).item(), rel=1e-4, abs=1e-5)
+    assert told["d_real"].item() == pytest.approx(on_real.mean().item(), rel=1e-4, abs=1e-5)
+    assert torch.equal(weights(G), g0) and not torch.equal(weights(D), d0)
+
+    d1 = weights(D)
+    told |= generator_step(D, G, z, loss, opt_g)
+    assert torch.equal(weights(D), d1) and not torch.equal(weights(G), g0)
+    assert all(w.requires_grad for w in D.parameters())
+    assert all(value.isfinite() and not value.requires_grad for value in told.values())
+    assert told["d_grad_norm"] > 0 and told["g_grad_norm"] > 0
+    if cfg.penalty.name == "clip":
+        assert weights(D).abs().max() <= cfg.penalty.c
+
+
+def test_a_critic_step_follows_the_sum_of_loss_and_penalty() -> None:
+    """Against plain gradient descent on the same sum, written out."""
+    cfg = settings("dataset=ring", "loss=wgan-gp", "optimizer=rmsprop", "penalty.weight=3")
+    G, D, _, _ = players(cfg)
+    twin = copy.deepcopy(D)
+    real, z = torch.randn(16, 2), torch.randn(16, cfg.model.z_dim)
+    loss, penalty = build(cfg.loss), build(cfg.penalty)
+    critic_step(D, G, real, z, loss, penalty, torch.optim.SGD(D.parameters(), 0.1), streams.generator(0, "p"))
+    fake = G(z).detach()
+    share = torch.rand(16, generator=streams.generator(0, "p"))[:, None]
+    x = (real + share * (fake - real)).requires_grad_()
+    (inner,) = torch.autograd.grad(twin(x).sum(), x, create_graph=True)
+    total = twin(fake).mean() - twin(real).mean() + 3 * ((inner.square().sum(1).sqrt() - 1) ** 2).mean()
+    gradients = torch.autograd.grad(total, list(twin.parameters()), allow_unused=True, materialize_grads=True)
+    for after, before, g in zip(D.parameters(), twin.parameters(), gradients, strict=True):
+        torch.testing.assert_close(after, before - 0.1 * g, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "instance", "spectral"])
+def test_no_critic_mixes_samples(norm: str) -> None:
+    _, D, _, _ = players(settings(f"model.critic_norm={norm}"))
+    refuse_mixing(D, torch.randn(4, 1, 32, 32))
+    assert D(torch.randn(4, 1, 32, 32)).shape == (4,)
+
+
+def test_average_follows_weights_and_statistics() -> None:
+    G, _, _, _ = players(settings())
+    average = copy.deepcopy(G)
+    start = {k: v.clone() for k, v in average.state_dict().items()}
+    for value in G.state_dict().values():
+        value.add_(1)
+    ema.update(average, G, decay=0.75)
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, start[name] + 0.25)
+
+
+def test_bf16_leaves_the_penalty_in_fp32(rng: torch.Generator) -> None:
+    cfg = settings("loss=wgan-gp", "model.width=8")
+    found = []
+    for autocast in (None, lambda: torch.autocast("cpu", torch.bfloat16)):
+        G, D, _, opt_d = players(cfg)
+        extra = {"autocast": autocast} if autocast else {}
+        seen = []
+
+        def watching(D, real, fake, rng, seen=seen):
+            seen.append((D(real).dtype, real.dtype, fake.dtype))
+            return build(cfg.penalty)(D, real, fake, rng)
+
+        real, z = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(1)), torch.ones(8, 64)
+        told = critic_step(D, G, real, z, build(cfg.loss), watching, opt_d, streams.generator(0, "p"), **extra)
+        assert seen == [(torch.float32,) * 3]
+        found.append(told["d_penalty"].item())
+    assert found[1] == pytest.approx(found[0], rel=1e-2)

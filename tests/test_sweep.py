@@ -1,0 +1,134 @@
+"""A real sweep on the command line: one run fails, one is killed, one diverges, the others do not notice."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, ganbench
+
+OWN_LOSSES = """
+import os, signal
+from ganbench.losses import GAN
+
+class Raises(GAN):
+    def d(self, real, fake):
+        raise RuntimeError("a <b>loss</b> of my own went wrong")
+
+class Killed(GAN):
+    def d(self, real, fake):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Explodes(GAN):
+    def g(self, fake, real=None):
+        return fake.mean() * float("nan")
+"""
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    top = tmp_path_factory.mktemp("sweep")
+    (top / "own_losses.py").write_text(OWN_LOSSES)
+    (top / "mine/loss").mkdir(parents=True)
+    for name in ("Raises", "Killed", "Explodes"):
+        (top / f"mine/loss/{name.lower()}.yaml").write_text(f"name: {name.lower()}\n_target_: own_losses.{name}\n")
+    arguments = ("loss=raises,killed,explodes,gan,hinge", "seed=0", "experiment=smoke", "name=mixed")
+    done = ganbench("--config-dir", "mine", "-m", *arguments, cwd=top, PYTHONPATH=str(top))
+    return top / "outputs/sweep/mixed", done
+
+
+def statuses(folder: Path) -> dict[str, dict]:
+    return {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/status.json")}
+
+
+def test_each_run_ends_in_its_own_way(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:
+    folder, _ = sweep
+    found = statuses(folder)
+    assert {name: s["status"] for name, s in found.items()} == {
+        "raises-none-s0": "failed",
+        "killed-none-s0": "failed",
+        "explodes-none-s0": "diverged",
+        "gan-none-s0": "finished",
+        "hinge-none-s0": "finished",
+    }
+    assert found["raises-none-s0"]["reason"] == "RuntimeError: a <b>loss</b> of my own went wrong"
+    assert "own_losses.py" in found["raises-none-s0"]["traceback"]
+    assert found["killed-none-s0"]["reason"] == "killed by signal 9"
+    assert "g_loss was nan" in found["explodes-none-s0"]["reason"]
+
+
+def test_the_exit_code_and_the_summary_name_them(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:
+    _, done = sweep
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert "2 failed, 1 diverged, 2 finished" in said
+    tail = said[said.rindex("2 failed, 1 diverged") :]
+    assert all(name in tail for name in ("raises-none-s0", "killed-none-s0: failed (killed by signal 9)", "explodes"))
+
+
+def test_a_lone_divergence_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    arguments = ("experiment=smoke", "loss=wgan", "penalty=none", "optimizer.lr=1e30", "wandb=disabled", "name=d")
+    assert ganbench(*arguments, cwd=tmp_path).returncode == 3
+    assert ganbench("-m", *arguments, "seed=0,1", cwd=tmp_path).returncode == 3
+
+
+def inspect(run: Path) -> list[dict]:
+    """The records of an offline W&B run, as W&B's own tool reads them."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
+def test_every_run_is_its_own_run_at_wandb(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:
+    folder, _ = sweep
+    mirrors = {p.parent.parent.name: p for p in folder.glob("*/wandb/offline-run-*")}
+    assert len(mirrors) == 5
+    ids = {statuses(folder)[name]["wandb_id"] for name in mirrors}
+    assert len(ids) == 5
+    kinds = Counter()
+    for name in ("gan-none-s0", "hinge-none-s0", "raises-none-s0", "explodes-none-s0"):
+        records = inspect(mirrors[name])
+        text = json.dumps(records)
+        assert statuses(folder)[name]["wandb_id"] in text
+        assert '"mixed"' in text  # the group
+        for tag in (name.split("-")[0], "none", "mnist5k", "dcgan", "seed-0"):
+            assert f'"{tag}"' in text
+        kinds[name] = text.count("d_grad_norm")
+        if name in ("gan-none-s0", "hinge-none-s0"):
+            for key in (
+                "d_loss",
+                "g_loss",
+                "d_real",
+                "d_fake",
+                "g_grad_norm",
+                "fd_lenet",
+                "t_images_per_second",
+                "samples",
+            ):
+                assert key in text
+            lines = (folder / name / "metrics.jsonl").read_text().splitlines()
+            assert text.count('"history"') >= len(lines)
+    assert kinds["raises-none-s0"] == 0 < kinds["gan-none-s0"]
+
+
+def test_the_report_names_them_too(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:
+    folder, _ = sweep
+    command = [sys.executable, "-m", "ganbench.report", str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "raises-none-s0: failed (RuntimeError: a <b>loss</b>" in done.stdout
+    page = (folder / "report.html").read_text()
+    assert "a &lt;b&gt;loss&lt;/b&gt; of my own" in page and "<b>loss</b>" not in page
+    table = {row["folder"]: row for row in csv.DictReader((folder / "results.csv").open())}
+    assert table["killed-none-s0"]["status"] == "failed" and table["killed-none-s0"]["final"] == ""
+    assert float(table["gan-none-s0"]["final"]) == pytest.approx(statuses(folder)["gan-none-s0"]["score"], rel=1e-9)
+
+
+def test_what_a_sweep_varies_is_in_the_folders_names(tmp_path: Path) -> None:
+    arguments = ("loss=wgan-gp", "penalty.weight=1,10", "experiment=smoke", "wandb=disabled", "name=w", "device=cpu")
+    done = ganbench("-m", *arguments, "protocol.images=128", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = sorted(p.name for p in (tmp_path / "outputs/sweep/w").iterdir() if p.is_dir())
+    assert names == [f"wgan-gp-penalty.weight={w},protocol.images=128-s0" for w in (1, 10)]
