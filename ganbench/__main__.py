@@ -1,7 +1,6 @@
 """The door: Hydra in, runs out. Imports torch only once there is something to train."""
 
 import os
-import signal
 import sys
 
 import hydra
@@ -12,7 +11,7 @@ from ganbench import config, outcome, sweep
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, _leave)
+    sweep.leave_on_sigterm()
     # Let errors reach us whole, so that a refusal is one sentence and a crash keeps its traceback.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     config.register()
@@ -29,10 +28,6 @@ def main() -> None:
         print(_explained(error), file=sys.stderr)
         sys.exit(2)
     sys.exit(outcome.exit_code(outcome.endings))
-
-
-def _leave(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 def _explained(error: Exception) -> str:

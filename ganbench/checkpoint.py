@@ -27,8 +27,11 @@ def save(folder: Path, step: int, images: int, **parts: Any) -> Path:
     return file
 
 
-def load(file: Path) -> dict[str, Any]:
-    """The saved state, on the CPU: format, step, images, and a state_dict for each part. Runs no code from it."""
+def load(run: Path | str) -> dict[str, Any]:
+    """A run's saved state, on the CPU: format, step, images, and a state_dict for each part. Runs no code from it."""
+    file = max((Path(run) / "checkpoints").glob("step-*.pt"), default=None)
+    if file is None:
+        raise FileNotFoundError(f"{run} holds no checkpoints/step-….pt; name the folder of a run.")
     state = torch.load(file, map_location="cpu", weights_only=True)
     if state.get("format") != FORMAT:
         raise ValueError(f"{file} has checkpoint format {state.get('format')}; this version reads {FORMAT}.")

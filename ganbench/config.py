@@ -45,6 +45,8 @@ class Protocol:
     images: int = MISSING
     batch: int = MISSING
     n_critic: int = MISSING
+    lr: float = MISSING
+    betas: list[float] = MISSING
     ema: float = MISSING
     penalty_weight: float = MISSING
     evaluations: int = MISSING
@@ -55,7 +57,7 @@ class Protocol:
 class Optimizer:
     name: str = MISSING
     lr: float = MISSING
-    betas: list[float] | None = None
+    betas: Any = None  # an interpolation of a list cannot have a type
     generator: Any = MISSING
     critic: Any = MISSING
 
@@ -276,6 +278,7 @@ RANGES = (
     ("protocol.images", lambda v: v >= 1, "1 or more"),
     ("protocol.batch", lambda v: v >= 2, "2 or more"),
     ("protocol.n_critic", lambda v: v >= 1, "1 or more"),
+    ("protocol.lr", lambda v: 0 < v < float("inf"), "above 0, and finite"),
     ("protocol.ema", lambda v: 0 <= v < 1, "at least 0 and below 1"),
     ("protocol.penalty_weight", lambda v: 0 <= v < float("inf"), "0 or more, and finite"),
     ("protocol.evaluations", lambda v: v >= 1, "1 or more"),

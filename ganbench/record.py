@@ -58,6 +58,8 @@ class Record:
 
     def log(self, images: int, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl, and its numbers to W&B. Numbers that are not finite become null."""
+        if not values:
+            return
         row = {"images": images} | {k: _plain(v) for k, v in values.items()}
         self.lines.write(json.dumps(row) + "\n")
         self.lines.flush()

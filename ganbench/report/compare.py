@@ -86,11 +86,14 @@ def arms(runs: list[Run]) -> list[Arm]:
 def differences(configs: list[dict[str, Any]], ignore: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """For each configuration its value of every setting that is not the same in all of them.
 
-    Of settings that copy one another (`optimizer.lr`, `optimizer.critic.lr`) only the shortest is told.
+    Of settings that copy one another (`optimizer.lr`, `optimizer.critic.lr`) only the one nearest the top is told.
     """
     flat = [_flat({k: v for k, v in c.items() if k not in INCIDENTAL + ignore}) for c in configs]
     columns = {k: tuple(json.dumps(f.get(k)) for f in flat) for k in sorted(set().union(*flat))}
-    shortest = {column: min((k for k in columns if columns[k] == column), key=len) for column in columns.values()}
+    shortest = {
+        column: min((k for k in columns if columns[k] == column), key=lambda k: (k.count("."), len(k)))
+        for column in columns.values()
+    }
     telling = sorted(k for column, k in shortest.items() if len(set(column)) > 1)
     return [{k: f.get(k) for k in telling} for f in flat]
 

@@ -30,7 +30,11 @@ def table(found: list[Arm]) -> list[list[str]]:
 
 
 def _geometric(scores: dict[str, float]) -> float:
-    """Of positive scores; infinite if any run did not end with one."""
+    """Infinite if any run did not end with a score."""
+    if min(scores.values()) <= 0:
+        sys.exit(
+            "A geometric mean needs positive scores, which energy distances need not be; compare by another metric."
+        )
     return math.exp(fmean(math.log(score) for score in scores.values()))
 
 

@@ -1,0 +1,54 @@
+"""What README.md tells people to type and write works as written."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, ganbench
+
+README = (REPOSITORY / "README.md").read_text()
+COMMANDS = [
+    shlex.split(line, comments=True)[3:]
+    for line in README.splitlines()
+    if line.startswith("python -m ganbench ") and " -m " not in line[10:]
+]
+
+
+def block(start: str) -> str:
+    """The fenced block whose text starts so."""
+    return next(text for text in re.findall(r"```\w*\n(.*?)```", README, re.DOTALL) if text.startswith(start))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_compose(command: list[str], tmp_path: Path) -> None:
+    shown = ganbench(*command, "--cfg", "job", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_there_are_commands_to_test() -> None:
+    assert len(COMMANDS) >= 4
+
+
+def test_a_loss_of_ones_own_and_its_generator_again(tmp_path: Path) -> None:
+    (tmp_path / "options/loss").mkdir(parents=True)
+    (tmp_path / "options/loss/relaxed.yaml").write_text(block("# options/loss/relaxed.yaml"))
+    (tmp_path / "mine.py").write_text(block("# mine.py"))
+    own = ("--config-dir", "options", "loss=relaxed")
+    done = ganbench(*own, "experiment=smoke", "wandb=disabled", "name=own", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    refused = ganbench(*own, "loss.temperature=hot", cwd=tmp_path)
+    assert refused.returncode == 2 and "loss.temperature=hot does not fit: allowed is float" in refused.stderr
+    again = block("from omegaconf import OmegaConf").replace("outputs/sweep/mine/wgan-gp-s0", "outputs/run/own")
+    script = again + "import torch\nprint(tuple(G.eval()(torch.zeros(5, 64)).shape))\n"
+    command = [sys.executable, "-c", script]
+    out = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
+    assert out.stdout == "(5, 1, 32, 32)\n", out.stderr
+
+
+def test_the_refusal_shown_is_the_one_given(tmp_path: Path) -> None:
+    shown = block("$ python -m ganbench").splitlines()
+    refusal = ganbench(*shlex.split(shown[0])[4:], cwd=tmp_path)
+    assert refusal.stderr.splitlines() == shown[1:]
