@@ -21,9 +21,11 @@ compare: .venv/ready ## set-up and the main job: six losses, three seeds, one re
 smoke: .venv/ready ## the same in a minute, to see it move
 	@$(MAKE) --no-print-directory compare SEEDS=0 ARGS="experiment=smoke $(ARGS)"
 
-search: .venv/ready ## the search that chose the shared setting of protocol=equal
-	$(BIN)/python -m ganbench experiment=search name=search-$(NAME) $(ARGS)
-	$(BIN)/python -m ganbench.report.search outputs/sweep/search-$(NAME)
+search: .venv/ready ## the three rounds that chose the shared setting of protocol=equal (an hour)
+	for round in search search-fine search-final; do \
+	  $(BIN)/python -m ganbench experiment=$$round name=$$round-$(NAME) $(ARGS); \
+	  $(BIN)/python -m ganbench.report.search outputs/sweep/$$round-$(NAME); \
+	done
 
 test: .venv/tested lint browser ## set-up and the tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -135,8 +135,16 @@ def _software() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """The checkout's commit, with + if it has uncommitted changes; None outside a checkout."""
-    here = Path(__file__).parent
-    call = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    top = Path(__file__).parent.parent
+    call = [
+        "git",
+        f"--git-dir={top / '.git'}",
+        f"--work-tree={top}",
+        "describe",
+        "--always",
+        "--dirty=+",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
