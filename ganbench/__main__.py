@@ -7,7 +7,7 @@ import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from ganbench import config, outcome, sweep
+from ganbench import check, config, outcome, sweep
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     config.register()
     sys.path.append(str(config.HERE / "plugins"))  # where Hydra looks for our sweeper and launcher
     try:
-        config.refuse_null(sys.argv[1:])
+        check.refuse_null(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(sweep.task)()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -42,7 +42,7 @@ def _explained(error: Exception) -> str:
     if key not in said:
         said = key
     if parent is not None and cause.key is not None and "not in" in str(cause):
-        return config.unknown_key(
+        return check.unknown_key(
             key, [str(k) for k in parent if not str(k).startswith("_")], said.partition("=")[2] or None
         )
     return f"{said}: {str(cause).splitlines()[0]}"

@@ -20,7 +20,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ganbench import outcome
-from ganbench.config import Refused, check, register
+from ganbench.check import check
+from ganbench.config import Refused, register
 
 log = logging.getLogger("ganbench")
 

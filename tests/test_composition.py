@@ -9,7 +9,8 @@ import pytest
 from conftest import REPOSITORY, SIX, ganbench, settings
 from omegaconf import OmegaConf
 
-from ganbench.config import CONF, check, label
+from ganbench.check import check
+from ganbench.config import CONF, label
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def test_frechet_has_no_value_where_it_has_no_meaning() -> None:
     few = metric(digits.train[:64])
     assert few["fd_lenet"] is None and "64 samples cannot span 64 features" in few["fd_lenet_why"]
     assert metric(torch.zeros(200, 1, 32, 32, dtype=torch.uint8))["fd_lenet"] > 10
-    with pytest.raises(Refused, match=r"metric\.n_real=2000.*1000 held-out images"):
+    too_many = FrechetMetric("fd_lenet", LeNet(), 5000, None, digits, CPU).floor
+    assert too_many["fd_lenet"] is None and "has 4000 to train on" in too_many["fd_lenet_why"]
+    with pytest.raises(Refused, match=r"metric\.n_real=2000: the dataset holds out 1000 samples"):
         FrechetMetric("fd_lenet", LeNet(), 64, 2000, digits, CPU)
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganbench.config import Refused
 from ganbench.data import Data
+from ganbench.metrics import Scores, floor, held_out
 
 
 class Moments(NamedTuple):
@@ -47,18 +47,18 @@ def embed(features: nn.Module, x: Tensor, size: int = 250) -> Tensor:
 
 
 class FrechetMetric:
-    """The distance of generated images to held-out real ones; `floor` is that of as many real training images."""
+    """The distance of generated images to held-out real ones."""
 
     def __init__(
         self, name: str, features: nn.Module, n_fake: int, n_real: int | None, data: Data, device: torch.device
     ):
         self.name, self.n_fake = name, n_fake
         self.features = features.to(device)
-        self.real = moments(embed(self.features, _take(data.test, n_real, "held-out images", name)))
+        self.real = moments(embed(self.features, held_out(data.test, n_real)))
         self.root = root(self.real.cov)
-        self.floor = self(data.train[:n_fake])
+        self.floor = floor(self, name, data.train, n_fake)
 
-    def __call__(self, fake: Tensor) -> dict[str, float | str | None]:
+    def __call__(self, fake: Tensor) -> Scores:
         """The distance of uint8 images [n, C, H, W]; None, and why, where it has no meaning."""
         found = embed(self.features, fake)
         why = self._reason(found)
@@ -71,9 +71,3 @@ class FrechetMetric:
         if fewest <= found.shape[1]:
             return f"{fewest} samples cannot span {found.shape[1]} features"
         return None if found.isfinite().all() else "features are not finite"
-
-
-def _take(x: Tensor, n: int | None, what: str, name: str) -> Tensor:
-    if n is not None and n > len(x):
-        raise Refused(f"metric.n_real={n} for {name}: the dataset has {len(x)} {what}; allowed is up to that.")
-    return x[:n]

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ganbench.config import Refused
 from ganbench.data import Data, Modes
+from ganbench.metrics import Scores, floor, held_out
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
@@ -30,10 +31,10 @@ class ModesMetric:
         if data.modes is None:
             raise Refused("metric=modes needs a dataset with known modes, such as dataset=ring or dataset=grid.")
         self.name, self.n_fake, self.modes = name, n_fake, data.modes
-        self.real = data.test[:n_real]
-        self.floor = self(data.train[:n_fake])
+        self.real = held_out(data.test, n_real)
+        self.floor = floor(self, name, data.train, n_fake)
 
-    def __call__(self, fake: Tensor) -> dict[str, float | str | None]:
+    def __call__(self, fake: Tensor) -> Scores:
         if not fake.isfinite().all():
             return {self.name: None, f"{self.name}_why": "samples are not finite"}
         which, good = nearest(fake, self.modes)

@@ -1,0 +1,99 @@
+"""Signatures read from Python source, without importing it: what a `_target_` takes is known before torch is."""
+
+import ast
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from omegaconf import ListConfig
+
+
+class NoSuchTarget(LookupError):
+    """There is nothing of that name; says what is missing."""
+
+
+def signature(target: str) -> dict[str, ast.expr | None] | None:
+    """Argument names and annotations of the class or function `target`, such as `ganbench.losses.LSGAN`.
+
+    None where they cannot be read off, as for `**kwargs`; the constructor will judge those. Raises NoSuchTarget.
+    """
+    module, _, name = target.rpartition(".")
+    return _arguments(_definition(module, name))
+
+
+def _definition(module: str, name: str) -> ast.stmt | None:
+    """Where `name` of `module` is defined, followed through imports; None if it is an alias of something else."""
+    file = _source(module)
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if getattr(node, "name", None) == name:
+            return node
+        if isinstance(node, ast.ImportFrom):
+            package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+            origin = ".".join(filter(None, [package.rsplit(".", node.level - 1)[0], node.module]))
+            for alias in node.names:
+                if name == (alias.asname or alias.name):
+                    return _definition(origin if node.level else node.module, alias.name)
+        if isinstance(node, ast.Assign) and any(ast.unparse(t) == name for t in node.targets):
+            return None
+    raise NoSuchTarget(f"{module} defines no {name!r}")
+
+
+def _source(module: str) -> Path:
+    """The file of a module, found without importing the packages above it."""
+    top, *below = module.split(".")
+    spec = importlib.util.find_spec(top) if top else None
+    if spec is None:
+        raise NoSuchTarget(f"there is no module {module!r} of Python source")
+    if not spec.submodule_search_locations and not below and str(spec.origin).endswith(".py"):
+        return Path(spec.origin)
+    for folder in spec.submodule_search_locations or ():
+        at = Path(folder, *below)
+        for file in (at.with_suffix(".py") if below else at / "__init__.py", at / "__init__.py"):
+            if file.is_file():
+                return file
+    raise NoSuchTarget(f"there is no module {module!r} of Python source")
+
+
+def _arguments(definition: ast.stmt | None) -> dict[str, ast.expr | None] | None:
+    if definition is None:
+        return None
+    if isinstance(definition, ast.FunctionDef):
+        if definition.args.kwarg:
+            return None
+        every = definition.args.posonlyargs + definition.args.args + definition.args.kwonlyargs
+        return {a.arg: a.annotation for a in every if a.arg != "self"}
+    for part in definition.body:
+        if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+            return _arguments(part)
+    if any("dataclass" in ast.unparse(d) for d in definition.decorator_list):
+        return {p.target.id: p.annotation for p in definition.body if isinstance(p, ast.AnnAssign)}
+    return None if definition.bases else {}
+
+
+def fits(value: Any, annotation: ast.expr | None) -> bool:
+    """Whether a value from YAML may stand for an argument annotated so. What is not plain data always may."""
+    match annotation:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return fits(value, left) or fits(value, right)
+        case ast.Constant(value=None):
+            return value is None
+        case ast.Name(id="bool"):
+            return isinstance(value, bool)
+        case ast.Name(id="int"):
+            return isinstance(value, int) and not isinstance(value, bool)
+        case ast.Name(id="float"):
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case ast.Name(id="str"):
+            return isinstance(value, str)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=allowed):
+            return value in ast.literal_eval(allowed)
+        case ast.Subscript(value=ast.Name(id="tuple" | "list"), slice=inner):
+            kinds = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            if not isinstance(value, ListConfig | list | tuple):
+                return False
+            if isinstance(kinds[-1], ast.Constant) and kinds[-1].value is ...:
+                kinds = kinds[:1] * len(value)
+            if ast.unparse(annotation).startswith("list"):
+                kinds = kinds[:1] * len(value)
+            return len(kinds) == len(value) and all(map(fits, value, kinds))
+    return True
