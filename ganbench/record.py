@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from ganbench import __version__
-from ganbench.config import label
+from ganbench.config import Refused, label
 from ganbench.outcome import write_status
 
 
@@ -105,21 +105,27 @@ def _plain(value: Any) -> Any:
 
 
 def _mirror(cfg: DictConfig, out: Path, config: dict[str, Any]):
-    name = f"{label(cfg)}-s{cfg.seed}"
-    run = wandb.init(
+    try:
+        run = _start(cfg, out, config)
+    except wandb.errors.Error as error:
+        raise Refused(f"wandb={cfg.wandb.mode.value}: {error} Or choose wandb=offline, and upload later.") from None
+    run.define_metric("*", step_metric="images")
+    return run
+
+
+def _start(cfg: DictConfig, out: Path, config: dict[str, Any]):
+    return wandb.init(
         dir=out,
         mode=cfg.wandb.mode.value,
         project=cfg.wandb.project,
         entity=cfg.wandb.entity,
         group=cfg.wandb.group or cfg.name,
-        name=name,
+        name=f"{label(cfg)}-s{cfg.seed}",
         tags=[cfg.loss.name, cfg.penalty.name, cfg.dataset.name, cfg.model.name, f"seed-{cfg.seed}"],
         config=config | {"label": label(cfg), "folder": str(out)},
         reinit="create_new",
         settings=wandb.Settings(silent=cfg.wandb.mode.value != "online"),
     )
-    run.define_metric("*", step_metric="images")
-    return run
 
 
 def _software() -> dict[str, Any]:

@@ -153,6 +153,15 @@ def test_asking_for_a_gpu_where_there_is_none(tmp_path: Path) -> None:
     assert "device=cuda: torch finds no GPU here" in refusal.stderr and "Traceback" not in refusal.stderr
 
 
+def test_online_without_a_key_is_one_sentence(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path / "home"), "WANDB_API_KEY": "", "NETRC": str(tmp_path / "none")}
+    refusal = ganbench("wandb=online", "experiment=smoke", "name=online", cwd=tmp_path, **home)
+    assert refusal.returncode == 2
+    assert "wandb=online: " in refusal.stderr and "wandb=offline" in refusal.stderr
+    assert "Traceback" not in refusal.stderr
+    assert json.loads((tmp_path / "outputs/run/online/status.json").read_text())["status"] == "failed"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

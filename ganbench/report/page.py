@@ -56,11 +56,12 @@ def table(found: list[Arm]) -> list[list[str]]:
 def troubles(runs: list[Run], found: list[Arm]) -> list[str]:
     """What a reader must know before believing the table."""
     said = []
-    metrics = {run.metric for run in runs if run.metric}
-    if len(metrics) > 1:
-        said.append(
-            f"The runs were scored by different metrics ({', '.join(sorted(metrics))}): the rows cannot be ranked."
-        )
+    for what, values in (
+        ("metrics", {run.metric for run in runs if run.metric}),
+        ("datasets", {run.config["dataset"]["name"] for run in runs if run.config}),
+    ):
+        if len(values) > 1:
+            said.append(f"The runs are of different {what} ({', '.join(sorted(values))}): the rows cannot be ranked.")
     seeds = {tuple(sorted(arm.finals)) for arm in found}
     if len(seeds) > 1:
         said.append("The methods were run with different seeds; paired differences use the seeds that both have.")
