@@ -1,5 +1,6 @@
 PYTHON ?= python3
-NAME := compare-$(shell date +%Y-%m-%d_%H-%M-%S)
+NOW := $(shell date +%Y-%m-%d_%H-%M-%S)
+NAME ?= compare-$(NOW)
 SEEDS ?= 0,1,2
 ARGS ?=
 BIN := .venv/bin
@@ -22,9 +23,9 @@ smoke: .venv/ready ## the same in a minute, to see it move
 	@$(MAKE) --no-print-directory compare SEEDS=0 ARGS="experiment=smoke $(ARGS)"
 
 search: .venv/ready ## the three rounds that chose the shared setting of protocol=equal (an hour)
-	for round in search search-fine search-final; do \
-	  $(BIN)/python -m ganbench experiment=$$round name=$$round-$(NAME) $(ARGS); \
-	  $(BIN)/python -m ganbench.report.search outputs/sweep/$$round-$(NAME); \
+	set -e; for round in search search-fine search-final; do \
+	  $(BIN)/python -m ganbench experiment=$$round name=$$round-$(NOW) $(ARGS); \
+	  $(BIN)/python -m ganbench.report.search outputs/sweep/$$round-$(NOW); \
 	done
 
 test: .venv/tested lint browser ## set-up and the tests

@@ -1,5 +1,6 @@
 """What a configuration consists of, and how its parts become objects. Nothing here imports torch."""
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -117,6 +118,7 @@ def options(group: str) -> list[str]:
 
 def _extras(override_dirname: str) -> str:
     """What a sweep varies beside loss, penalty and seed, made safe for a folder's name."""
-    kept = [o for o in override_dirname.split(",") if o]
-    text = ",".join(kept).replace("/", "_")
+    text = override_dirname.replace("/", "_")
+    if len(text) > 120:  # a folder's name ends at 255 bytes
+        text = f"{text[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
     return f"-{text}" if text else ""

@@ -4,6 +4,7 @@ Images are uint8 [N, C, H, W]; points are float [N, d]. Players see floats: imag
 """
 
 import gzip
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -152,11 +153,13 @@ def _idx_images(cls: str, name: str, root: str, shape: tuple[int, int, int]) -> 
 
 def _read_idx(file: Path) -> Tensor:
     """A gzipped IDX file of images: a 16-byte header (magic, count, rows, columns), then one byte a pixel."""
-    with gzip.open(file) as stream:
-        raw = stream.read()
-    magic, count, rows, columns = np.frombuffer(raw, ">u4", 4)
-    if magic != 0x803 or len(raw) != 16 + count * rows * columns:
-        raise Refused(f"{file} is not a complete IDX file of images; fetch it again.")
+    try:
+        raw = gzip.decompress(file.read_bytes())
+        magic, count, rows, columns = np.frombuffer(raw, ">u4", 4)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise Refused(f"{file} cannot be read as a gzipped IDX file of images ({error}); put it there again.") from None
+    if magic != 0x803 or len(raw) != 16 + int(count) * int(rows) * int(columns):
+        raise Refused(f"{file} is not a complete IDX file of images; put it there again.")
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=16).reshape(count, rows, columns).copy())
 
 
@@ -177,6 +180,6 @@ def _read(file: Path, shape: tuple[int, int, int]) -> Tensor:
     try:
         with Image.open(file) as image:
             image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height))
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise Refused(f"{file} cannot be read as an image ({error}); mend or remove it.") from None
     return torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1)

@@ -1,7 +1,7 @@
 """The losses. Raw logits [N] in, a scalar out; lower is better for the player whose loss it is.
 
-`d` is the critic's loss, `g` the generator's. `g` is also offered the logits of real samples, for losses that
-compare the two; the losses here do not look at them.
+`d` is the critic's loss, `g` the generator's. The place of `real` in `g` is kept for relativistic losses; no loss
+here looks at it, and the trainer leaves it out.
 """
 
 from dataclasses import dataclass

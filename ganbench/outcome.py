@@ -29,10 +29,11 @@ def write_status(folder: Path, status: dict[str, Any]) -> None:
     aside.replace(folder / "status.json")
 
 
-def bury(folder: Path, exitcode: int | None) -> dict[str, Any]:
-    """The status of a run whose process is gone: one that still claims to be running has failed."""
-    status = read_status(folder)
-    if status["status"] == "running":
+def bury(folder: Path, exitcode: int | None, **known: Any) -> dict[str, Any]:
+    """The status of a run whose process is gone: one that wrote none, or still claims to be running, has failed."""
+    status = known | read_status(folder)
+    if status["status"] == "running" or not (folder / "status.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
         how = f"killed by signal {-exitcode}" if exitcode and exitcode < 0 else f"process ended with code {exitcode}"
         status |= {"status": "failed", "reason": how}
         write_status(folder, status)

@@ -95,7 +95,7 @@ def _ending(error: BaseException | None) -> tuple[str, str | None]:
             return "diverged", str(error)
         case Exception():
             return "failed", f"{type(error).__name__}: {error}"
-    return "interrupted", f"{type(error).__name__} {error}".strip()
+    return "interrupted", "SIGINT" if isinstance(error, KeyboardInterrupt) else f"exit {error} (143 is SIGTERM)"
 
 
 def _plain(value: Any) -> Any:

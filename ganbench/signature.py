@@ -3,7 +3,7 @@
 import ast
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import ListConfig
 
@@ -12,8 +12,13 @@ class NoSuchTarget(LookupError):
     """There is nothing of that name; says what is missing."""
 
 
-def signature(target: str) -> dict[str, ast.expr | None] | None:
-    """Argument names and annotations of the class or function `target`, such as `ganbench.losses.LSGAN`.
+class Argument(NamedTuple):
+    annotation: ast.expr | None
+    required: bool
+
+
+def signature(target: str) -> dict[str, Argument] | None:
+    """The arguments of the class or function `target`, such as `ganbench.losses.LSGAN`.
 
     None where they cannot be read off, as for `**kwargs`; the constructor will judge those. Raises NoSuchTarget.
     """
@@ -54,20 +59,27 @@ def _source(module: str) -> Path:
     raise NoSuchTarget(f"there is no module {module!r} of Python source")
 
 
-def _arguments(definition: ast.stmt | None) -> dict[str, ast.expr | None] | None:
+def _arguments(definition: ast.stmt | None) -> dict[str, Argument] | None:
     if definition is None:
         return None
     if isinstance(definition, ast.FunctionDef):
         if definition.args.kwarg:
             return None
-        every = definition.args.posonlyargs + definition.args.args + definition.args.kwonlyargs
-        return {a.arg: a.annotation for a in every if a.arg != "self"}
+        return _of_function(definition.args)
     for part in definition.body:
         if isinstance(part, ast.FunctionDef) and part.name == "__init__":
             return _arguments(part)
     if any("dataclass" in ast.unparse(d) for d in definition.decorator_list):
-        return {p.target.id: p.annotation for p in definition.body if isinstance(p, ast.AnnAssign)}
+        fields = [p for p in definition.body if isinstance(p, ast.AnnAssign)]
+        return {p.target.id: Argument(p.annotation, p.value is None) for p in fields}
     return None if definition.bases else {}
+
+
+def _of_function(arguments: ast.arguments) -> dict[str, Argument]:
+    listed = arguments.posonlyargs + arguments.args
+    defaults = [None] * (len(listed) - len(arguments.defaults)) + arguments.defaults
+    pairs = [*zip(listed, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    return {a.arg: Argument(a.annotation, default is None) for a, default in pairs if a.arg != "self"}
 
 
 def fits(value: Any, annotation: ast.expr | None) -> bool:

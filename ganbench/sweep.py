@@ -15,19 +15,22 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
+from hydra.errors import ConfigCompositionException
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from ganbench import outcome
-from ganbench.check import check
-from ganbench.config import Refused, register
+from ganbench.check import check, explained
+from ganbench.config import Refused, label, register
 
 log = logging.getLogger("ganbench")
 
 
 def task(cfg: DictConfig) -> float:
     """What Hydra calls for each run."""
+    check(cfg)  # again, for launchers and sweepers that are not ours
     from ganbench.train import train
 
     out = Path(HydraConfig.get().runtime.output_dir)
@@ -50,13 +53,12 @@ class RefuseBadConfig(Callback):
     """Stops a single run before Hydra makes its folder."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        config.name = config.name  # `now` in it must not tick again
         try:
-            check(without_hydra(config))
-            refuse_used(Path(config.hydra.run.dir))
-        except Refused as refusal:
+            config.name = config.name  # `now` in it must not tick again
+            refuse(without_hydra(config), Path(config.hydra.run.dir))
+        except Exception as error:
             # Hydra turns ordinary errors of a callback into warnings; only an exit gets through.
-            print(refusal, file=sys.stderr)
+            print(error, file=sys.stderr)
             raise SystemExit(2) from None
 
 
@@ -64,9 +66,16 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
-def refuse_used(out: Path) -> None:
-    if (out / "status.json").exists():
-        raise Refused(f"{out} already holds a run, and outputs are never overwritten: choose another name=… or folder.")
+def refuse(cfg: DictConfig, out: Path) -> None:
+    """Raise Refused for a run that cannot be made, or not there."""
+    check(cfg)
+    for part in ("status.json", "config.yaml", "metrics.jsonl", "samples", "checkpoints"):
+        if (out / part).exists():
+            raise Refused(f"{out / part} is there already, and outputs are never overwritten: choose another name=…")
+    if cfg.device.value == "cuda":
+        from ganbench.train import choose_device
+
+        choose_device("cuda")
 
 
 @dataclass
@@ -81,27 +90,29 @@ def compose(
 ) -> list[Job]:
     """The configuration and folder of each run, all checked; raises before any of them has started."""
     config.name = config.name  # `now` in it must not tick between runs
-    n_jobs = config.hydra.launcher.get("n_jobs")
-    if n_jobs is not None and n_jobs < 1:
-        raise Refused(f"hydra.launcher.n_jobs={n_jobs} is out of range: allowed is 1 or more, or null.")
     jobs = []
     for index, overrides in enumerate(job_overrides, first):
-        job = context.config_loader.load_sweep_config(config, list(overrides))
+        try:
+            job = context.config_loader.load_sweep_config(config, list(overrides))
+        except ConfigCompositionException as error:
+            raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {explained(error)}") from None
         with open_dict(job):
             job.name = config.name
             job.hydra.job.id, job.hydra.job.num = str(index), index
             job.hydra.sweep.dir = str(Path(job.hydra.sweep.dir).absolute())
             job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)
-        try:
-            check(without_hydra(job))
-        except Refused as refusal:
-            raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {refusal}") from None
         folder = Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir
-        refuse_used(folder)
+        try:
+            refuse(without_hydra(job), folder)
+        except (Refused, OmegaConfBaseException) as refusal:
+            raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {refusal}") from None
         jobs.append(Job(overrides, job, folder))
     for folder, n in Counter(job.folder for job in jobs).items():
         if n > 1:
             raise Refused(f"{n} runs of the sweep would share the folder {folder}: they are the same run twice.")
+    n_jobs = config.hydra.launcher.get("n_jobs")
+    if n_jobs is not None and n_jobs < 1:
+        raise Refused(f"hydra.launcher.n_jobs={n_jobs} is out of range: allowed is 1 or more, or null.")
     return jobs
 
 
@@ -142,7 +153,7 @@ def _in_process(context: HydraContext, task: TaskFunction, job: Job) -> dict[str
     process = multiprocessing.get_context("spawn").Process(target=_child, args=(context, task, job.config), daemon=True)
     process.start()
     process.join()
-    return outcome.bury(job.folder, process.exitcode)
+    return outcome.bury(job.folder, process.exitcode, label=label(job.config), seed=job.config.seed)
 
 
 def _child(context: HydraContext, task: TaskFunction, config: DictConfig) -> None:

@@ -49,7 +49,7 @@ def train(cfg: DictConfig, out: Path) -> float:
         metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)
         loss, penalty = build(cfg.loss), build(cfg.penalty)
         players = G, D, average, opt_g, opt_d = make_players(cfg, device)
-        refuse_mixing(D, to_float(data.train[:4]))
+        refuse_mixing(copy.deepcopy(D), to_float(data.train[:4]))
         autocast = players_precision(cfg.precision.value, device)
         steps = p.images // (p.batch * p.n_critic)
         evaluate_at = {round(k * steps / p.evaluations) for k in range(p.evaluations + 1)}
@@ -142,9 +142,11 @@ def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, st
     training = G.training
     G.eval()
     sizes = [min(250, n - first) for first in range(0, n, 250)]
-    parts = [to_stored(G(streams.normal((m, z_dim), seed, stream, i, device))) for i, m in enumerate(sizes)]
+    x = torch.cat([G(streams.normal((m, z_dim), seed, stream, i, device)) for i, m in enumerate(sizes)])
     G.train(training)
-    return torch.cat(parts)
+    if not x.isfinite().all():
+        raise Diverged("generated samples are not finite")
+    return to_stored(x)
 
 
 def evaluate(
@@ -153,10 +155,13 @@ def evaluate(
     """Scores of the averaged generator, of the last one (`…_raw`), and the critic's mean slope at real and fake."""
     fake = draw(players.average, n=metric.n_fake)
     raw = metric(draw(players.G, n=metric.n_fake))
+    # In evaluation mode, or a look at D would turn the power iteration of spectral norm.
+    players.D.eval()
     slopes = {
         f"d_slope_{name}": slope(players.D, to_float(x[:256])).detach().mean().item()
         for name, x in (("real", data.train), ("fake", fake))
     }
+    players.D.train()
     return metric(fake) | {f"{name}_raw": value for name, value in raw.items()} | slopes
 
 

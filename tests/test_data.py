@@ -97,6 +97,13 @@ def test_gzipped_idx_files_are_read_where_they_lie(tmp_path: Path) -> None:
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(whole[:-5]))
     with pytest.raises(Refused, match="not a complete IDX file"):
         data.fashion_mnist(str(tmp_path))
+    for damage in (b"not gzip", b"", gzip.compress(whole)[:-9]):
+        (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(damage)
+        with pytest.raises(Refused, match=r"t10k-images-idx3-ubyte\.gz cannot be read"):
+            data.fashion_mnist(str(tmp_path))
+    (tmp_path / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(Refused, match=r"t10k-images-idx3-ubyte\.gz cannot be read"):
+        data.fashion_mnist(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])

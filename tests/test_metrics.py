@@ -117,6 +117,8 @@ def test_inception_weights_are_checked(inception_weights: tuple[Path, str], tmp_
     file, sha256 = inception_weights
     with pytest.raises(Refused, match=rf"has SHA-256 {sha256}, expected 6726825d"):
         Inception(str(file))
+    with pytest.raises(Refused, match=r"sha256=6726 is no SHA-256"):
+        Inception(str(file), "6726")
     with pytest.raises(Refused, match="there is no such file"):
         Inception(str(tmp_path / "none.pth"))
 

@@ -28,8 +28,20 @@ def test_commands_compose(command: list[str], tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
 
 
+SWEEPS = [
+    shlex.split(line, comments=True)[3:] for line in README.splitlines() if line.startswith("python -m ganbench -m ")
+]
+
+
+@pytest.mark.parametrize("command", SWEEPS, ids=" ".join)
+def test_sweeps_compose(command: list[str], tmp_path: Path) -> None:
+    """Every run of a sweep has been composed and checked by the time that a bad launcher is refused."""
+    refusal = ganbench(*command, "hydra.launcher.n_jobs=0", cwd=tmp_path)
+    assert refusal.stderr.startswith("hydra.launcher.n_jobs=0 is out of range"), refusal.stderr
+
+
 def test_there_are_commands_to_test() -> None:
-    assert len(COMMANDS) >= 4
+    assert len(COMMANDS) >= 4 and len(SWEEPS) >= 2
 
 
 def test_a_loss_of_ones_own_and_its_generator_again(tmp_path: Path) -> None:
@@ -41,6 +53,8 @@ def test_a_loss_of_ones_own_and_its_generator_again(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     refused = ganbench(*own, "loss.temperature=hot", cwd=tmp_path)
     assert refused.returncode == 2 and "loss.temperature=hot does not fit: allowed is float" in refused.stderr
+    several = ganbench(*own, "-m", "loss.temperature=1,2", "hydra.launcher.n_jobs=0", cwd=tmp_path)
+    assert several.stderr.startswith("hydra.launcher.n_jobs=0 is out of range"), several.stderr
     again = block("from omegaconf import OmegaConf").replace("outputs/sweep/mine/wgan-gp-s0", "outputs/run/own")
     script = again + "import torch\nprint(tuple(G.eval()(torch.zeros(5, 64)).shape))\n"
     command = [sys.executable, "-c", script]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ganbench
 
 # what is typed, and what the message must name: key, value, what is allowed
@@ -50,6 +51,28 @@ BAD = [
     ("loss._target_=nowhere.Loss", ["nowhere"]),
     ("loss._target_=ganbench.losses.Gan", ["ganbench.losses", "Gan"]),
     ("loss", ["loss"]),
+    ("wandb=null", ["wandb=null", "offline", "online"]),
+    ("experiment=null", ["experiment=null", "leave it out"]),
+    ("~penalty", ["penalty", "none", "gp"]),
+    ("~model", ["model", "dcgan"]),
+    ("protocol.betas=[2,3]", ["protocol.betas", "[2", "below 1"]),
+    ("optimizer.generator.lr=-3", ["optimizer.generator.lr", "-3", "above 0"]),
+    ("optimizer=rmsprop optimizer.lr=0", ["optimizer.lr", "0", "above 0"]),
+    ("dataset=ring dataset.n=-4", ["dataset.n", "-4", "20 or more"]),
+    ("dataset=ring dataset.modes=0", ["dataset.modes", "0", "1 or more"]),
+    ("dataset=grid dataset.std=0", ["dataset.std", "0", "above 0"]),
+    ("model.generator.z_dim=3", ["model.generator.z_dim", "3", "64"]),
+    (
+        "dataset=folder dataset.root=x dataset.shape=[2,32,32]",
+        ["dataset.shape", "[2, 32, 32]", "1 (grey)", "3 (colour)"],
+    ),
+    ("loss=wgan-gp ~penalty.weight", ["penalty.weight", "no value"]),
+    ("~metric.n_fake", ["metric.n_fake", "no value"]),
+    ("loss=wgan-gp +penalty.rng=1", ["penalty.rng", "1", "weight"]),
+    ("loss=wgan-gp ~penalty._partial_", ["_partial_: true"]),
+    ("~loss._target_", ["loss", "_target_"]),
+    ("metric.features.weights=3", ["metric.features.weights", "3"]),
+    ("loss.name=../../x", ["loss.name", "../../x"]),
 ]
 
 
@@ -73,6 +96,9 @@ def test_refused(typed: str, named: list[str], tmp_path: Path) -> None:
         ("dataset=mnist5k,ring model=dcgan", ["run 2", "model=dcgan", "ring"]),
         ("seed=0,0", ["gan-none-s0", "twice"]),
         ("loss=wgan,wgan-gp penalty=gp", ["wgan-gp-s0", "twice"]),
+        ("loss=gan,null", ["loss=gan,null", "hinge"]),
+        ("loss=gan,lsgan loss.scale=1,2", ["run 1", "loss.scale"]),
+        ("loss=gan,hinge loss.name=a/b", ["loss.name", "a/b"]),
         ("seed=0,1 hydra.launcher.n_jobs=0", ["n_jobs", "0", "1 or more"]),
     ],
 )
@@ -97,5 +123,14 @@ def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
     (folder / "status.json").write_text("{}")
     refusal = ganbench("name=kept", cwd=tmp_path)
     assert refusal.returncode == 2
-    assert "already holds a run" in refusal.stderr
+    assert "status.json is there already" in refusal.stderr
     assert [p.name for p in folder.iterdir()] == ["status.json"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("typed", ["device=cuda", "-m device=cuda seed=0,1"])
+def test_a_gpu_where_there_is_none(typed: str, tmp_path: Path) -> None:
+    refusal = ganbench(*typed.split(), cwd=tmp_path)
+    assert refusal.returncode == 2
+    assert "device=cuda: torch finds no GPU here" in refusal.stderr and "Traceback" not in refusal.stderr
+    assert list(tmp_path.iterdir()) == []

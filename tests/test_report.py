@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from ganbench.report import search
+from ganbench.report import figures, search
 from ganbench.report.compare import arms, paired, t_interval
 from ganbench.report.page import number, write
 from ganbench.report.read import read
@@ -122,9 +122,42 @@ def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
     assert "different seeds" in text
 
 
+def test_a_method_with_a_failed_run_is_not_called_the_last(tmp_path: Path) -> None:
+    for seed, final in enumerate([5.0, 6.0]):
+        plant(tmp_path, "gan", seed, final)
+    for seed, final in enumerate([1.0, None]):
+        plant(tmp_path, "wgan-gp", seed, final)
+    text = write(tmp_path)
+    assert "gan-none comes first with a mean final fd_lenet of 5.5, since more of its runs reached a score" in text
+    assert "wgan-gp has 1 over 1 of its 2." in text
+    assert "No two methods share two finished seeds" in text
+
+
+def test_two_runs_of_one_seed_are_both_told(tmp_path: Path) -> None:
+    plant(tmp_path, "gan", 0, 5.0)
+    plant(tmp_path, "gan", 0, 7.0, "device=cpu")
+    plant(tmp_path, "hinge", 0, 4.0)
+    text = write(tmp_path)
+    assert "| gan-none | 2 | 5, 7 | 6 |" in text
+    assert "gan-none holds several runs of one seed" in text
+
+
+def test_a_line_cut_by_a_kill_does_not_cost_the_run(sweep: Path) -> None:
+    with (sweep / "gan-none-s0" / "metrics.jsonl").open("a") as stream:
+        stream.write('{"images": 640')
+    assert "| gan-none | 3 | 4, 5, 6 | 5 |" in write(sweep)
+
+
 def test_a_folder_without_runs(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no readable run"):
         write(tmp_path)
+
+
+def test_every_drawn_panel_belongs_to_an_arm(sweep: Path) -> None:
+    found = arms(read(sweep))
+    for n in (1, 2, 3):
+        drawn = figures.curves(found[:n], ("d_loss",))
+        assert len(re.findall(r'id="curves-d_loss-axes_\d+"', drawn)) == n
 
 
 def test_numbers_are_short() -> None:

@@ -1,6 +1,7 @@
 """Networks whose features are compared. Each maps uint8 images [N, C, H, W] to float features [N, d]."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import torch
@@ -86,6 +87,8 @@ def _fetched() -> Path:
 
 
 def _verify(file: Path, sha256: str) -> None:
+    if sha256 != INCEPTION_SHA256 and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise Refused(f"metric.features.sha256={sha256} is no SHA-256: allowed are 64 hexadecimal digits.")
     if not file.is_file():
         raise Refused(f"metric.features.weights={file}: there is no such file.")
     with file.open("rb") as stream:

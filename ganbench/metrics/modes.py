@@ -27,7 +27,7 @@ class ModesMetric:
     A sample is good within three standard deviations of a mode (Lin et al. 2018, arXiv:1712.04086, section 4.1).
     """
 
-    def __init__(self, name: str, n_fake: int, n_real: int, data: Data, device: torch.device):
+    def __init__(self, name: str, n_fake: int, n_real: int | None, data: Data, device: torch.device):
         if data.modes is None:
             raise Refused("metric=modes needs a dataset with known modes, such as dataset=ring or dataset=grid.")
         self.name, self.n_fake, self.modes = name, n_fake, data.modes

@@ -22,11 +22,12 @@ class Arm:
 
     @property
     def finals(self) -> dict[int, float]:
-        return {run.seed: run.final for run in self.runs}
+        """By seed; of two runs with one seed, which the page complains of, the first."""
+        return {run.seed: run.final for run in reversed(self.runs)}
 
     @property
     def finished(self) -> list[float]:
-        return [score for score in self.finals.values() if math.isfinite(score)]
+        return [run.final for run in self.runs if math.isfinite(run.final)]
 
     @property
     def mean(self) -> float:
@@ -110,18 +111,7 @@ def verdict(found: list[Arm], metric: str) -> list[str]:
     if len(told) < 2:
         return ["There is nothing to compare: fewer than two methods have a final score."]
     best, rest = told[0], told[1:]
-    said = [
-        f"{best.label} has the lowest mean final {metric}, {best.mean:.3g}, "
-        f"before {rest[0].label} with {rest[0].mean:.3g} and {rest[-1].label}, the last, with {rest[-1].mean:.3g}."
-    ]
-    clear = [arm.label for arm in rest if (gap := t_interval(paired(arm, best))) and gap[0] > 0]
-    if clear:
-        said.append(
-            f"Paired by seed, its 95 % interval of the difference excludes zero against {', '.join(clear)} "
-            "(one comparison at a time, not corrected for their number)."
-        )
-    else:
-        said.append("Paired by seed, no 95 % interval of its difference to another method excludes zero.")
+    said = [_order(best, rest, metric), _paired_words(best, rest)]
     seeds = min(len(arm.finished) for arm in told)
     if seeds < FEWEST_TO_CLAIM:
         said.append(f"With {seeds} seed(s) this is a hint, not a result: claims need {FEWEST_TO_CLAIM} or more.")
@@ -131,6 +121,33 @@ def verdict(found: list[Arm], metric: str) -> list[str]:
         f"evaluation apart; {best.label} took {best.seconds:.0f} s."
     )
     return said
+
+
+def _order(best: Arm, rest: list[Arm], metric: str) -> str:
+    lowest = min([best, *rest], key=lambda arm: arm.mean)
+    if lowest is not best:
+        return (
+            f"{best.label} comes first with a mean final {metric} of {best.mean:.3g}, since more of its runs "
+            f"reached a score; {lowest.label} has {lowest.mean:.3g} "
+            f"over {len(lowest.finished)} of its {len(lowest.runs)}."
+        )
+    last = f" and {rest[-1].label}, the last, with {rest[-1].mean:.3g}" if len(rest) > 1 else ""
+    second = f"before {rest[0].label} with {rest[0].mean:.3g}"
+    return f"{best.label} has the lowest mean final {metric}, {best.mean:.3g}, {second}{last}."
+
+
+def _paired_words(best: Arm, rest: list[Arm]) -> str:
+    gaps = {arm.label: t_interval(paired(arm, best)) for arm in rest}
+    known = {label: gap for label, gap in gaps.items() if gap}
+    clear = [label for label, gap in known.items() if gap[0] > 0]
+    if not known:
+        return "No two methods share two finished seeds, so differences have no interval."
+    if not clear:
+        return "Paired by seed, no 95 % interval of its difference to another method excludes zero."
+    return (
+        f"Paired by seed, its 95 % interval of the difference excludes zero against {', '.join(clear)} "
+        "(one comparison at a time, not corrected for their number)."
+    )
 
 
 def _flat(node: Any, path: str = "") -> dict[str, Any]:

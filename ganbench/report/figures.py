@@ -81,7 +81,7 @@ def curves(arms: list[Arm], names: tuple[str, ...]) -> str:
     columns = 3
     lines = -(-len(arms) // columns)
     with _figure("curves-" + "-".join(names), 10, 2.5 * lines) as (figure, out):
-        panels = figure.subplots(lines, columns, sharex=True, squeeze=False).flat
+        panels = list(figure.subplots(lines, columns, sharex=True, squeeze=False).flat)
         for axes, arm in zip(panels, arms, strict=False):
             for i, name in enumerate(names):
                 x, y = _mean([run.curve(name) for run in arm.runs])
@@ -89,7 +89,7 @@ def curves(arms: list[Arm], names: tuple[str, ...]) -> str:
                     axes.plot(x, y, color=COLOURS[i], lw=1.3, label=name)
             axes.set_title(arm.label, loc="left", fontsize=10)
             _short_numbers(axes)
-        for axes in list(panels):
+        for axes in panels[len(arms) :]:
             axes.set_visible(False)
         handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(

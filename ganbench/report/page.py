@@ -65,10 +65,21 @@ def troubles(runs: list[Run], found: list[Arm]) -> list[str]:
     seeds = {tuple(sorted(arm.finals)) for arm in found}
     if len(seeds) > 1:
         said.append("The methods were run with different seeds; paired differences use the seeds that both have.")
+    for arm in found:
+        seen = [run.seed for run in arm.runs]
+        if len(set(seen)) < len(seen):
+            said.append(f"{arm.label} holds several runs of one seed; paired differences use the first of each.")
     for run in runs:
+        if run.status == "finished" and run.facts.get("score") is None:
+            said.append(f"{run.folder.name}: finished without a score ({_why(run)}).")
         if run.status != "finished":
             said.append(f"{run.folder.name}: {run.status}{f' ({run.reason})' if run.reason else ''}.")
     return said
+
+
+def _why(run: Run) -> str:
+    reasons = [row[key] for row in run.rows if (key := f"{run.metric}_why") in row]
+    return reasons[-1] if reasons else "no reason given"
 
 
 def markdown(runs: list[Run], found: list[Arm]) -> str:
@@ -144,7 +155,7 @@ def _row(arm: Arm, first: Arm) -> list[str]:
     gaps = paired(arm, first)
     gap, around = (sum(gaps) / len(gaps) if gaps else None), t_interval(gaps)
     behind = number(gap) + (f" ({number(around[0])} to {number(around[1])})" if around else "")
-    each = [number(run.final) if math.isfinite(run.final) else run.status for run in arm.runs]
+    each = [number(r.final) if math.isfinite(r.final) else r.status.replace("finished", "no score") for r in arm.runs]
     return [
         arm.label,
         str(len(arm.runs)),

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 # Settings that say where and how a run was made, not what was compared.
-INCIDENTAL = ("seed", "name", "device", "threads", "wandb", "smoke")
+INCIDENTAL = ("seed", "name", "device", "wandb", "smoke")
 
 
 @dataclass
@@ -74,17 +74,25 @@ def read(folder: Path) -> list[Run]:
     """Every run in a sweep's folder, or the one run that the folder is."""
     folders = [folder] if (folder / "status.json").exists() else sorted(p for p in folder.iterdir() if p.is_dir())
     runs = [_read(p) for p in folders if not p.name.startswith(".")]
-    return sorted(runs, key=lambda run: (run.label, run.arm, run.seed if run.seed is not None else -1))
+    return sorted(runs, key=lambda run: (run.label, run.arm, str(run.seed).zfill(9)))
 
 
 def _read(folder: Path) -> Run:
+    facts: dict[str, Any] = {}
     try:
         facts = json.loads((folder / "status.json").read_text(encoding="utf-8"))
         config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
+        rows = _rows((folder / "metrics.jsonl").read_text(encoding="utf-8"))
         label = f"{config['loss']['name']}-{config['penalty']['name']}"
         status, reason, seed = facts["status"], facts.get("reason"), config["seed"]
         return Run(folder, status, reason, label, seed, config["metric"]["name"], config, facts, rows)
     except Exception as error:  # a damaged folder can fail in any way, and must become a row, not a crash
-        return Run(folder, "unreadable", f"{type(error).__name__}: {error}")
+        known = facts if isinstance(facts, dict) else {}
+        reason = f"{type(error).__name__}: {error}"
+        return Run(folder, "unreadable", reason, str(known.get("label", "")), known.get("seed"))
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    """The records; a last line without its end is what a kill leaves, and is not one."""
+    whole, _, _ = text.rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
