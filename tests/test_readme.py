@@ -53,7 +53,7 @@ def test_a_loss_of_ones_own_and_its_generator_again(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     refused = ganbench(*own, "loss.temperature=hot", cwd=tmp_path)
     assert refused.returncode == 2 and "loss.temperature=hot does not fit: allowed is float" in refused.stderr
-    several = ganbench(*own, "-m", "loss.temperature=1,2", "hydra.launcher.n_jobs=0", cwd=tmp_path)
+    several = ganbench(*own[:2], "-m", own[2], "loss.temperature=1,2", "hydra.launcher.n_jobs=0", cwd=tmp_path)
     assert several.stderr.startswith("hydra.launcher.n_jobs=0 is out of range"), several.stderr
     again = block("from omegaconf import OmegaConf").replace("outputs/sweep/mine/wgan-gp-s0", "outputs/run/own")
     script = again + "import torch\nprint(tuple(G.eval()(torch.zeros(5, 64)).shape))\n"
