@@ -4,16 +4,17 @@ import ast
 import difflib
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from ganbench.config import CONF, GROUPS, Config, Refused, options
+from ganbench.config import CONF, GROUPS, Config, Refused, options, root_cause
 from ganbench.signature import Argument, NoSuchTarget, fits, signature
 
 # What the trainer itself hands to what a group's option names.
-GIVEN_BY_CODE = ("self", "D", "real", "fake", "rng", "data", "device", "name", "params")
+GIVEN_BY_CODE = ("D", "real", "fake", "rng", "data", "device", "name", "params")
 
 
 def check(cfg: DictConfig) -> None:
@@ -97,62 +98,55 @@ def _arguments(target: str, path: str) -> dict[str, Argument] | None:
         raise Refused(f"{path}._target_={target}: {missing}.") from None
 
 
-# key, the test that a good value passes, and the words for it
+# What is allowed, the test that a good value passes, and the keys it holds for. What others copy stands first.
 RANGES = (
-    ("seed", lambda v: v >= 0, "0 or more"),
-    ("threads", lambda v: v >= 1, "1 or more"),
-    ("protocol.images", lambda v: v >= 1, "1 or more"),
-    ("protocol.batch", lambda v: v >= 2, "2 or more"),
-    ("protocol.n_critic", lambda v: v >= 1, "1 or more"),
-    ("protocol.lr", lambda v: 0 < v < float("inf"), "above 0, and finite"),
-    ("protocol.ema", lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    ("protocol.penalty_weight", lambda v: 0 <= v < float("inf"), "0 or more, and finite"),
-    ("protocol.evaluations", lambda v: v >= 1, "1 or more"),
-    ("protocol.log_every", lambda v: v >= 1, "1 or more"),
-    ("protocol.betas", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers from 0 to below 1"),
-    ("optimizer.lr", lambda v: 0 < v < float("inf"), "above 0, and finite"),
-    ("optimizer.generator.lr", lambda v: 0 < v < float("inf"), "above 0, and finite"),
-    ("optimizer.critic.lr", lambda v: 0 < v < float("inf"), "above 0, and finite"),
+    ("0 or more", lambda v: v >= 0, "seed"),
     (
-        "optimizer.generator.betas",
-        lambda v: len(v) == 2 and all(0 <= b < 1 for b in v),
-        "two numbers from 0 to below 1",
+        "1 or more",
+        lambda v: v >= 1,
+        "threads protocol.images protocol.n_critic protocol.evaluations protocol.log_every model.width model.z_dim "
+        "model.generator.width model.critic.width dataset.modes dataset.side",
     ),
-    ("optimizer.critic.betas", lambda v: len(v) == 2 and all(0 <= b < 1 for b in v), "two numbers from 0 to below 1"),
-    ("penalty.weight", lambda v: 0 <= v < float("inf"), "0 or more, and finite"),
-    ("penalty.c", lambda v: 0 < v < float("inf"), "above 0, and finite"),
-    ("penalty.scale", lambda v: 0 <= v < float("inf"), "0 or more, and finite"),
-    ("model.width", lambda v: v >= 1, "1 or more"),
-    ("model.z_dim", lambda v: v >= 1, "1 or more"),
-    ("model.generator.width", lambda v: v >= 1, "1 or more"),
-    ("model.critic.width", lambda v: v >= 1, "1 or more"),
-    ("dataset.n", lambda v: v >= 20, "20 or more"),
-    ("dataset.modes", lambda v: v >= 1, "1 or more"),
-    ("dataset.side", lambda v: v >= 1, "1 or more"),
-    ("dataset.std", lambda v: 0 < v < float("inf"), "above 0, and finite"),
-    ("dataset.radius", lambda v: 0 < v < float("inf"), "above 0, and finite"),
-    ("metric.n_fake", lambda v: v >= 2, "2 or more"),
-    ("metric.n_real", lambda v: v is None or v >= 2, "2 or more, or null for all"),
-    ("dataset.test_share", lambda v: 0 < v < 1, "above 0 and below 1"),
+    ("2 or more", lambda v: v >= 2, "protocol.batch metric.n_fake"),
+    ("2 or more, or null for all", lambda v: v is None or v >= 2, "metric.n_real"),
+    ("20 or more", lambda v: v >= 20, "dataset.n"),
+    (
+        "above 0, and finite",
+        lambda v: 0 < v < float("inf"),
+        "protocol.lr optimizer.lr optimizer.generator.lr optimizer.critic.lr penalty.c dataset.std dataset.radius",
+    ),
+    ("0 or more, and finite", lambda v: 0 <= v < float("inf"), "protocol.penalty_weight penalty.weight penalty.scale"),
+    ("at least 0 and below 1", lambda v: 0 <= v < 1, "protocol.ema"),
+    ("above 0 and below 1", lambda v: 0 < v < 1, "dataset.test_share"),
+    (
+        "two numbers from 0 to below 1",
+        lambda v: len(v) == 2 and all(0 <= b < 1 for b in v),
+        "protocol.betas optimizer.generator.betas optimizer.critic.betas",
+    ),
 )
 
 
 def _check_ranges(cfg: DictConfig) -> None:
-    for key, good, words in RANGES:
-        node, _, last = key.rpartition(".")
-        parent = OmegaConf.select(cfg, node) if node else cfg
-        if last not in parent:
-            continue
-        value = parent[last]
-        try:
-            fine = good(value)
-        except TypeError:
-            fine = False
-        if not fine:
-            raise Refused(f"{key}={value} is out of range: allowed is {words}.")
+    for words, good, keys in RANGES:
+        for key in keys.split():
+            _check_range(cfg, key, good, words)
     _check_budget(cfg.protocol)
     if not cfg.name or set(cfg.name) & set("/\\\0") or cfg.name in (".", ".."):
         raise Refused(f"name={cfg.name} cannot be a folder: allowed is a plain name without slashes.")
+
+
+def _check_range(cfg: DictConfig, key: str, good: Callable[[Any], bool], words: str) -> None:
+    node, _, last = key.rpartition(".")
+    parent = OmegaConf.select(cfg, node) if node else cfg
+    if last not in parent:
+        return
+    value = parent[last]
+    try:
+        fine = good(value)
+    except TypeError:
+        fine = False
+    if not fine:
+        raise Refused(f"{key}={value} is out of range: allowed is {words}.")
 
 
 def _check_budget(protocol: DictConfig) -> None:
@@ -198,9 +192,7 @@ def _check_pairs(cfg: DictConfig) -> None:
 
 def explained(error: Exception) -> str:
     """Key, value and what is allowed, from Hydra's or OmegaConf's own error."""
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+    cause = root_cause(error)
     key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
     if isinstance(error, (MissingConfigException, OverrideParseException)) or not key:
         return str(error)

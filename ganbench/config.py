@@ -14,7 +14,6 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 HERE = Path(__file__).resolve().parent
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if (p / "config.yaml").is_file())
 
-
 GROUPS = ("loss", "penalty", "model", "dataset", "metric")
 
 
@@ -97,10 +96,14 @@ def build(node: DictConfig, **given: Any) -> Any:
     try:
         return instantiate(arguments, **given)
     except InstantiationException as wrapped:
-        cause = wrapped
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise cause from None
+        raise root_cause(wrapped) from None
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error that all others were raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def label(cfg: DictConfig) -> str:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ganbench.config import Refused
+
 endings: list[str] = []  # the statuses of the runs that this process was asked for
 
 
@@ -20,6 +22,13 @@ def read_status(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "status.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return {"status": "failed", "reason": f"no readable status.json ({error})"}
+
+
+def refuse_used(folder: Path) -> None:
+    """Raise Refused for a folder in which something of a run lies already."""
+    for part in ("status.json", "config.yaml", "metrics.jsonl", "samples", "checkpoints"):
+        if (folder / part).exists():
+            raise Refused(f"{folder / part} is there already, and outputs are never overwritten: choose another name=…")
 
 
 def write_status(folder: Path, status: dict[str, Any]) -> None:

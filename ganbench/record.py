@@ -23,7 +23,7 @@ from PIL import Image
 
 from ganbench import __version__
 from ganbench.config import Refused, label
-from ganbench.outcome import write_status
+from ganbench.outcome import refuse_used, write_status
 
 
 class Diverged(Exception):
@@ -34,8 +34,7 @@ class Record:
     """Use as a context: what ends the block decides the status. Divergence ends it quietly, errors pass through."""
 
     def __init__(self, cfg: DictConfig, out: Path):
-        if (out / "status.json").exists():
-            raise FileExistsError(f"{out} already holds a run; outputs are never overwritten. Choose another folder.")
+        refuse_used(out)
         for part in ("samples", "checkpoints"):
             (out / part).mkdir(parents=True, exist_ok=True)
         self.out, self.start = out, time.time()

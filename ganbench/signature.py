@@ -47,11 +47,10 @@ def _source(module: str) -> Path:
     """The file of a module, found without importing the packages above it."""
     top, *below = module.split(".")
     spec = importlib.util.find_spec(top) if top else None
-    if spec is None:
-        raise NoSuchTarget(f"there is no module {module!r} of Python source")
-    if not spec.submodule_search_locations and not below and str(spec.origin).endswith(".py"):
+    folders = (spec and spec.submodule_search_locations) or ()
+    if spec and not folders and not below and str(spec.origin).endswith(".py"):
         return Path(spec.origin)
-    for folder in spec.submodule_search_locations or ():
+    for folder in folders:
         at = Path(folder, *below)
         for file in (at.with_suffix(".py") if below else at / "__init__.py", at / "__init__.py"):
             if file.is_file():

@@ -69,9 +69,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 def refuse(cfg: DictConfig, out: Path) -> None:
     """Raise Refused for a run that cannot be made, or not there."""
     check(cfg)
-    for part in ("status.json", "config.yaml", "metrics.jsonl", "samples", "checkpoints"):
-        if (out / part).exists():
-            raise Refused(f"{out / part} is there already, and outputs are never overwritten: choose another name=…")
+    outcome.refuse_used(out)
     if cfg.device.value == "cuda":
         from ganbench.train import choose_device
 
@@ -93,20 +91,9 @@ def compose(
     jobs = []
     for index, overrides in enumerate(job_overrides, first):
         try:
-            job = context.config_loader.load_sweep_config(config, list(overrides))
-        except ConfigCompositionException as error:
+            jobs.append(_compose_one(context, config, overrides, index))
+        except (Refused, ConfigCompositionException, OmegaConfBaseException) as error:
             raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {explained(error)}") from None
-        with open_dict(job):
-            job.name = config.name
-            job.hydra.job.id, job.hydra.job.num = str(index), index
-            job.hydra.sweep.dir = str(Path(job.hydra.sweep.dir).absolute())
-            job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)
-        folder = Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir
-        try:
-            refuse(without_hydra(job), folder)
-        except (Refused, OmegaConfBaseException) as refusal:
-            raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {refusal}") from None
-        jobs.append(Job(overrides, job, folder))
     for folder, n in Counter(job.folder for job in jobs).items():
         if n > 1:
             raise Refused(f"{n} runs of the sweep would share the folder {folder}: they are the same run twice.")
@@ -114,6 +101,18 @@ def compose(
     if n_jobs is not None and n_jobs < 1:
         raise Refused(f"hydra.launcher.n_jobs={n_jobs} is out of range: allowed is 1 or more, or null.")
     return jobs
+
+
+def _compose_one(context: HydraContext, config: DictConfig, overrides: Sequence[str], index: int) -> Job:
+    job = context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(job):
+        job.name = config.name
+        job.hydra.job.id, job.hydra.job.num = str(index), index
+        job.hydra.sweep.dir = str(Path(job.hydra.sweep.dir).absolute())
+        job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)
+    folder = Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir
+    refuse(without_hydra(job), folder)
+    return Job(overrides, job, folder)
 
 
 def run(
@@ -131,21 +130,21 @@ def run(
     at_once = min(n_jobs or _default_jobs(jobs), len(jobs))
     log.info(f"{len(jobs)} runs, {at_once} at a time, in {jobs[0].folder.parent}")
 
-    def one(number: int, job: Job) -> JobReturn:
+    def one(number: int, job: Job) -> dict[str, Any]:
         status = _in_process(context, task, job)
         log.info(f"run {number}/{len(jobs)} {job.folder.name}: {_told(status)}")
-        return _returned(job, status)
+        return status
 
     with ThreadPoolExecutor(at_once) as pool:
         try:
-            results = list(pool.map(one, range(1, len(jobs) + 1), jobs))
+            statuses = list(pool.map(one, range(1, len(jobs) + 1), jobs))
         except BaseException:  # an interrupt: start nothing more, and let what runs write its last words
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
-    _summarise(jobs)
-    return results
+    _summarise(jobs, statuses)
+    return [_returned(job, status) for job, status in zip(jobs, statuses, strict=True)]
 
 
 def _in_process(context: HydraContext, task: TaskFunction, job: Job) -> dict[str, Any]:
@@ -187,14 +186,13 @@ def _returned(job: Job, status: dict[str, Any]) -> JobReturn:
     )
 
 
-def _summarise(jobs: list[Job]) -> None:
-    statuses = {job.folder.name: outcome.read_status(job.folder) for job in jobs}
-    outcome.endings.extend(status["status"] for status in statuses.values())
-    counts = Counter(status["status"] for status in statuses.values())
-    log.info(", ".join(f"{n} {status}" for status, n in counts.items()))
-    for name, status in statuses.items():
+def _summarise(jobs: list[Job], statuses: list[dict[str, Any]]) -> None:
+    ended = [status["status"] for status in statuses]
+    outcome.endings.extend(ended)
+    log.info(", ".join(f"{n} {status}" for status, n in Counter(ended).items()))
+    for job, status in zip(jobs, statuses, strict=True):
         if status["status"] != "finished":
-            log.warning(f"{name}: {_told(status)}")
+            log.warning(f"{job.folder.name}: {_told(status)}")
 
 
 def _default_jobs(jobs: list[Job]) -> int:

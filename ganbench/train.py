@@ -5,8 +5,8 @@ import logging
 import math
 import multiprocessing
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,14 +136,21 @@ def stop_if_diverged(losses: dict[str, float], step: int) -> None:
             raise Diverged(f"{name} was {value} before generator step {step}")
 
 
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """A look that leaves no trace: neither batch norm's statistics nor spectral norm's power iteration move."""
+    training = net.training
+    net.eval()
+    yield
+    net.train(training)
+
+
 @torch.no_grad()
 def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, stream: str = "z_eval") -> Tensor:
     """n samples as the dataset would store them, of the same z at every call, from G in evaluation mode."""
-    training = G.training
-    G.eval()
     sizes = [min(250, n - first) for first in range(0, n, 250)]
-    x = torch.cat([G(streams.normal((m, z_dim), seed, stream, i, device)) for i, m in enumerate(sizes)])
-    G.train(training)
+    with evaluating(G):
+        x = torch.cat([G(streams.normal((m, z_dim), seed, stream, i, device)) for i, m in enumerate(sizes)])
     if not x.isfinite().all():
         raise Diverged("generated samples are not finite")
     return to_stored(x)
@@ -155,13 +162,11 @@ def evaluate(
     """Scores of the averaged generator, of the last one (`…_raw`), and the critic's mean slope at real and fake."""
     fake = draw(players.average, n=metric.n_fake)
     raw = metric(draw(players.G, n=metric.n_fake))
-    # In evaluation mode, or a look at D would turn the power iteration of spectral norm.
-    players.D.eval()
-    slopes = {
-        f"d_slope_{name}": slope(players.D, to_float(x[:256])).detach().mean().item()
-        for name, x in (("real", data.train), ("fake", fake))
-    }
-    players.D.train()
+    with evaluating(players.D):
+        slopes = {
+            f"d_slope_{name}": slope(players.D, to_float(x[:256])).detach().mean().item()
+            for name, x in (("real", data.train), ("fake", fake))
+        }
     return metric(fake) | {f"{name}_raw": value for name, value in raw.items()} | slopes
 
 

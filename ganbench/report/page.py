@@ -83,12 +83,15 @@ def _why(run: Run) -> str:
 
 
 def markdown(runs: list[Run], found: list[Arm]) -> str:
-    rows = table(found)
     lines = [f"# {_title(found)}", "", _subtitle(runs, found), "", *verdict(found, _metric(found)), ""]
     lines += [f"- {trouble}" for trouble in troubles(runs, found)] + [""]
-    lines += ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    lines += ["| " + " | ".join(row) + " |" for row in rows[1:]]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + markdown_table(table(found))
+
+
+def markdown_table(rows: list[list[str]]) -> str:
+    """The first row is the head."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def table_of_runs(runs: list[Run]) -> str:
@@ -151,22 +154,25 @@ def page(folder: Path, runs: list[Run], found: list[Arm]) -> str:
 
 
 def _row(arm: Arm, first: Arm) -> list[str]:
-    interval = f"{number(arm.interval[0])} to {number(arm.interval[1])}" if arm.interval else "–"
     gaps = paired(arm, first)
     gap, around = (sum(gaps) / len(gaps) if gaps else None), t_interval(gaps)
-    behind = number(gap) + (f" ({number(around[0])} to {number(around[1])})" if around else "")
+    behind = number(gap) + (f" ({_span(around)})" if around else "")
     each = [number(r.final) if math.isfinite(r.final) else r.status.replace("finished", "no score") for r in arm.runs]
     return [
         arm.label,
         str(len(arm.runs)),
         ", ".join(each),
         number(arm.mean),
-        interval,
+        _span(arm.interval) if arm.interval else "–",
         number(arm.best),
         number(arm.seconds),
         number(arm.speed),
         "" if arm is first else behind,
     ]
+
+
+def _span(interval: tuple[float, float]) -> str:
+    return f"{number(interval[0])} to {number(interval[1])}"
 
 
 def _metric(found: list[Arm]) -> str:

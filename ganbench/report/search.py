@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ganbench.report.compare import Arm, arms, differences
-from ganbench.report.page import number
+from ganbench.report.page import markdown_table, number
 from ganbench.report.read import read
 
 
@@ -41,8 +41,7 @@ def _geometric(scores: dict[str, float]) -> float:
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    rows = table(arms(read(Path(sys.argv[1]))))
-    text = "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]) + "\n"
+    text = markdown_table(table(arms(read(Path(sys.argv[1])))))
     (Path(sys.argv[1]) / "search.md").write_text(text, encoding="utf-8")
     print(text)
 
