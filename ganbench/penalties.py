@@ -84,6 +84,28 @@ def r1(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: floa
     return weight / 2 * slope(D, real).square().mean()
 
 
+def r2(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
+    """Half the squared slope at fake samples (arXiv:1801.04406, equation 10)."""
+    return weight / 2 * slope(D, fake).square().mean()
+
+
+def r1r2(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
+    """R1 + R2, the penalty of R3GAN (Huang et al. 2024, arXiv:2501.05441)."""
+    return weight * slope(D, torch.cat([real, fake])).square().mean()
+
+
+def zero_centred(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
+    """The squared slope between real and fake: slope 0 (0-GP of Thanh-Tung et al. 2019, arXiv:1902.03984)."""
+    return weight * slope(D, on_line(real, fake, rng)).square().mean()
+
+
+def maxgp(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
+    """The squared Lipschitz constant, taken as the largest slope between the batch's real and fake samples
+    (Lipschitz GANs, Zhou et al. 2019, arXiv:1902.05687).
+    """
+    return weight * slope(D, on_line(real, fake, rng)).max().square()
+
+
 class Clip:
     """Weight clipping (Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1): no term, but a projection."""
 

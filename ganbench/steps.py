@@ -6,6 +6,9 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from ganbench.contract import compares
+from ganbench.models import evaluating
+
 
 def critic_step(
     D: nn.Module,
@@ -25,7 +28,8 @@ def critic_step(
         logits = D(torch.cat([real, fake]))
     on_real, on_fake = logits.float().chunk(2)
     d_loss = loss.d(on_real, on_fake)
-    d_penalty = penalty(D, real, fake.float(), rng)
+    with evaluating(D):  # spectral norm's power iteration turns as often without a penalty as with one
+        d_penalty = penalty(D, real, fake.float(), rng)
     optimizer.zero_grad()
     (d_loss + d_penalty).backward()
     norm = gradient_norm(D)
@@ -35,13 +39,20 @@ def critic_step(
 
 
 def generator_step(
-    D: nn.Module, G: nn.Module, z: Tensor, loss, optimizer: torch.optim.Optimizer, autocast: Callable = nullcontext
+    D: nn.Module,
+    G: nn.Module,
+    real: Tensor,
+    z: Tensor,
+    loss,
+    optimizer: torch.optim.Optimizer,
+    autocast: Callable = nullcontext,
 ) -> dict[str, Tensor]:
-    """Update G once through a frozen D."""
+    """Update G once through a frozen D. Only a loss whose `g` takes `real` has D judge the real batch, too."""
     D.requires_grad_(False)
     with autocast():
-        on_fake = D(G(z))
-    g_loss = loss.g(on_fake.float())
+        fake = G(z)
+        logits = D(torch.cat([fake, real]) if compares(type(loss)) else fake)
+    g_loss = loss.g(*logits.float().split(len(z)))
     optimizer.zero_grad()
     g_loss.backward()
     norm = gradient_norm(G)

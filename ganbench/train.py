@@ -5,8 +5,8 @@ import logging
 import math
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +19,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganbench import checkpoint, ema, streams
 from ganbench.config import Refused, build
+from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
 from ganbench.data import Data, batch, to_float, to_stored
 from ganbench.meter import Meter
-from ganbench.models import refuse_mixing
+from ganbench.models import evaluating
 from ganbench.penalties import slope
 from ganbench.pictures import picture
 from ganbench.record import Diverged, Record
@@ -49,7 +50,9 @@ def train(cfg: DictConfig, out: Path) -> float:
         metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)
         loss, penalty = build(cfg.loss), build(cfg.penalty)
         players = G, D, average, opt_g, opt_d = make_players(cfg, device)
-        refuse_mixing(copy.deepcopy(D), to_float(data.train[:4]))
+        refuse_critic(copy.deepcopy(D), to_float(data.train[:4]))
+        refuse_loss(loss, cfg.loss.name)
+        refuse_penalty(penalty, cfg.penalty.name, tuple(cfg.dataset.shape))
         autocast = players_precision(cfg.precision.value, device)
         steps = p.images // (p.batch * p.n_critic)
         evaluate_at = {round(k * steps / p.evaluations) for k in range(p.evaluations + 1)}
@@ -80,7 +83,7 @@ def train(cfg: DictConfig, out: Path) -> float:
                 rng = streams.generator(cfg.seed, "penalty", k, device)
                 meter.add(critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast))
             z = streams.normal((p.batch, z_dim), cfg.seed, "z_g", step, device)
-            meter.add(generator_step(D, G, z, loss, opt_g, autocast))
+            meter.add(generator_step(D, G, real, z, loss, opt_g, autocast))
             ema.update(average, G, p.ema)
         bar.close()
         score = scores[metric.name]
@@ -134,15 +137,6 @@ def stop_if_diverged(losses: dict[str, float], step: int) -> None:
     for name, value in losses.items():
         if not math.isfinite(value):
             raise Diverged(f"{name} was {value} before generator step {step}")
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """A look that leaves no trace: neither batch norm's statistics nor spectral norm's power iteration move."""
-    training = net.training
-    net.eval()
-    yield
-    net.train(training)
 
 
 @torch.no_grad()

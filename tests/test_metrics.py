@@ -12,10 +12,15 @@ import torch
 from ganbench import data
 from ganbench.config import Refused
 from ganbench.metrics.features import Inception, LeNet
-from ganbench.metrics.frechet import FrechetMetric, Moments, distance, moments
+from ganbench.metrics.frechet import Moments, distance, moments
+from ganbench.metrics.images import ImageMetric
 from ganbench.metrics.modes import ModesMetric, energy_distance
 
 CPU = torch.device("cpu")
+
+
+def image_metric(n_fake: int, n_real: int | None = None) -> ImageMetric:
+    return ImageMetric("fd_lenet", LeNet(), n_fake, n_real, None, 5, 8, data.mnist5k(), CPU)
 
 
 def normal(mean: torch.Tensor, cov: torch.Tensor) -> Moments:
@@ -51,7 +56,7 @@ def test_lenet_classifies_and_its_weights_are_the_shipped_ones() -> None:
 
 def test_frechet_metric_grows_with_damage_and_is_small_for_reals() -> None:
     digits = data.mnist5k()
-    metric = FrechetMetric("fd_lenet", LeNet(), 1000, None, digits, CPU)
+    metric = image_metric(1000, None)
     real = digits.train[:1000]
     noise = torch.randint(0, 256, real.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     damaged = [torch.where(noise < share * 256, noise, real) for share in (0.05, 0.2, 0.5)]
@@ -65,14 +70,15 @@ def test_frechet_metric_grows_with_damage_and_is_small_for_reals() -> None:
 
 def test_frechet_has_no_value_where_it_has_no_meaning() -> None:
     digits = data.mnist5k()
-    metric = FrechetMetric("fd_lenet", LeNet(), 64, None, digits, CPU)
+    metric = image_metric(64, None)
     few = metric(digits.train[:64])
     assert few["fd_lenet"] is None and "64 samples cannot span 64 features" in few["fd_lenet_why"]
-    assert metric(torch.zeros(200, 1, 32, 32, dtype=torch.uint8))["fd_lenet"] > 10
-    too_many = FrechetMetric("fd_lenet", LeNet(), 5000, None, digits, CPU).floor
+    constant = metric(torch.zeros(200, 1, 32, 32, dtype=torch.uint8))
+    assert constant == {"fd_lenet": None, "fd_lenet_why": "all 200 samples are the same"}
+    too_many = image_metric(5000, None).floor
     assert too_many["fd_lenet"] is None and "has 4000 to train on" in too_many["fd_lenet_why"]
     with pytest.raises(Refused, match=r"metric\.n_real=2000: the dataset holds out 1000 samples"):
-        FrechetMetric("fd_lenet", LeNet(), 64, 2000, digits, CPU)
+        image_metric(64, 2000)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +160,7 @@ def test_energy_distance_of_shifted_normals() -> None:
 @pytest.mark.parametrize(("make", "modes"), [(data.ring, 8), (data.grid, 25)])
 def test_modes_of_a_perfect_and_of_a_partial_sampler(make, modes: int) -> None:
     mixture = make(n=10_000)
-    metric = ModesMetric("energy_distance", 2000, 2000, mixture, CPU)
+    metric = ModesMetric("energy_distance", 2000, 2000, 5, mixture, CPU)
     perfect = metric(mixture.train[:5000])
     assert perfect["modes"] == modes
     assert perfect["high_quality"] == pytest.approx(1 - np.exp(-4.5), abs=0.006)

@@ -6,7 +6,6 @@ from conftest import settings
 from torch import Tensor, nn
 
 from ganbench.config import build
-from ganbench.models import refuse_mixing
 from ganbench.penalties import Clip, around, dragan, gp, lp, none, r1, slope
 
 SHAPES = [(2,), (1, 5, 5), (3, 4, 4)]
@@ -146,9 +145,3 @@ def test_noise_comes_from_rng_alone() -> None:
         assert a.item() == b.item()
         torch.manual_seed(1)
         assert (torch.random.get_rng_state() == state).all()
-
-
-def test_a_critic_that_mixes_samples_is_refused() -> None:
-    mixing = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0))
-    with pytest.raises(ValueError, match="mixes the samples"):
-        refuse_mixing(mixing, torch.randn(4, 4))

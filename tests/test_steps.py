@@ -8,10 +8,10 @@ from conftest import settings
 
 from ganbench import ema, streams
 from ganbench.config import CONF, build
-from ganbench.models import refuse_mixing
+from ganbench.contract import refuse_critic
 from ganbench.steps import critic_step, generator_step
 
-LOSSES = ["gan", "minimax", "lsgan", "wgan", "hinge"]
+LOSSES = ["gan", "minimax", "lsgan", "wgan", "hinge", "rpgan", "ragan"]
 PENALTIES = sorted(p.stem for p in (CONF / "penalty").glob("*.yaml"))
 
 
@@ -51,7 +51,7 @@ def test_a_step(loss: str, penalty: str, dataset: str, rng: torch.Generator) -> 
     assert torch.equal(weights(G), g0) and not torch.equal(weights(D), d0)
 
     d1 = weights(D)
-    told |= generator_step(D, G, z, loss, opt_g)
+    told |= generator_step(D, G, real, z, loss, opt_g)
     assert torch.equal(weights(D), d1) and not torch.equal(weights(G), g0)
     assert all(w.requires_grad for w in D.parameters())
     assert all(value.isfinite() and not value.requires_grad for value in told.values())
@@ -81,7 +81,7 @@ def test_a_critic_step_follows_the_sum_of_loss_and_penalty() -> None:
 @pytest.mark.parametrize("norm", ["none", "layer", "instance", "spectral"])
 def test_no_critic_mixes_samples(norm: str) -> None:
     _, D, _, _ = players(settings(f"model.critic_norm={norm}"))
-    refuse_mixing(D, torch.randn(4, 1, 32, 32))
+    refuse_critic(D, torch.randn(4, 1, 32, 32))
     assert D(torch.randn(4, 1, 32, 32)).shape == (4,)
 
 

@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ganbench.data import Data
-from ganbench.metrics import Scores, floor, held_out
+from ganbench import streams
 
 
 class Moments(NamedTuple):
@@ -40,34 +39,18 @@ def distance(a: Moments, b: Moments, root_a: Tensor | None = None) -> float:
     return float((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross)
 
 
-@torch.no_grad()
-def embed(features: nn.Module, x: Tensor, size: int = 250) -> Tensor:
-    """Features [n, d] in float64, computed a batch at a time."""
-    return torch.cat([features(part).double() for part in x.split(size)])
+def extrapolated(a: Moments, x: Tensor, root_a: Tensor, sizes: int = 8) -> float | None:
+    """The distance of features x as their number goes to infinity, by a straight line through 1/n.
 
-
-class FrechetMetric:
-    """The distance of generated images to held-out real ones."""
-
-    def __init__(
-        self, name: str, features: nn.Module, n_fake: int, n_real: int | None, data: Data, device: torch.device
-    ):
-        self.name, self.n_fake = name, n_fake
-        self.features = features.to(device)
-        self.real = moments(embed(self.features, held_out(data.test, n_real)))
-        self.root = root(self.real.cov)
-        self.floor = floor(self, name, data.train, n_fake)
-
-    def __call__(self, fake: Tensor) -> Scores:
-        """The distance of uint8 images [n, C, H, W]; None, and why, where it has no meaning."""
-        found = embed(self.features, fake)
-        why = self._reason(found)
-        if why:
-            return {self.name: None, f"{self.name}_why": why}
-        return {self.name: distance(self.real, moments(found), self.root)}
-
-    def _reason(self, found: Tensor) -> str | None:
-        fewest = min(len(found), self.real.n)
-        if fewest <= found.shape[1]:
-            return f"{fewest} samples cannot span {found.shape[1]} features"
-        return None if found.isfinite().all() else "features are not finite"
+    The distance is biased by a term in 1/n that differs between generators (Chong and Forsyth 2020,
+    arXiv:1911.07023). It is taken at `sizes` subsets of a tenth to all of x; None where the smaller ones
+    could not span the features.
+    """
+    n, d = x.shape
+    if n < 10 * (d + 1):
+        return None
+    order = torch.randperm(n, generator=streams.generator(0, "metric/subsets")).to(x.device)
+    counts = [round(n / 10 + k * (n - n / 10) / (sizes - 1)) for k in range(sizes)]
+    found = [distance(a, moments(x[order[:m]]), root_a) for m in counts]
+    line = torch.stack([torch.ones(sizes), 1 / torch.tensor(counts)], 1).double()
+    return float(torch.linalg.lstsq(line, torch.tensor(found).double()[:, None]).solution[0])

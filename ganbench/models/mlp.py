@@ -1,6 +1,9 @@
 """Small perceptrons for points."""
 
+from typing import Literal
+
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Generator(nn.Module):
@@ -17,16 +20,18 @@ class Generator(nn.Module):
 class Critic(nn.Module):
     """Points [N, d] -> logits [N]."""
 
-    def __init__(self, shape: tuple[int], width: int):
+    def __init__(self, shape: tuple[int], width: int, norm: Literal["none", "layer", "spectral"] = "none"):
         super().__init__()
-        self.body = _layers(shape[0], width, 1)
+        self.body = _layers(shape[0], width, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x).squeeze(1)
 
 
-def _layers(n: int, width: int, m: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(n, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
-        nn.Linear(width, m),
-    )  # fmt: skip
+def _layers(n: int, width: int, m: int, norm: str = "none") -> nn.Module:
+    wrap = spectral_norm if norm == "spectral" else lambda layer: layer
+    layers: list[nn.Module] = []
+    for fan_in in (n, width, width):
+        between = [nn.LayerNorm(width)] if norm == "layer" else []
+        layers += [wrap(nn.Linear(fan_in, width)), *between, nn.ReLU()]
+    return nn.Sequential(*layers, wrap(nn.Linear(width, m)))

@@ -1,0 +1,242 @@
+"""Losses against closed forms: values at chosen logits, what reaches the players, and the value of the best critic."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import integrate, stats
+from torch import Tensor
+
+from ganbench.conformance import Row, Rows, close, guarded, holds
+from ganbench.contract import compares, refuse_loss
+
+Logits = list[float]
+
+
+def g_loss(loss, fake: Tensor, real: Tensor) -> Tensor:
+    return loss.g(fake, real) if compares(type(loss)) else loss.g(fake)
+
+
+def sp(t: float) -> float:
+    """softplus(t) = log(1 + e^t), without overflow."""
+    return max(t, 0.0) + math.log1p(math.exp(-abs(t)))
+
+
+def _mean(f: Callable[..., float], *lists: Logits) -> float:
+    return float(np.mean([f(*values) for values in zip(*lists, strict=True)]))
+
+
+def _gan(r: Logits, f: Logits, s: dict) -> float:
+    return _mean(lambda t: sp(-t), r) + _mean(sp, f)
+
+
+def _least_squares(r: Logits, f: Logits, s: dict) -> float:
+    return s["scale"] * (_mean(lambda t: (t - s["b"]) ** 2, r) + _mean(lambda t: (t - s["a"]) ** 2, f))
+
+
+def _least_squares_g(r: Logits, f: Logits, s: dict) -> float:
+    return s["scale"] * _mean(lambda t: (t - s["c"]) ** 2, f)
+
+
+def _against_mean(up: Logits, down: Logits) -> float:
+    """Each of `up` is to lie above the mean of `down`, each of `down` below the mean of `up`."""
+    return _mean(lambda t: sp(np.mean(down) - t), up) + _mean(lambda t: sp(t - np.mean(up)), down)
+
+
+# The critic's and the generator's loss in plain numbers, from the papers' equations, by the name of the option.
+VALUES: dict[str, tuple[Callable, Callable]] = {
+    "gan": (_gan, lambda r, f, s: _mean(lambda t: sp(-t), f)),
+    "minimax": (_gan, lambda r, f, s: -_mean(sp, f)),
+    "lsgan": (_least_squares, _least_squares_g),
+    "lsgan_pearson": (_least_squares, _least_squares_g),
+    "wgan": (lambda r, f, s: _mean(float, f) - _mean(float, r), lambda r, f, s: -_mean(float, f)),
+    "hinge": (
+        lambda r, f, s: _mean(lambda t: max(0.0, 1 - t), r) + _mean(lambda t: max(0.0, 1 + t), f),
+        lambda r, f, s: -_mean(float, f),
+    ),
+    "rpgan": (lambda r, f, s: _mean(lambda a, b: sp(b - a), r, f), lambda r, f, s: _mean(lambda a, b: sp(a - b), r, f)),
+    "ragan": (lambda r, f, s: _against_mean(r, f), lambda r, f, s: _against_mean(f, r)),
+}
+VALUES["rsgan"] = VALUES["rpgan"]
+
+
+def check(name: str, loss, settings: dict[str, Any]) -> Rows:
+    """All that is known of the loss called `name`; of an unknown one, what holds for all losses."""
+    checks = [partial(contract, name, loss)]
+    if name in VALUES:
+        checks.append(partial(values, name, loss, settings))
+    if name in OPTIMA:
+        checks.append(partial(optimum, name, loss, settings))
+    if name == "gan" or (name == "lsgan" and (settings["a"], settings["b"]) == (0, 1)):
+        checks.append(partial(shape, name, loss))
+    yield from guarded("loss", name, checks)
+
+
+def contract(name: str, loss) -> Rows:
+    """What holds for every loss."""
+    refuse_loss(loss, name)
+    yield holds("loss", name, "d and g are one number each, with a gradient", True)
+    yield from _a_mean(name, loss)
+    yield from _directions(name, loss)
+    yield from _extremes(name, loss)
+
+
+def _a_mean(name: str, loss) -> Rows:
+    real, fake = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    once, thrice = (_both(loss, real.repeat(n), fake.repeat(n)) for n in (1, 3))
+    yield close("loss", name, "the same for a batch and for three copies of it", thrice, once, 1e-9, 1e-12)
+
+
+def _directions(name: str, loss) -> Rows:
+    """Where real and fake are told alike, D gains by moving them apart, reals up; and G by moving its fakes up."""
+    right = []
+    for low in (-0.9, -0.5, -0.1):
+        real, fake = (torch.full((4,), low, dtype=torch.float64, requires_grad=True) for _ in range(2))
+        on_real, on_fake = torch.autograd.grad(loss.d(real, fake), [real, fake])
+        (up,) = torch.autograd.grad(g_loss(loss, fake, real), fake)
+        right += [on_real.sum() < on_fake.sum(), up.sum() < 0]
+    yield holds("loss", name, "has D part reals from fakes upwards, and G lift its fakes", all(right))
+
+
+def _extremes(name: str, loss) -> Rows:
+    fine = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for extreme in (1e4, -1e4):
+            real, fake = (torch.tensor([v, 0.0], dtype=dtype, requires_grad=True) for v in (extreme, -extreme))
+            for value in (loss.d(real, fake), g_loss(loss, fake, real)):
+                found = torch.autograd.grad(value, [real, fake], allow_unused=True)
+                fine += [value.isfinite(), *(g.isfinite().all() for g in found if g is not None)]
+    yield holds("values", name, "finite at logits of ±10,000, and so are the gradients", all(fine))
+
+
+def _both(loss, real: Tensor, fake: Tensor) -> list[float]:
+    return [loss.d(real, fake).item(), g_loss(loss, fake, real).item()]
+
+
+def values(name: str, loss, settings: dict[str, Any]) -> Rows:
+    """At equal and unequal logits, one and several a batch, against the same equation in plain numbers."""
+    mixed = torch.randn(2, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3
+    batches = [([r], [f]) for r, f in ((0.0, 0.0), (2.0, -2.0), (-1.0, 0.5), (0.3, 3.0))] + [mixed.tolist()]
+    for player, at in (("D", 0), ("G", 1)):
+        found = [_both(loss, *torch.tensor(b, dtype=torch.float64))[at] for b in batches]
+        due = [VALUES[name][at](*b, settings) for b in batches]
+        yield close("values", name, f"{player}'s loss at five batches of logits", found, due, rel=1e-6, abs=1e-9)
+
+
+class Pair:
+    """Reals from N(0, 1), fakes from N(mean, std^2): densities, and samples at equally probable quantiles."""
+
+    def __init__(self, mean: float, std: float):
+        self.name = f"N({mean:g},{std**2:g})"
+        self.real, self.fake = stats.norm(), stats.norm(mean, std)
+
+    def integral(self, f: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
+        """Of f(p(x), q(x)) dx."""
+        x = np.linspace(-14, 18, 400_001)
+        return float(integrate.simpson(f(self.real.pdf(x) + 1e-300, self.fake.pdf(x) + 1e-300), x=x))
+
+    def samples(self, n: int) -> tuple[Tensor, Tensor]:
+        u = (np.arange(n) + 0.5) / n
+        return torch.from_numpy(self.real.ppf(u)), torch.from_numpy(self.fake.ppf(u))
+
+
+PAIRS = (Pair(0, 1), Pair(1, 1), Pair(2, 1), Pair(4, 1), Pair(0, 2))
+
+
+def _jensen_shannon(pair: Pair) -> float:
+    """2 ln 2 - 2 JSD(p, q) (Goodfellow et al. 2014, theorem 1)."""
+    return pair.integral(lambda p, q: -p * np.log(p / (p + q)) - q * np.log(q / (p + q)))
+
+
+def _harmonic(pair: Pair) -> float:
+    return pair.integral(lambda p, q: p * q / (p + q))
+
+
+def _ranking(pair: Pair) -> float:
+    """E softplus(l(y) - l(x)) over x real, y fake, with l = log p/q: the best critic of pairs is log p/q itself.
+
+    It is the entropy of which of two samples is the real one: ln 2 - JSD(p x q, q x p).
+    """
+    x = np.linspace(-9, 13, 2201)
+    p, q = pair.real.pdf(x), pair.fake.pdf(x)
+    ratio = pair.real.logpdf(x) - pair.fake.logpdf(x)
+    inner = [integrate.simpson(q * np.logaddexp(0, ratio - at), x=x) for at in ratio]
+    return float(integrate.simpson(p * np.array(inner), x=x))
+
+
+# What D's loss comes to at the best critic, by the name of the option, and how closely the search below finds it.
+OPTIMA: dict[str, tuple[Callable[[Pair, dict], float], float]] = {
+    "gan": (lambda pair, s: _jensen_shannon(pair), 0.01),
+    "minimax": (lambda pair, s: _jensen_shannon(pair), 0.01),
+    "lsgan": (lambda pair, s: s["scale"] * (s["b"] - s["a"]) ** 2 * _harmonic(pair), 0.01),
+    "lsgan_pearson": (lambda pair, s: s["scale"] * (s["b"] - s["a"]) ** 2 * _harmonic(pair), 0.01),
+    "hinge": (lambda pair, s: pair.integral(lambda p, q: 2 * np.minimum(p, q)), 0.03),  # 2 (1 - TV)
+    "rpgan": (lambda pair, s: _ranking(pair), 0.01),
+    "rsgan": (lambda pair, s: _ranking(pair), 0.01),
+}
+
+
+class Table(torch.nn.Module):
+    """A critic of one number: logits at knots, straight lines between them."""
+
+    def __init__(self, x: Tensor, knots: int):
+        super().__init__()
+        self.low, self.width = x.min(), (x.max() - x.min()) / (knots - 1)
+        self.logits = torch.nn.Parameter(torch.zeros(knots, dtype=x.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        at = ((x - self.low) / self.width).clamp(0, len(self.logits) - 1.001)
+        left = at.long()
+        return torch.lerp(self.logits[left], self.logits[left + 1], at - left)
+
+
+def best_critic(loss, pair: Pair, steps: int = 400) -> tuple[Table, Tensor, Tensor]:
+    """The critic that minimises loss.d between the two distributions, and its logits of their samples.
+
+    A loss that compares gets every real with every fake; others 20,000 of each.
+    """
+    all_pairs = compares(type(loss))
+    n, knots = (400, 20) if all_pairs else (20_000, 150)
+    real, fake = pair.samples(n)
+    D = Table(torch.cat([real, fake]), knots)
+    optimizer = torch.optim.Adam(D.parameters(), 0.2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        on_real, on_fake = D(real), D(fake)
+        if all_pairs:
+            on_real, on_fake = on_real.repeat(n), on_fake.repeat_interleave(n)
+        value = loss.d(on_real, on_fake)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        schedule.step()
+    return D, on_real.detach(), on_fake.detach()
+
+
+def optimum(name: str, loss, settings: dict[str, Any]) -> Rows:
+    """The least value of D's loss is a divergence of the two distributions."""
+    value, rel = OPTIMA[name]
+    for pair in PAIRS:
+        _, real, fake = best_critic(loss, pair)
+        claim, due = f"D's loss, N(0,1) against {pair.name}", value(pair, settings)
+        yield close("best critic", name, claim, loss.d(real, fake), due, rel, 2e-3)
+        if name == "lsgan_pearson":
+            yield _chi_squared(loss, pair, real, fake)
+
+
+def _chi_squared(loss, pair: Pair, real: Tensor, fake: Tensor) -> Row:
+    """Mao et al. 2016, theorem 1: 2C(G) is Pearson's chi^2 between p + q and 2q."""
+    due = pair.integral(lambda p, q: (p - q) ** 2 / (p + q))
+    found = loss.g(fake) + loss.g(real)
+    return close("best critic", "lsgan_pearson", f"Pearson's chi-squared, {pair.name}", found, due, 0.01, 1e-3)
+
+
+def shape(name: str, loss) -> Rows:
+    """The best critic of N(0,1) against N(1,1) is 1/2 - x for gan, and its sigmoid for lsgan with targets 0 and 1."""
+    D, _, _ = best_critic(loss, PAIRS[1])
+    x = torch.linspace(-1, 2, 7, dtype=torch.float64)
+    due = 0.5 - x if name == "gan" else torch.sigmoid(0.5 - x)
+    yield close("best critic", name, "D(x) itself, N(0,1) against N(1,1)", D(x), due, abs=0.03)

@@ -1,0 +1,61 @@
+"""What of the real data is missing among the generated, and what is too near to the training data."""
+
+import torch
+from torch import Tensor
+
+from ganbench.metrics import Scores
+
+NAMES = ("precision", "recall", "density", "coverage")
+
+
+def diversity(real: Tensor, fake: Tensor, k: int) -> Scores:
+    """Precision, recall, density and coverage of features by their k nearest neighbours, at equal numbers of both.
+
+    A sample's ball reaches to the k-th nearest other of its own kind. Precision and recall: the share of fakes in
+    a real's ball, and of reals in a fake's (Kynkaanniemi et al. 2019, arXiv:1904.06991). Density: real balls a fake
+    lies in, over k; coverage: the share of reals with a fake in their ball (Naeem et al. 2020, arXiv:2002.09797).
+    """
+    n = min(len(real), len(fake))
+    if n <= k:
+        return dict.fromkeys(NAMES) | {"diversity_why": f"{n} samples have no {k} neighbours"}
+    real, fake = real[:n], fake[:n]
+    of_real, of_fake = _radii(real, k), _radii(fake, k)
+    near_fake = torch.zeros(n, dtype=torch.bool, device=real.device)
+    covered, precise, inside = near_fake.clone(), [], 0
+    for part, radius in zip(fake.split(1000), of_fake.split(1000), strict=True):
+        apart = torch.cdist(part, real)
+        held = apart <= of_real
+        precise.append(held.any(1))
+        inside += held.sum()
+        covered |= held.any(0)
+        near_fake |= (apart <= radius[:, None]).any(0)
+    shares = (torch.cat(precise).double().mean(), near_fake.double().mean(), inside / (k * n), covered.double().mean())
+    return {name: float(share) for name, share in zip(NAMES, shares, strict=True)}
+
+
+def _radii(x: Tensor, k: int) -> Tensor:
+    """The distance of each sample to its k-th nearest other."""
+    return torch.cat([torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in x.split(1000)])
+
+
+def memorisation(fake: Tensor, train: Tensor, test: Tensor) -> float | None:
+    """The median distance of fakes to the nearest training sample, over that to the nearest held-out one.
+
+    Copies of training data bring it to 0. What it is for data that were never trained on depends on how many of
+    each there are: see `memorisation_of_reals`. None for copies of held-out data.
+    """
+    return _ratio(_nearest(fake, train), _nearest(fake, test))
+
+
+def memorisation_of_reals(train: Tensor, test: Tensor) -> float | None:
+    """The same for held-out samples, each against all the others."""
+    return _ratio(_nearest(test, train), _radii(test, 1))
+
+
+def _nearest(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cat([torch.cdist(part, y.float()).amin(1) for part in x.float().split(1000)])
+
+
+def _ratio(near: Tensor, far: Tensor) -> float | None:
+    near, far = float(near.median()), float(far.median())
+    return near / far if far > 0 else None

@@ -1,0 +1,390 @@
+"""Deliberately wrong versions, most of them found in public code. The suite must miss none of them."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu, softplus
+
+from ganbench import losses, steps
+from ganbench.metrics import diversity, frechet
+from ganbench.penalties import Clip, around, on_line, per_sample
+
+
+class Mutant(NamedTuple):
+    """What is wrong, the option it passes itself off as, and how it is made from that option's settings."""
+
+    defect: str
+    name: str
+    make: Callable[[dict[str, Any]], Any]
+
+
+def penalty(function: Callable[..., Tensor]) -> Callable[[dict[str, Any]], Callable[..., Tensor]]:
+    """`function(D, real, fake, rng)` is the penalty of weight 1."""
+    return lambda s: lambda D, real, fake, rng, weight=s["weight"]: weight * function(D, real, fake, rng)
+
+
+def gradient(D, x: Tensor, create_graph: bool = True) -> Tensor:
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(D(x).sum(), x, create_graph=create_graph)[0]
+
+
+def two_sided(norm: Tensor) -> Tensor:
+    return (norm - 1).square().mean()
+
+
+def norm_over_one_axis(D, real, fake, rng):
+    return two_sided(gradient(D, on_line(real, fake, rng)).norm(dim=1))
+
+
+def norm_over_the_batch(D, real, fake, rng):
+    return two_sided(gradient(D, on_line(real, fake, rng)).norm())
+
+
+def one_alpha_a_batch(D, real, fake, rng):
+    return two_sided(gradient(D, real + torch.rand(1, generator=rng) * (fake - real)).flatten(1).norm(dim=1))
+
+
+def one_alpha_a_pixel(D, real, fake, rng):
+    alpha = torch.rand(real.shape, generator=rng, dtype=real.dtype)
+    return two_sided(gradient(D, real + alpha * (fake - real)).flatten(1).norm(dim=1))
+
+
+def alpha_beyond_the_line(D, real, fake, rng):
+    return two_sided(gradient(D, real + per_sample(real, rng, -1, 1) * (fake - real)).flatten(1).norm(dim=1))
+
+
+def bare_root(D, real, fake, rng):
+    return two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).square().sum(1).sqrt())
+
+
+def padded_root(D, real, fake, rng):
+    return two_sided((gradient(D, on_line(real, fake, rng)).flatten(1).square().sum(1) + 1e-4).sqrt())
+
+
+def by_parameters(D, real, fake, rng):
+    if not isinstance(D, nn.Module):  # all that is left to differentiate by is the input
+        return two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1))
+    found = torch.autograd.grad(D(on_line(real, fake, rng)).mean(), list(D.parameters()), create_graph=True)
+    return two_sided(torch.cat([g.flatten() for g in found]).norm())
+
+
+def no_graph(D, real, fake, rng):
+    return two_sided(gradient(D, on_line(real, fake, rng), create_graph=False).flatten(1).norm(dim=1))
+
+
+def doubled_weight(D, real, fake, rng):
+    return 2 * two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1))
+
+
+def on_sigmoid(D, real, fake, rng):
+    return two_sided(gradient(lambda x: torch.sigmoid(D(x)), on_line(real, fake, rng)).flatten(1).norm(dim=1))
+
+
+def summed_over_the_batch(D, real, fake, rng):
+    return (gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1) - 1).square().sum()
+
+
+def of_the_mean_gradient(D, real, fake, rng):
+    return two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).mean(0).norm())
+
+
+def three_channels(D, real, fake, rng):
+    alpha = torch.rand(len(real), 1, generator=rng, dtype=real.dtype).expand(-1, real[0].numel()).reshape(-1, 3, 5, 7)
+    return two_sided(gradient(D, real + alpha * (fake - real)).flatten(1).norm(dim=1))
+
+
+def squared_norm_of_one(D, real, fake, rng):
+    return two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).square().sum(1))
+
+
+def global_noise(D, real, fake, rng):
+    alpha = torch.rand(len(real), *[1] * (real.dim() - 1), dtype=real.dtype)
+    return two_sided(gradient(D, real + alpha * (fake - real)).flatten(1).norm(dim=1))
+
+
+def two_sides(D, real, fake, rng):
+    return two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1))
+
+
+def two_sided_as_one(D, real, fake, rng):
+    return (1 - gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1)).relu().square().mean()
+
+
+def full_r1(D, real, fake, rng):
+    return gradient(D, real).flatten(1).square().sum(1).mean()
+
+
+def r1_over_the_mean(D, real, fake, rng):
+    return gradient(D, real).flatten(1).square().mean(1).mean() / 2
+
+
+def r1_of_fakes(D, real, fake, rng):
+    return gradient(D, fake).flatten(1).square().sum(1).mean() / 2
+
+
+def mean_for_max(D, real, fake, rng):
+    return gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1).mean().square()
+
+
+def dragan_of(point: Callable[..., Tensor]) -> Callable[[dict[str, Any]], Callable[..., Tensor]]:
+    """DRAGAN at other points: point(real, fake, rng)."""
+
+    def wrong(D, real, fake, rng):
+        return two_sided(gradient(D, point(real, fake, rng)).flatten(1).norm(dim=1))
+
+    return penalty(wrong)
+
+
+BLOG = ((-1.0, 1.0), "uniform", 0.5)
+
+
+def dragan_on_the_line(real, fake, rng):
+    return on_line(around(real, rng, *BLOG, clip=True), fake, rng)
+
+
+def dragan_unclipped(real, fake, rng):
+    return around(real, rng, *BLOG, clip=False)
+
+
+def dragan_alpha_a_pixel(real, fake, rng):
+    alpha, u = torch.rand(2, *real.shape, generator=rng, dtype=real.dtype)
+    return (real + (2 * alpha - 1) * 0.5 * real.std(correction=0) * u).clamp(real.amin(), real.amax())
+
+
+def dragan_std_a_pixel(real, fake, rng):
+    u = torch.rand(real.shape, generator=rng, dtype=real.dtype)
+    shift = per_sample(real, rng, -1, 1) * 0.5 * real.std(0, correction=0) * u
+    return (real + shift).clamp(real.amin(), real.amax())
+
+
+class LossOf:
+    """A loss from two functions."""
+
+    def __init__(self, d: Callable[..., Tensor], g: Callable[..., Tensor]):
+        self._d, self._g = d, g
+
+    def d(self, real: Tensor, fake: Tensor) -> Tensor:
+        return self._d(real, fake)
+
+    def g(self, fake: Tensor) -> Tensor:
+        return self._g(fake)
+
+
+def loss(d: Callable[..., Tensor], g: Callable[..., Tensor]) -> Callable[[dict[str, Any]], LossOf]:
+    return lambda s: LossOf(d, g)
+
+
+def halved_gan(r, f):
+    return (softplus(-r).mean() + softplus(f).mean()) / 2
+
+
+def least_squares(r, f):
+    return (r - 1).square().mean() + f.square().mean()
+
+
+def hinge(r, f):
+    return relu(1 - r).mean() + relu(1 + f).mean()
+
+
+class UnpairedRpGAN(losses.RpGAN):
+    """Compares means, and so loses all but the first moment of the logits."""
+
+    def d(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(fake.mean() - real.mean())
+
+
+class BlindRaGAN(losses.RaGAN):
+    """The generator's half over reals is left out."""
+
+    def g(self, fake: Tensor, real: Tensor) -> Tensor:
+        return softplus(real.mean() - fake).mean()
+
+
+class SwappedRpGAN(losses.RpGAN):
+    """The arguments of g swapped."""
+
+    def g(self, fake: Tensor, real: Tensor) -> Tensor:
+        return softplus(fake - real).mean()
+
+
+LOSSES = [
+    Mutant("LSGAN on sigmoid outputs", "lsgan", loss(
+        lambda r, f: least_squares(r.sigmoid(), f.sigmoid()), lambda f: (f.sigmoid() - 1).square().mean())),
+    Mutant("LSGAN with a sign wrong", "lsgan", loss(
+        lambda r, f: -(r - 1).square().mean() + f.square().mean(), lambda f: -(f - 1).square().mean())),
+    Mutant("LSGAN summed over the batch", "lsgan", loss(
+        lambda r, f: (r - 1).square().sum() + f.square().sum(), lambda f: (f - 1).square().sum())),
+    Mutant("LSGAN without Pearson's targets", "lsgan_pearson", loss(
+        least_squares, lambda f: (f - 1).square().mean())),
+    Mutant("hinge also for the generator (hinge_v1)", "hinge", loss(hinge, lambda f: relu(1 - f).mean())),
+    Mutant("hinge around 0", "hinge", loss(
+        lambda r, f: relu(-r).mean() + relu(f).mean(), lambda f: -f.mean())),
+    Mutant("Wasserstein sign", "wgan", loss(lambda r, f: r.mean() - f.mean(), lambda f: f.mean())),
+    Mutant("Wasserstein sign, generator only", "wgan", loss(lambda r, f: f.mean() - r.mean(), lambda f: f.mean())),
+    Mutant("GAN halved for the critic only", "gan", loss(halved_gan, lambda f: softplus(-f).mean())),
+    Mutant("GAN with smoothed labels", "gan", loss(
+        lambda r, f: (softplus(-r) + 0.25 * r).mean() + softplus(f).mean(), lambda f: softplus(-f).mean())),
+    Mutant("GAN by log of sigmoid", "gan", loss(
+        lambda r, f: -r.sigmoid().log().mean() - (1 - f.sigmoid()).log().mean(), lambda f: -f.sigmoid().log().mean())),
+    Mutant("minimax for the non-saturating loss", "gan", loss(
+        lambda r, f: softplus(-r).mean() + softplus(f).mean(), lambda f: -softplus(f).mean())),
+    Mutant("a loss per sample", "gan", loss(
+        lambda r, f: softplus(-r) + softplus(f), lambda f: softplus(-f))),
+    Mutant("a loss without a gradient", "gan", loss(
+        lambda r, f: (softplus(-r) + softplus(f)).mean().detach(), lambda f: softplus(-f).mean())),
+    Mutant("relativistic pairs of means", "rpgan", lambda s: UnpairedRpGAN()),
+    Mutant("relativistic pairs the wrong way round", "rpgan", lambda s: SwappedRpGAN()),
+    Mutant("relativistic average of fakes only", "ragan", lambda s: BlindRaGAN()),
+]  # fmt: skip
+
+PENALTIES = [
+    Mutant("norm over one axis", "gp", penalty(norm_over_one_axis)),
+    Mutant("norm over the whole batch", "gp", penalty(norm_over_the_batch)),
+    Mutant("norm of the batch's mean gradient", "gp", penalty(of_the_mean_gradient)),
+    Mutant("one α per batch", "gp", penalty(one_alpha_a_batch)),
+    Mutant("α per pixel", "gp", penalty(one_alpha_a_pixel)),
+    Mutant("α beyond the line", "gp", penalty(alpha_beyond_the_line)),
+    Mutant("sqrt without care", "gp", penalty(bare_root)),
+    Mutant("1e-4 inside the sqrt", "gp", penalty(padded_root)),
+    Mutant("gradient by parameters", "gp", penalty(by_parameters)),
+    Mutant("missing create_graph", "gp", penalty(no_graph)),
+    Mutant("doubled weight", "gp", penalty(doubled_weight)),
+    Mutant("penalty on sigmoid", "gp", penalty(on_sigmoid)),
+    Mutant("penalty on sigmoid", "dragan", penalty(on_sigmoid)),
+    Mutant("sum over the batch", "gp", penalty(summed_over_the_batch)),
+    Mutant("three channels taken for granted", "gp", penalty(three_channels)),
+    Mutant("squared norm for the norm", "gp", penalty(squared_norm_of_one)),
+    Mutant("noise from the global generator", "gp", penalty(global_noise)),
+    Mutant("one-sided from the wrong side", "lp", penalty(two_sided_as_one)),
+    Mutant("two-sided for one-sided", "lp", penalty(two_sides)),
+    Mutant("R1 without its half", "r1", penalty(full_r1)),
+    Mutant("R1 by the mean over pixels", "r1", penalty(r1_over_the_mean)),
+    Mutant("R1 at fakes", "r1", penalty(r1_of_fakes)),
+    Mutant("the mean for the maximum", "maxgp", penalty(mean_for_max)),
+    Mutant("DRAGAN towards the fakes", "dragan", dragan_of(dragan_on_the_line)),
+    Mutant("clip ignored", "dragan", dragan_of(dragan_unclipped)),
+    Mutant("DRAGAN with α per pixel", "dragan", dragan_of(dragan_alpha_a_pixel)),
+    Mutant("DRAGAN with a std per pixel", "dragan", dragan_of(dragan_std_a_pixel)),
+]  # fmt: skip
+
+
+class Unclipped(Clip):
+    def project(self, D: nn.Module) -> None:
+        pass
+
+
+PENALTIES.append(Mutant("clip ignored", "clip", lambda s: Unclipped(s["c"])))
+
+
+def mixing_critic() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 4, 2, 1),
+        nn.BatchNorm2d(4),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(4 * 256, 1),
+        nn.Flatten(0),
+    )
+
+
+def two_column_critic() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 1))
+
+
+class Normed(nn.Module):
+    """Spectral norm taken off the last layer."""
+
+    def __init__(self):
+        super().__init__()
+        spectral = nn.utils.parametrizations.spectral_norm
+        self.body = nn.Sequential(nn.Flatten(), spectral(nn.Linear(1024, 8)), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+CRITICS = [
+    Mutant("BatchNorm in the critic", "dcgan/none", lambda s: mixing_critic()),
+    Mutant("logits [N, 1]", "dcgan/none", lambda s: two_column_critic()),
+    Mutant("spectral norm but for the last layer", "dcgan/spectral", lambda s: Normed()),
+]
+
+
+def own_step_for_the_penalty(D, G, real, z, loss, penalty, optimizer, rng, autocast=None):
+    """Adam's moments mixed, the weight without a meaning."""
+    told = steps.critic_step(D, G, real, z, loss, lambda *a: a[1].new_zeros(()), optimizer, rng)
+    optimizer.zero_grad()
+    with torch.no_grad():
+        fake = G(z)
+    penalty(D, real, fake, rng).backward()
+    optimizer.step()
+    return told
+
+
+def penalty_under_autocast(D, G, real, z, loss, penalty, optimizer, rng, autocast=nullcontext):
+    def inside(*arguments):
+        with autocast():
+            return penalty(*arguments)
+
+    return steps.critic_step(D, G, real, z, loss, inside, optimizer, rng, autocast)
+
+
+def through_the_generator(D, G, real, z, loss, penalty, optimizer, rng, autocast=None):
+    """The fakes not detached, and G's optimiser run by the critic's gradient."""
+    fake = G(z)
+    value = loss.d(*D(torch.cat([real, fake])).chunk(2)) + penalty(D, real, fake.detach(), rng)
+    optimizer.zero_grad()
+    value.backward()
+    optimizer.step()
+    with torch.no_grad():
+        for w in G.parameters():
+            w -= 0.1 * w.grad
+
+
+STEPS = [
+    Mutant("an optimiser step of its own for the penalty", "wgan-gp", lambda s: own_step_for_the_penalty),
+    Mutant("penalty inside autocast", "wgan-gp", lambda s: penalty_under_autocast),
+    Mutant("G moved by the critic's step", "wgan-gp", lambda s: through_the_generator),
+]
+
+
+def frechet_without_means(a, b, root_a=None):
+    return frechet.distance(a._replace(mean=b.mean), b, root_a)
+
+
+def frechet_by_trace_of_roots(a, b, root_a=None):
+    """tr (A^(1/2) B^(1/2)) for tr (A B)^(1/2): the same only where A and B commute."""
+    cross = (frechet.root(a.cov) @ frechet.root(b.cov)).trace()
+    return float((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross)
+
+
+def kernel_with_diagonals(x, y):
+    """The biased estimate: every sample is compared with itself, too."""
+    k = lambda a, b: ((a @ b.T / a.shape[1] + 1) ** 3).mean()  # noqa: E731
+    return float(k(x, x) + k(y, y) - 2 * k(x, y))
+
+
+def swapped(real, fake, k):
+    return diversity.diversity(fake, real, k)
+
+
+def coverage_by_balls_of_fakes(real, fake, k):
+    found = diversity.diversity(real, fake, k)
+    return found | {"coverage": found["recall"]}
+
+
+def memorisation_upside_down(fake, train, test):
+    return diversity.memorisation(fake, test, train)
+
+
+METRICS = [
+    Mutant("Fréchet distance without the means", "frechet", lambda s: frechet_without_means),
+    Mutant("Fréchet distance by the product of roots", "frechet", lambda s: frechet_by_trace_of_roots),
+    Mutant("kernel distance with the diagonals", "kernel", lambda s: kernel_with_diagonals),
+    Mutant("real and generated swapped", "neighbours", lambda s: swapped),
+    Mutant("coverage by balls of fakes", "neighbours", lambda s: coverage_by_balls_of_fakes),
+    Mutant("train and test swapped", "copies", lambda s: memorisation_upside_down),
+]

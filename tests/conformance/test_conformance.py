@@ -1,0 +1,119 @@
+"""The suite as its users run it: whole, for one pair, and for additions of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from ganbench.config import options
+
+
+def conformance(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "ganbench.conformance", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_everything_holds() -> None:
+    done = conformance()
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert all(line.startswith("ok ") for line in lines[1:-2])
+    for group in ("loss", "penalty"):
+        for option in options(group):
+            if option not in ("wgan-gp", "wgan-lp") or group == "penalty":
+                assert f" {option} " in done.stdout, f"nothing was asked of {group}={option}"
+    claims = int(lines[-1].split()[0])
+    assert lines[-1].startswith(f"{claims} claims, {claims} hold, 0 do not") and claims > 500
+
+
+MINE = """
+import torch
+from torch import nn
+from torch.nn.functional import softplus
+from ganbench.losses import LSGAN
+from ganbench.penalties import on_line, slope
+
+class Same(LSGAN):
+    pass
+
+class PerSample:
+    def d(self, real, fake):
+        return softplus(-real) + softplus(fake)
+    def g(self, fake):
+        return softplus(-fake).mean()
+
+def flat(D, real, fake, rng, weight: float):
+    x = on_line(real, fake, rng).detach().requires_grad_()
+    g, = torch.autograd.grad(D(x).sum(), x)
+    return weight * (g.flatten(1).norm(dim=1) - 1).square().mean()
+
+def third(D, real, fake, rng, weight: float):
+    return weight * (slope(D, on_line(real, fake, rng)) - 3).square().mean()
+
+class Mixing(nn.Module):
+    def __init__(self, shape: list[int], width: int, norm: str):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(shape[0] * shape[1] * shape[2]),
+                                 nn.Linear(shape[0] * shape[1] * shape[2], 1), nn.Flatten(0))
+    def forward(self, x):
+        return self.net(x)
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "mine.py").write_text(MINE)
+    for group in ("loss", "penalty"):
+        (folder / "options" / group).mkdir(parents=True)
+    (folder / "options/penalty/third.yaml").write_text(
+        "name: third\n_target_: mine.third\n_partial_: true\nweight: 2.0\n"
+    )
+    (folder / "options/loss/greedy.yaml").write_text(
+        "defaults:\n  - override /penalty@_global_.penalty: gp\n  - override /optimizer@_global_.optimizer: rmsprop\n"
+        "name: greedy\n_target_: ganbench.losses.WGAN\n"
+    )
+    return folder
+
+
+def test_additions_of_ones_own_pass(own: Path) -> None:
+    """An own class is held against what is known of the option that it stands in for; an unknown penalty, too."""
+    done = conformance(
+        "--config-dir", "options", "dataset=ring", "loss=lsgan", "loss._target_=mine.Same", "penalty=third", cwd=own
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "values                 lsgan" in done.stdout and "penalty                third" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ("loss=gan loss._target_=mine.PerSample", "loss gan: d returns shape [4] rather than one number"),
+        ("penalty=gp penalty._target_=mine.flat", "penalty gp gives no gradient to the critic's weights"),
+        ("penalty=gp penalty._target_=mine.third", "value where the critic is flat: 90, expected 10"),
+        ("model.critic._target_=mine.Mixing", "critic Mixing mixes the samples of a batch"),
+        ("loss=greedy", "brings nothing but loss and penalty (it changes optimizer): no"),
+    ],
+)
+def test_what_is_wrong_is_named_in_a_sentence(own: Path, overrides: str, sentence: str) -> None:
+    done = conformance("--config-dir", "options", *overrides.split(), cwd=own)
+    assert done.returncode == 1, done.stdout + done.stderr
+    named = [line for line in done.stdout.splitlines() if sentence in line]
+    assert len(named) == 1 and named[0].startswith("NO "), done.stdout
+
+
+def test_what_cannot_be_asked_is_refused(own: Path) -> None:
+    refused = conformance("loss=wgann", cwd=own)
+    assert refused.returncode == 2 and "wgann" in refused.stderr and "wgan-gp" in refused.stderr
+    refused = conformance("penalty=gp", "penalty.weight=-1", cwd=own)
+    assert refused.returncode == 2
+    assert refused.stderr == "penalty.weight=-1 is out of range: allowed is 0 or more, and finite.\n"

@@ -1,0 +1,46 @@
+"""Every wrong version is caught, and README's table says by what."""
+
+from collections.abc import Iterable
+
+import pytest
+from conftest import REPOSITORY, settings
+from mutants import CRITICS, LOSSES, METRICS, PENALTIES, STEPS, Mutant
+from omegaconf import OmegaConf
+
+from ganbench.conformance import Row, critics, guarded, losses, metrics, penalties, steps, suite
+
+ALL = [
+    *((losses, "loss", m) for m in LOSSES),
+    *((penalties, "penalty", m) for m in PENALTIES),
+    *((critics, "critic", m) for m in CRITICS),
+    *((steps, "step", m) for m in STEPS),
+    *((metrics, "metric", m) for m in METRICS),
+]
+
+
+def rows(kind: str, mutant: Mutant) -> Iterable[Row]:
+    """What the suite says of a mutant that goes by an option's name, with that option's settings."""
+    if kind in ("loss", "penalty"):
+        option = OmegaConf.to_container(settings(f"{kind}={mutant.name}")[kind], resolve=True)
+        return {"loss": losses, "penalty": penalties}[kind].check(mutant.name, mutant.make(option), option)
+    if kind == "metric":
+        return guarded("metrics", mutant.name, [lambda: getattr(metrics, mutant.name)(mutant.make({}))])
+    if kind == "critic":
+        _, _, x, _ = suite.players(settings())
+        return critics.check(mutant.name, mutant.make({}), x, spectral=mutant.name.endswith("spectral"))
+    cfg = settings(f"loss={mutant.name}")
+    _, loss, penalty, _ = suite.pair(cfg)
+    return steps.check(mutant.name, loss, penalty, *suite.players(cfg), critic_step=mutant.make({}))
+
+
+def caught(kind: str, mutant: Mutant) -> Row | None:
+    return next((row for row in rows(kind, mutant) if not row.ok), None)
+
+
+@pytest.mark.parametrize(("module", "kind", "mutant"), ALL, ids=[f"{m.name}: {m.defect}" for _, _, m in ALL])
+def test_every_wrong_version_is_caught(module, kind: str, mutant: Mutant) -> None:
+    row = caught(kind, mutant)
+    assert row is not None, "the suite misses it"
+    by = row.found if row.claim == "can be asked" else f"{row.topic}: {row.claim}"
+    line = f"| {mutant.defect} | {mutant.name} | {by} |"
+    assert line in (REPOSITORY / "README.md").read_text(), f"README's table should have the line\n{line}"
