@@ -7,7 +7,7 @@ BIN := .venv/bin
 SIX := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare smoke search test lint browser clean
+.PHONY: help setup compare smoke search conformance bench test lint browser clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -27,6 +27,12 @@ search: .venv/ready ## the three rounds that chose the shared setting of protoco
 	  $(BIN)/python -m ganbench experiment=$$round name=$$round-$(NOW) $(ARGS); \
 	  $(BIN)/python -m ganbench.report.search outputs/sweep/$$round-$(NOW); \
 	done
+
+conformance: .venv/ready ## every loss, penalty, critic and metric against known answers (ARGS="loss=… penalty=…")
+	$(BIN)/python -m ganbench.conformance $(ARGS)
+
+bench: .venv/ready ## what things cost, against their usual alternatives
+	$(BIN)/python -m ganbench.bench
 
 test: .venv/tested lint browser ## set-up and the tests
 	$(BIN)/python -m pytest $(ARGS)

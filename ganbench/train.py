@@ -86,6 +86,7 @@ def train(cfg: DictConfig, out: Path) -> float:
             meter.add(generator_step(D, G, real, z, loss, opt_g, autocast))
             ema.update(average, G, p.ema)
         bar.close()
+        log.info(beside(scores, metric.floor))
         score = scores[metric.name]
         return math.inf if score is None else score
     return math.inf  # diverged: the record has ended the block
@@ -120,7 +121,7 @@ def announce(record: Record, device: torch.device, cfg: DictConfig, players: Pla
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {cfg.threads} thread(s)"
     sizes = {who: sum(w.numel() for w in net.parameters()) for who, net in (("G", players.G), ("D", players.D))}
     record.note(device=name, precision=cfg.precision.value, weights=sizes, floor=metric.floor)
-    record.wandb.summary.update({"floor": metric.floor.get(metric.name)})
+    record.wandb.summary.update({f"floor/{k}": v for k, v in metric.floor.items()})
     log.info(
         f"{name}, {cfg.precision.value}; {cfg.dataset.name}; {cfg.model.name} with {sizes['G']:,} + {sizes['D']:,} "
         f"weights; {steps:,} generator steps; real against real {metric.name} {shown(metric.floor[metric.name])}"
@@ -168,6 +169,12 @@ def line(images: int, total: int, name: str, scores: dict[str, Any], losses: dic
     parts = [f"{images:>9,}/{total:,} images", f"{name} {shown(scores[name])} (raw {shown(scores[name + '_raw'])})"]
     parts += [f"{who} {losses[who]:.3f}" for who in ("d_loss", "g_loss") if who in losses]
     return "  ".join(parts + [f"{losses[k]:,.0f} images/s" for k in losses if k == "t_images_per_second"])
+
+
+def beside(scores: dict[str, Any], floor: dict[str, Any]) -> str:
+    """The last scores, each with what real data get in brackets."""
+    parts = [f"{k} {shown(scores[k])} ({shown(v)})" for k, v in floor.items() if k in scores and not k.endswith("_why")]
+    return "at the end (in brackets: as many real samples)  " + "  ".join(parts)
 
 
 def shown(value: float | None) -> str:

@@ -81,44 +81,6 @@ def test_frechet_has_no_value_where_it_has_no_meaning() -> None:
         image_metric(64, 2000)
 
 
-@pytest.fixture(scope="module")
-def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Weights of the right layout and random values, in the standard file's format."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    file = tmp_path_factory.mktemp("weights") / "inception.pth"
-    # The library can build its net only from a file, so borrow its layout by letting it load nothing.
-    keep, FeatureExtractorInceptionV3.load_state_dict = (
-        FeatureExtractorInceptionV3.load_state_dict,
-        lambda *a, **k: None,
-    )
-    try:
-        torch.save({}, file)
-        net = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(file))
-    finally:
-        FeatureExtractorInceptionV3.load_state_dict = keep
-    generator = torch.Generator().manual_seed(0)
-    state = net.state_dict()
-    for name, value in state.items():
-        if value.is_floating_point() and value.dim() > 1:
-            state[name] = torch.randn(value.shape, generator=generator) * (2 / value[0].numel()) ** 0.5
-    torch.save(state, file)
-    return file, hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def test_fid_agrees_with_torch_fidelity(inception_weights: tuple[Path, str]) -> None:
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    file, sha256 = inception_weights
-    ours = Inception(str(file), sha256)
-    theirs = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(file))
-    images = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    torch.testing.assert_close(ours(images), theirs(images)[0])
-    assert ours(images).shape == (4, 2048)
-    grey = images[:, :1]
-    torch.testing.assert_close(ours(grey), theirs(grey.repeat(1, 3, 1, 1))[0])
-
-
 def test_inception_weights_are_checked(inception_weights: tuple[Path, str], tmp_path: Path) -> None:
     file, sha256 = inception_weights
     with pytest.raises(Refused, match=rf"has SHA-256 {sha256}, expected 6726825d"):

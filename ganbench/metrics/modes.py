@@ -57,23 +57,27 @@ class ModesMetric:
 
 
 class StackedModesMetric:
-    """For stacked digits: of the 1,000 triples of digits how many appear, and how far they are from equal shares.
+    """For stacked digits: of the 1,000 triples of digits how many appear, how far they are from equal shares, and
+    diversity against held-out reals.
 
     Digits are read by the classifier that ships with ganbench, channel by channel (Metz et al. 2017,
     arXiv:1611.02163, section 3.3.1); 26,000 samples as in PacGAN (Lin et al. 2018, arXiv:1712.04086, section 4.2).
     """
 
-    def __init__(self, name: str, n_fake: int, data: Data, device: torch.device):
-        self.name, self.n_fake, self.classifier = name, n_fake, LeNet().to(device)
+    def __init__(self, name: str, n_fake: int, n_real: int | None, neighbours: int, data: Data, device: torch.device):
+        self.name, self.n_fake, self.k, self.classifier = name, n_fake, neighbours, LeNet().to(device)
+        self.real, _ = self.read(held_out(data.test, n_real))
         self.floor = floor(self, name, data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
-        triples = self.read(fake)
-        return {self.name: kl_to_uniform(triples, 1000), "modes": float(triples.unique().numel())}
+        features, triples = self.read(fake)
+        found: Scores = {self.name: kl_to_uniform(triples, 1000), "modes": float(triples.unique().numel())}
+        return found | diversity(self.real, features, self.k)
 
     @torch.no_grad()
-    def read(self, images: Tensor) -> Tensor:
-        """The three digits of each of the images [N, 3, 32, 32], as one number from 0 to 999."""
+    def read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of images [N, 3, 32, 32]: features [N, 192], and the three digits as one number from 0 to 999."""
         channels = images.flatten(0, 1)[:, None]
-        digits = torch.cat([self.classifier.logits(part)[:, :10].argmax(1) for part in channels.split(1000)])
-        return (digits.view(-1, 3) * torch.tensor([100, 10, 1], device=digits.device)).sum(1)
+        features = torch.cat([self.classifier(part) for part in channels.split(1000)])
+        digits = self.classifier.head(features)[:, :10].argmax(1).view(-1, 3)
+        return features.view(len(images), -1), (digits * torch.tensor([100, 10, 1], device=digits.device)).sum(1)

@@ -85,7 +85,24 @@ def _why(run: Run) -> str:
 def markdown(runs: list[Run], found: list[Arm]) -> str:
     lines = [f"# {_title(found)}", "", _subtitle(runs, found), "", *verdict(found, _metric(found)), ""]
     lines += [f"- {trouble}" for trouble in troubles(runs, found)] + [""]
-    return "\n".join(lines) + "\n" + markdown_table(table(found))
+    sides = side_scores(found)
+    beside = f"\nOther scores at the end, mean over seeds:\n\n{markdown_table(sides)}" if sides else ""
+    return "\n".join(lines) + "\n" + markdown_table(table(found)) + beside
+
+
+def side_scores(found: list[Arm]) -> list[list[str]]:
+    """What else the metric measured at the end, each arm's mean over its finished runs; last what real data get."""
+    floor = found[0].runs[0].facts.get("floor") or {}
+    names = [name for name in floor if name != _metric(found) and not name.endswith("_why")]
+    if not names:
+        return []
+    rows = [[arm.label, *(number(_mean_end(arm, name)) for name in names)] for arm in found]
+    return [["method", *names], *rows, ["real data", *(number(floor[name]) for name in names)]]
+
+
+def _mean_end(arm: Arm, name: str) -> float | None:
+    ends = [values[-1] for run in arm.runs if run.status == "finished" and (values := run.curve(name)[1])]
+    return sum(ends) / len(ends) if ends else None
 
 
 def markdown_table(rows: list[list[str]]) -> str:
@@ -144,6 +161,7 @@ def page(folder: Path, runs: list[Run], found: list[Arm]) -> str:
         differing=list(zip([arm.label for arm in found], differing, strict=True)) if differing[0] else [],
         metric_words=_metric_words(metric, found, floor),
         table=table(found),
+        sides=side_scores(found),
         colour=figures.colour,
         figures={name: Markup(svg) for name, svg in drawn.items()},
         grids=_grids(found, seed),

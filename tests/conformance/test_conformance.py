@@ -31,6 +31,9 @@ def test_everything_holds() -> None:
         for option in options(group):
             if option not in ("wgan-gp", "wgan-lp") or group == "penalty":
                 assert f" {option} " in done.stdout, f"nothing was asked of {group}={option}"
+    table = (REPOSITORY / "README.md").read_text()
+    for topic in {line[4:26].strip() for line in lines[1:-2]}:
+        assert f"\n| {topic} | " in table, f"README's table has no line for {topic!r}"
     claims = int(lines[-1].split()[0])
     assert lines[-1].startswith(f"{claims} claims, {claims} hold, 0 do not") and claims > 500
 
@@ -78,8 +81,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "options/penalty/third.yaml").write_text(
         "name: third\n_target_: mine.third\n_partial_: true\nweight: 2.0\n"
     )
+    (folder / "options/model").mkdir()
+    (folder / "options/model/bare.yaml").write_text("defaults: [dcgan]\ncritic_norm: none\n")
     (folder / "options/loss/greedy.yaml").write_text(
-        "defaults:\n  - override /penalty@_global_.penalty: gp\n  - override /optimizer@_global_.optimizer: rmsprop\n"
+        "defaults:\n  - override /penalty@_global_.penalty: gp\n  - override /model@_global_.model: bare\n"
         "name: greedy\n_target_: ganbench.losses.WGAN\n"
     )
     return folder
@@ -101,7 +106,7 @@ def test_additions_of_ones_own_pass(own: Path) -> None:
         ("penalty=gp penalty._target_=mine.flat", "penalty gp gives no gradient to the critic's weights"),
         ("penalty=gp penalty._target_=mine.third", "value where the critic is flat: 90, expected 10"),
         ("model.critic._target_=mine.Mixing", "critic Mixing mixes the samples of a batch"),
-        ("loss=greedy", "brings nothing but loss and penalty (it changes optimizer): no"),
+        ("loss=greedy", "brings nothing but loss and penalty (it changes model): no"),
     ],
 )
 def test_what_is_wrong_is_named_in_a_sentence(own: Path, overrides: str, sentence: str) -> None:

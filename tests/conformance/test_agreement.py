@@ -1,0 +1,121 @@
+"""ganbench's image metrics against torch-fidelity's, on the same images and the same (random) Inception weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.utils.data import Dataset
+from torch_fidelity import calculate_metrics
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from ganbench.data import Data
+from ganbench.metrics.features import Inception
+from ganbench.metrics.frechet import distance, moments
+from ganbench.metrics.images import ImageMetric, embed
+
+CPU = torch.device("cpu")
+N, K = 70, 3
+Weights = tuple[Path, str]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+class Images(Dataset):
+    """What torch-fidelity takes: colour images one by one."""
+
+    def __init__(self, images: Tensor):
+        self.images = images.expand(-1, 3, -1, -1).contiguous()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+def pictures(seed: int, channels: int, size: int, n: int = N) -> Tensor:
+    """Blobs of many brightnesses, brighter and rougher for odd seeds."""
+    rng = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, channels, 3 + seed % 2, 3 + seed % 2, generator=rng) * torch.rand(n, 1, 1, 1, generator=rng)
+    smooth = interpolate(coarse, (size, size), mode="bilinear")
+    return ((smooth + 0.2 * (seed % 2)).clamp(0, 1) * 255).to(torch.uint8)
+
+
+def ours(features: nn.Module, real: Tensor, fake: Tensor) -> dict:
+    return ImageMetric("fid", features, len(fake), None, None, K, 0, Data(real, real), CPU)(fake)
+
+
+def theirs(file: Path, layer: str, real: Tensor, fake: Tensor) -> dict:
+    """Its first input is the generated one. All samples in one subset, so that no draw is left in KID."""
+    layers = {f"feature_layer_{m}": layer for m in ("fid", "kid", "prc")}
+    return calculate_metrics(
+        input1=Images(fake), input2=Images(real), fid=True, kid=True, prc=True, cuda=False, cache=False, verbose=False,
+        batch_size=4, feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(file), kid_subsets=1,
+        kid_subset_size=len(real), prc_neighborhood=K, **layers,
+    )  # fmt: skip
+
+
+def inception(weights: Weights, layer: str) -> Inception:
+    """Ours, cut short after a layer: with 64 features a test can afford more samples than features."""
+    net = Inception(*map(str, weights))
+    net.net = FeatureExtractorInceptionV3("x", [layer], feature_extractor_weights_path=str(weights[0]))
+    return net
+
+
+def agree(found: dict, due: dict, rounding: float = 0.0) -> None:
+    names = {
+        "fid": "frechet_inception_distance", "kid": "kernel_inception_distance_mean",
+        "precision": "precision", "recall": "recall",
+    }  # fmt: skip
+    for our_name, their_name in names.items():
+        assert found[our_name] == pytest.approx(due[their_name], rel=1e-4, abs=rounding), our_name
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [8, 28, 32, 64])
+def test_metrics_agree(inception_weights: Weights, size: int, channels: int) -> None:
+    real, fake = (pictures(seed, channels, size) for seed in (0, 1))
+    due = theirs(inception_weights[0], "64", real, fake)
+    assert due["frechet_inception_distance"] > 0 and 0 < due["precision"] < 1
+    agree(ours(inception(inception_weights, "64"), real, fake), due)
+
+
+def test_all_features_agree(inception_weights: Weights) -> None:
+    """At the layer of FID itself, where fewer samples than features have no distance, but features and the rest do."""
+    real, fake = (pictures(seed, 3, 32, n=12) for seed in (0, 1))
+    net = Inception(*map(str, inception_weights))
+    due = theirs(inception_weights[0], "2048", real, fake)
+    found = ours(net, real, fake)
+    assert found["fid"] is None and found["fid_why"] == "12 samples cannot span 2048 features"
+    a, b = (moments(embed(net, images)) for images in (real, fake))
+    # Random weights tell images apart so little here that torch-fidelity's float32 sums of KID's kernel show.
+    agree(found | {"fid": distance(a, b)}, due, rounding=1e-6)
+
+
+def test_scores_do_not_depend_on_the_batch(inception_weights: Weights) -> None:
+    net, images = inception(inception_weights, "64"), pictures(0, 3, 32, 70)
+    other = moments(embed(net, pictures(1, 3, 32, 70)))
+    scores = [distance(other, moments(embed(net, images, size))) for size in (7, 32, 250)]
+    assert scores == pytest.approx([scores[0]] * 3, rel=1e-5)
+
+
+def test_the_matrix_root_agrees_at_the_size_of_inception() -> None:
+    """2,048 features, against scipy's general square root. (`make bench` compares what they cost.)"""
+    rng = np.random.default_rng(0)
+    scale = 1 / np.arange(1, 2049) ** 0.5  # as unequal as Inception's
+    x, y = (torch.from_numpy(rng.normal(size=(2500, 2048)) * scale * shift) for shift in (1.0, 1.2))
+    a, b = moments(x), moments(y)
+    product = scipy.linalg.sqrtm(a.cov.numpy() @ b.cov.numpy()).real
+    due = float((a.mean - b.mean).square().sum() + (a.cov + b.cov).trace() - 2 * np.trace(product))
+    assert distance(a, b) == pytest.approx(due, rel=1e-6)
