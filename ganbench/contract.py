@@ -33,6 +33,9 @@ def refuse_critic(D: nn.Module, x: Tensor) -> None:
 
 def refuse_loss(loss, name: str) -> None:
     """`d` and `g` must be single numbers with a gradient."""
+    required = [p for p in inspect.signature(loss.g).parameters.values() if p.default is p.empty]
+    if len(required) > 1 + compares(type(loss)):
+        raise Refused(f"loss {name}: g takes {', '.join(p.name for p in required)}: due is g(fake) or g(fake, real).")
     real, fake = (torch.tensor(v, requires_grad=True) for v in ([0.5, -0.5, 2.0, 0.1], [0.3, -1.0, 0.2, -0.4]))
     both = {"d": loss.d(real, fake), "g": loss.g(fake, real) if compares(type(loss)) else loss.g(fake)}
     for player, value in both.items():

@@ -73,6 +73,11 @@ BAD = [
     ("~loss._target_", ["loss", "_target_"]),
     ("metric.features.weights=3", ["metric.features.weights", "3"]),
     ("loss.name=../../x", ["loss.name", "../../x"]),
+    ("dataset=ring model.critic_norm=instance", ["norm", "instance", "none", "layer", "spectral"]),
+    ("metric=stacked", ["metric=modes_kl", "mnist5k", "stacked digits"]),
+    ("metric.neighbours=0", ["metric.neighbours", "0", "1 or more"]),
+    ("metric.sizes=2", ["metric.sizes", "2", "0, or 3 or more"]),
+    ("metric.n_train=1", ["metric.n_train", "1", "2 or more"]),
 ]
 
 

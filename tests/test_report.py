@@ -77,6 +77,18 @@ def test_arms_and_their_numbers(sweep: Path) -> None:
     assert t_interval([1.0]) is None and t_interval([2.0, 2.0]) == (2.0, 2.0)
 
 
+def test_other_scores_stand_beside_those_of_real_data(sweep: Path) -> None:
+    lines = [line for line in write(sweep).splitlines() if line.startswith("| ")]
+    side = lines[lines.index("| method | recall | kid |") :]
+    assert side[2:] == [
+        "| wgan-gp | 0.25 | – |",
+        "| gan-none | 0.5 | – |",
+        "| hinge-none | 0.6 | – |",
+        "| real data | 0.97 | -0.01 |",
+    ]
+    assert '<table id="sides">' in (sweep / "report.html").read_text()
+
+
 def test_the_three_files(sweep: Path) -> None:
     text = write(sweep)
     assert (sweep / "results.md").read_text() == text

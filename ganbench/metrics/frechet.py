@@ -43,14 +43,14 @@ def extrapolated(a: Moments, x: Tensor, root_a: Tensor, sizes: int = 8) -> float
     """The distance of features x as their number goes to infinity, by a straight line through 1/n.
 
     The distance is biased by a term in 1/n that differs between generators (Chong and Forsyth 2020,
-    arXiv:1911.07023). It is taken at `sizes` subsets of a tenth to all of x; None where the smaller ones
+    arXiv:1911.07023). It is taken at `sizes` subsets of a fifth to all of x; None where the smallest
     could not span the features.
     """
     n, d = x.shape
-    if n < 10 * (d + 1):
+    if n < 5 * (d + 1):
         return None
     order = torch.randperm(n, generator=streams.generator(0, "metric/subsets")).to(x.device)
-    counts = [round(n / 10 + k * (n - n / 10) / (sizes - 1)) for k in range(sizes)]
+    counts = torch.linspace(n / 5, n, sizes).round().int().tolist()
     found = [distance(a, moments(x[order[:m]]), root_a) for m in counts]
     line = torch.stack([torch.ones(sizes), 1 / torch.tensor(counts)], 1).double()
     return float(torch.linalg.lstsq(line, torch.tensor(found).double()[:, None]).solution[0])
