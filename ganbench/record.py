@@ -1,6 +1,7 @@
 """The run folder, and Weights & Biases as a mirror of it.
 
 config.yaml       the resolved settings
+footing.json      what must be equal between runs that are compared, from what was loaded and built
 metrics.jsonl     one line per record; `images` is the real images the critic had seen, `t_…` are wall-clock
 status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score
 samples/          the averaged generator's samples of a fixed z, named by images seen
@@ -54,6 +55,10 @@ class Record:
         """Add facts about the whole run to status.json."""
         self.status |= facts
         write_status(self.out, self.status)
+
+    def footing(self, footing: dict[str, Any]) -> None:
+        """Write footing.json: what must be equal between runs that are compared."""
+        (self.out / "footing.json").write_text(json.dumps(footing, indent=2) + "\n", encoding="utf-8")
 
     def log(self, images: int, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl, and its numbers to W&B. Numbers that are not finite become null."""

@@ -21,6 +21,7 @@ from ganbench import checkpoint, ema, streams
 from ganbench.config import Refused, build
 from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
 from ganbench.data import Data, batch, to_float, to_stored
+from ganbench.footing import footing
 from ganbench.meter import Meter
 from ganbench.models import evaluating
 from ganbench.penalties import slope
@@ -53,6 +54,7 @@ def train(cfg: DictConfig, out: Path) -> float:
         refuse_critic(copy.deepcopy(D), to_float(data.train[:4]))
         refuse_loss(loss, cfg.loss.name)
         refuse_penalty(penalty, cfg.penalty.name, tuple(cfg.dataset.shape))
+        record.footing(footing(cfg, data, metric, G, D))
         autocast = players_precision(cfg.precision.value, device)
         steps = p.images // (p.batch * p.n_critic)
         evaluate_at = {round(k * steps / p.evaluations) for k in range(p.evaluations + 1)}

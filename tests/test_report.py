@@ -15,7 +15,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from ganbench.report import figures, search
-from ganbench.report.compare import arms, paired, t_interval
+from ganbench.report.compare import arms, comparisons
+from ganbench.report.level import Unlike
 from ganbench.report.page import number, write
 from ganbench.report.read import read
 
@@ -49,9 +50,21 @@ def plant(folder: Path, loss: str, seed: int, final: float | None, *overrides: s
     }
     status |= {"status": ended[0], "reason": ended[1], "ganbench": "0", "commit": "abc", "torch": "2", "device": "cpu"}
     (run / "status.json").write_text(json.dumps(status))
+    (run / "footing.json").write_text(json.dumps(level(cfg)))
     for images in (0, 6400):
         Image.new("L", (256, 256), (images + seed) % 255).save(run / "samples" / f"{images:09d}.png")
     return run
+
+
+def level(cfg) -> dict:
+    """A footing.json of the settings that tests vary."""
+    setting = {"lr": cfg.optimizer.lr, "penalty_weight": cfg.penalty.get("weight")}
+    return {
+        "equal": {"dataset": cfg.dataset.name, "batch": cfg.protocol.batch},
+        "setting": setting,
+        "start": {"generator_weights": f"g{cfg.seed}"},
+        "machine": {"device": "cpu"},
+    }
 
 
 @pytest.fixture
@@ -67,14 +80,18 @@ def test_arms_and_their_numbers(sweep: Path) -> None:
     assert [arm.label for arm in found] == ["wgan-gp", "gan-none", "hinge-none"]
     gp, gan, hinge = found
     assert gp.finals == {0: 2.0, 1: 2.5, 2: 3.0}
-    assert (gp.mean, gan.mean, hinge.mean) == (2.5, 5.0, 6.0)
-    # the t quantile at 97.5 % is 4.302653 with two degrees of freedom and 12.706205 with one
-    assert gp.interval == pytest.approx((2.5 - 4.302653 * 0.5 / 3**0.5, 2.5 + 4.302653 * 0.5 / 3**0.5), rel=1e-6)
-    assert hinge.interval == pytest.approx((6 - 12.706205 * 3, 6 + 12.706205 * 3), rel=1e-6)
+    assert (gp.iqm, gan.iqm, hinge.iqm) == (2.5, 5.0, math.inf)  # a diverged run is the worst, not left out
+    assert 2 <= gp.interval[0] < 2.5 < gp.interval[1] <= 3 and hinge.interval is None
     assert (gp.best, gp.seconds, gp.speed, gan.speed) == (1.5, 128, 50, 100)
-    assert paired(gan, gp) == [2, 2.5, 3]
-    assert paired(hinge, gp) == [1, 6.5]
-    assert t_interval([1.0]) is None and t_interval([2.0, 2.0]) == (2.0, 2.0)
+    against = {(c.first.label, c.second.label): c for c in comparisons(found)}
+    ours = against["wgan-gp", "gan-none"].paired
+    # the t quantile at 97.5 % is 4.302653 with two degrees of freedom
+    assert ours.mean == 2.5 and ours.interval == pytest.approx(
+        (2.5 - 4.302653 * 0.5 / 3**0.5, 2.5 + 4.302653 * 0.5 / 3**0.5)
+    )
+    assert (ours.n, ours.wins, ours.p) == (3, 1.0, 0.25)
+    theirs = against["wgan-gp", "hinge-none"].paired
+    assert theirs.mean is None and theirs.wins == 1.0
 
 
 def test_other_scores_stand_beside_those_of_real_data(sweep: Path) -> None:
@@ -93,15 +110,17 @@ def test_the_three_files(sweep: Path) -> None:
     text = write(sweep)
     assert (sweep / "results.md").read_text() == text
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert lines[2].startswith("| wgan-gp | 3 | 2, 2.5, 3 | 2.5 | 1.26 to 3.74 | 1.5 | 128 | 50 |")
-    assert lines[3].startswith("| gan-none | 3 | 4, 5, 6 | 5 |") and "| 2.5 (1.26 to 3.74) |" in lines[3]
-    assert "| hinge-none | 3 | 3, 9, diverged | 6 |" in lines[4]
-    assert (
-        "wgan-gp has the lowest mean final fd_lenet, 2.5, before gan-none with 5 and hinge-none, the last, with 6."
-        in text
+    assert lines[2].startswith("| wgan-gp | 3 | 2, 2.5, 3 | 2.5 | 2 to ") and lines[2].endswith(
+        " | 1.5 | 128 | 50 |  |  |  |"
     )
-    assert "excludes zero against gan-none (" in text
-    assert "With 2 seed(s) this is a hint" in text
+    assert lines[3].startswith("| gan-none | 3 | 4, 5, 6 | 5 |")
+    assert lines[3].endswith("| 2.5 (1.26 to 3.74) | 0.75 | 3 of 3 |")
+    assert lines[4].startswith("| hinge-none | 3 | 3, 9, diverged | – | – |") and lines[4].endswith(
+        "| – | 0.75 | 3 of 3 |"
+    )
+    assert "wgan-gp has the lowest final fd_lenet, 2.5 (2 to " in text
+    assert "in the interquartile mean over 3 seed(s), before gan-none with 5." in text
+    assert "With 3 seed(s) this is a hint" in text and "is better than" not in text
     assert "hinge-none-s2: diverged (d_loss was nan)." in text
     table = list(csv.DictReader((sweep / "results.csv").open()))
     assert len(table) == 9
@@ -118,12 +137,18 @@ def test_other_numbers_make_another_arm(tmp_path: Path) -> None:
         "gan-none",
         "wgan-gp (penalty.weight=10)",
     ]
-    write(tmp_path)
+    with pytest.raises(
+        Unlike, match=r"lr is 0.01 in gan-none-s0optimizer.lr=0.01, 0.002 in wgan-gp-s0penalty.weight=10 and 1 more"
+    ) as refusal:
+        write(tmp_path)
+    assert "penalty_weight is 10 in" in str(refusal.value) and not (tmp_path / "report.html").exists()
+    assert str(refusal.value).endswith("--allow-mismatch lr --allow-mismatch penalty_weight")
+    write(tmp_path, ("lr", "penalty_weight"))
     page = (tmp_path / "report.html").read_text()
     assert "These settings differ" in page and "<th>optimizer.lr</th>" in page and "<td>0.01</td>" in page
 
 
-@pytest.mark.parametrize("damage", ["status.json", "config.yaml", "metrics.jsonl", "garbled", "empty"])
+@pytest.mark.parametrize("damage", ["status.json", "config.yaml", "metrics.jsonl", "footing.json", "garbled", "empty"])
 def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
     run = sweep / "gan-none-s0"
     if damage == "empty":
@@ -135,19 +160,20 @@ def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
         (run / damage).unlink()
     text = write(sweep)
     assert "gan-none-s0: unreadable (" in text
-    assert "| gan-none | 2 | 5, 6 | 5.5 |" in text
-    assert "different seeds" in text
+    assert "| gan-none | 2 | 5, 6 | 5.5 |" in text and "| wgan-gp | 2 | 2.5, 3 | 2.75 |" in text
+    assert "different seeds; only those that all have are compared (not 0)" in text
 
 
-def test_a_method_with_a_failed_run_is_not_called_the_last(tmp_path: Path) -> None:
+def test_a_method_whose_runs_diverge_comes_last(tmp_path: Path) -> None:
     for seed, final in enumerate([5.0, 6.0]):
         plant(tmp_path, "gan", seed, final)
     for seed, final in enumerate([1.0, None]):
         plant(tmp_path, "wgan-gp", seed, final)
     text = write(tmp_path)
-    assert "gan-none comes first with a mean final fd_lenet of 5.5, since more of its runs reached a score" in text
-    assert "wgan-gp has 1 over 1 of its 2." in text
-    assert "No two methods share two finished seeds" in text
+    assert (
+        "gan-none has the lowest final fd_lenet, 5.5 in the interquartile mean over 2 seed(s), before wgan-gp" in text
+    )
+    assert "with too few runs that reached one." in text
 
 
 def test_two_runs_of_one_seed_are_both_told(tmp_path: Path) -> None:
@@ -155,7 +181,7 @@ def test_two_runs_of_one_seed_are_both_told(tmp_path: Path) -> None:
     plant(tmp_path, "gan", 0, 7.0, "device=cpu")
     plant(tmp_path, "hinge", 0, 4.0)
     text = write(tmp_path)
-    assert "| gan-none | 2 | 5, 7 | 6 |" in text
+    assert "| gan-none | 2 | 5, 7 | 5 |" in text
     assert "gan-none holds several runs of one seed" in text
 
 

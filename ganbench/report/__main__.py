@@ -8,15 +8,24 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ganbench.report", description="Compare the runs of a sweep.")
     parser.add_argument("folder", type=Path, help="of a sweep (or one run), such as outputs/sweep/mine")
-    folder = parser.parse_args().folder
+    parser.add_argument(
+        "--allow-mismatch", metavar="FIELD", action="append", default=[],
+        help="compare although this field of their footing differs, with a stamp on the page; may be given again",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    folder = arguments.folder
     if not folder.is_dir():
         sys.exit(f"{folder} is not a folder: name the folder of a sweep, such as outputs/sweep/mine.")
+    from ganbench.report.level import Unlike
     from ganbench.report.page import write
 
     try:
-        print(write(folder))
+        print(write(folder, tuple(arguments.allow_mismatch)))
     except FileNotFoundError as error:
         sys.exit(str(error))
+    except Unlike as error:
+        print(error, file=sys.stderr)
+        sys.exit(6)
     print(f"Open {folder / 'report.html'} in a browser; results.md and results.csv lie beside it.")
 
 

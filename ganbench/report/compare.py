@@ -4,13 +4,15 @@ import json
 import math
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
-
-from scipy import stats
+from typing import Any, NamedTuple
 
 from ganbench.report.read import INCIDENTAL, Run
+from ganbench.report.statistics import Paired, detectable, holm, interval, iqm, paired
 
 FEWEST_TO_CLAIM = 6  # an exact sign-flip test of n paired seeds cannot reach p < 0.05 with fewer
+# The share of seeds at which the better one must be ahead, beside the test. With 3/4, of differences of one standard
+# deviation a quarter would be missed at ten seeds; the test alone misses a fifth.
+WINS = 0.6
 
 
 @dataclass
@@ -23,26 +25,32 @@ class Arm:
     @property
     def finals(self) -> dict[int, float]:
         """By seed; of two runs with one seed, which the page complains of, the first."""
-        return {run.seed: run.final for run in reversed(self.runs)}
+        first: dict[int, float] = {}
+        for run in sorted(self.runs, key=lambda run: run.seed):
+            first.setdefault(run.seed, run.final)
+        return first
+
+    @property
+    def scores(self) -> list[float]:
+        """Final scores by seed; a run that did not get one counts as inf, the worst."""
+        return list(self.finals.values())
 
     @property
     def finished(self) -> list[float]:
-        return [run.final for run in self.runs if math.isfinite(run.final)]
+        return [score for score in self.scores if math.isfinite(score)]
 
     @property
-    def mean(self) -> float:
-        """Of the final scores of the runs that have one."""
-        return fmean(self.finished) if self.finished else math.inf
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """Sorts arms: an arm with a run that has no final score comes after all arms without."""
-        return len(self.runs) - len(self.finished), self.mean
+    def iqm(self) -> float:
+        return float(iqm(self.scores))
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % t interval of the mean; None with fewer than two scores."""
-        return t_interval(self.finished)
+        return interval(self.scores)
+
+    @property
+    def rank(self) -> tuple[float, int, float]:
+        """Sorts arms by interquartile mean; where that is infinite, by how many runs have a score, and their mean."""
+        return self.iqm, -len(self.finished), fmean(self.finished or [math.inf])
 
     @property
     def best(self) -> float:
@@ -56,17 +64,6 @@ class Arm:
     @property
     def speed(self) -> float:
         return fmean(run.speed for run in self.runs)
-
-
-def t_interval(values: list[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean of normal values; None with fewer than two."""
-    if len(values) < 2:
-        return None
-    error = float(stats.sem(values))
-    if error == 0:
-        return values[0], values[0]
-    low, high = stats.t.interval(0.95, len(values) - 1, fmean(values), error)
-    return float(low), float(high)
 
 
 def arms(runs: list[Run]) -> list[Arm]:
@@ -99,55 +96,108 @@ def differences(configs: list[dict[str, Any]], ignore: tuple[str, ...] = ()) -> 
     return [{k: f.get(k) for k in telling} for f in flat]
 
 
-def paired(a: Arm, b: Arm) -> list[float]:
-    """Final scores of a less those of b, over the seeds that both finished."""
+def on_shared_seeds(found: list[Arm]) -> tuple[list[Arm], set[int]]:
+    """The arms with only the seeds that all of them have, and the seeds left out; as they are if none is shared."""
+    seeds = [set(arm.finals) for arm in found]
+    shared, seen = set.intersection(*seeds), set.union(*seeds)
+    if not shared or shared == seen:
+        return found, set()
+    cut = [Arm(arm.label, [run for run in arm.runs if run.seed in shared]) for arm in found]
+    return sorted(cut, key=lambda arm: arm.rank), seen - shared
+
+
+class Comparison(NamedTuple):
+    """Two arms at the same seeds, `first` with the lower interquartile mean; p corrected for the number of pairs."""
+
+    first: Arm
+    second: Arm
+    paired: Paired
+    p: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether `first` may be called better, by the rule that the page states."""
+        clear = self.p < 0.05 and self.paired.wins >= WINS
+        return clear and self.paired.n >= FEWEST_TO_CLAIM
+
+
+def comparisons(found: list[Arm]) -> list[Comparison]:
+    """Of every pair of arms that share a seed; p after Holm, over all of them."""
+    pairs = [(a, b) for i, a in enumerate(found) for b in found[i + 1 :] if set(a.finals) & set(b.finals)]
+    results = [_paired(a, b) for a, b in pairs]
+    return [
+        Comparison(*pair, one, p) for pair, one, p in zip(pairs, results, holm([r.p for r in results]), strict=True)
+    ]
+
+
+def _paired(a: Arm, b: Arm) -> Paired:
     both = sorted(set(a.finals) & set(b.finals))
-    return [a.finals[s] - b.finals[s] for s in both if math.isfinite(a.finals[s]) and math.isfinite(b.finals[s])]
+    return paired([a.finals[s] for s in both], [b.finals[s] for s in both])
 
 
 def verdict(found: list[Arm], metric: str) -> list[str]:
     """What the scores say, by fixed rules, in sentences."""
-    told = [arm for arm in found if arm.finished]
-    if len(told) < 2:
+    if len([arm for arm in found if arm.finished]) < 2:
         return ["There is nothing to compare: fewer than two methods have a final score."]
-    best, rest = told[0], told[1:]
-    said = [_order(best, rest, metric), _paired_words(best, rest)]
-    seeds = min(len(arm.finished) for arm in told)
-    if seeds < FEWEST_TO_CLAIM:
-        said.append(f"With {seeds} seed(s) this is a hint, not a result: claims need {FEWEST_TO_CLAIM} or more.")
-    fast, slow = (pick(told, key=lambda arm: arm.seconds) for pick in (min, max))
-    said.append(
+    best, all_pairs = found[0], comparisons(found)
+    against = [c for c in all_pairs if c.first is best]
+    said = [
+        _order(best, found[1], metric),
+        *_shown(best, against, len(all_pairs)),
+        *_open(best, against, len(all_pairs)),
+    ]
+    timed = [arm for arm in found if arm.finished]
+    fast, slow = (pick(timed, key=lambda arm: arm.seconds) for pick in (min, max))
+    return [
+        *said,
         f"Training took {fast.seconds:.0f} s ({fast.label}) to {slow.seconds:.0f} s ({slow.label}) a run, "
-        f"evaluation apart; {best.label} took {best.seconds:.0f} s."
-    )
-    return said
+        f"evaluation apart; {best.label} took {best.seconds:.0f} s.",
+    ]
 
 
-def _order(best: Arm, rest: list[Arm], metric: str) -> str:
-    lowest = min([best, *rest], key=lambda arm: arm.mean)
-    if lowest is not best:
+def _order(best: Arm, second: Arm, metric: str) -> str:
+    if not math.isfinite(best.iqm):
         return (
-            f"{best.label} comes first with a mean final {metric} of {best.mean:.3g}, since more of its runs "
-            f"reached a score; {lowest.label} has {lowest.mean:.3g} "
-            f"over {len(lowest.finished)} of its {len(lowest.runs)}."
+            f"In no method did enough runs reach a final {metric}; {best.label} comes first with {len(best.finished)}."
         )
-    last = f" and {rest[-1].label}, the last, with {rest[-1].mean:.3g}" if len(rest) > 1 else ""
-    second = f"before {rest[0].label} with {rest[0].mean:.3g}"
-    return f"{best.label} has the lowest mean final {metric}, {best.mean:.3g}, {second}{last}."
-
-
-def _paired_words(best: Arm, rest: list[Arm]) -> str:
-    gaps = {arm.label: t_interval(paired(arm, best)) for arm in rest}
-    known = {label: gap for label, gap in gaps.items() if gap}
-    clear = [label for label, gap in known.items() if gap[0] > 0]
-    if not known:
-        return "No two methods share two finished seeds, so differences have no interval."
-    if not clear:
-        return "Paired by seed, no 95 % interval of its difference to another method excludes zero."
+    second_words = f"{second.iqm:.3g}" if math.isfinite(second.iqm) else "too few runs that reached one"
+    around = f" ({best.interval[0]:.3g} to {best.interval[1]:.3g})" if best.interval else ""
     return (
-        f"Paired by seed, its 95 % interval of the difference excludes zero against {', '.join(clear)} "
-        "(one comparison at a time, not corrected for their number)."
+        f"{best.label} has the lowest final {metric}, {best.iqm:.3g}{around} in the interquartile mean over "
+        f"{len(best.scores)} seed(s), before {second.label} with {second_words}."
     )
+
+
+def _shown(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
+    seeds = min((c.paired.n for c in against), default=0)
+    if seeds < FEWEST_TO_CLAIM:
+        return [f"With {seeds} seed(s) this is a hint, not a result: claims need {FEWEST_TO_CLAIM} or more."]
+    beaten = [c.second.label for c in against if c.shown]
+    if not beaten:
+        return []
+    return [
+        f"It is better than {', '.join(beaten)}: ahead at {WINS:.0%} of {seeds} seeds or more, and p < 0.05 in a "
+        f"sign-flip test of paired differences, corrected for {pairs} comparison(s)."
+    ]
+
+
+def _open(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
+    """No difference shown is no proof of none: how large it would have had to be."""
+    told = []
+    for c in against:
+        if not c.shown:
+            seen = detectable(c.paired.deviation, c.paired.n, 0.05 / pairs) if _can_tell(c.paired) else None
+            told.append(f"{c.second.label} ({f'{seen:.2g}' if seen is not None else 'unknown'})")
+    if not told:
+        return []
+    return [
+        f"No difference is shown between {best.label} and {', '.join(told)}; in brackets the smallest that these seeds "
+        "would have shown four times in five."
+    ]
+
+
+def _can_tell(paired: Paired) -> bool:
+    return paired.n > 2 and bool(paired.deviation)
 
 
 def _flat(node: Any, path: str = "") -> dict[str, Any]:

@@ -59,14 +59,14 @@ def scores(arms: list[Arm], metric: str, floor: float | None) -> str:
 
 
 def finals(arms: list[Arm], metric: str, floor: float | None) -> str:
-    """Final scores: every seed a dot, the mean a bar, its 95 % interval a line."""
+    """Final scores: every seed a dot, the interquartile mean a bar, its 95 % interval a line."""
     with _figure("finals", 10, 0.7 + 0.42 * len(arms)) as (figure, out):
         axes = figure.subplots()
         for i, arm in enumerate(arms):
             if arm.interval:
                 axes.plot(arm.interval, [i, i], color=colour(i), lw=1.5, alpha=0.6)
             if arm.finished:
-                axes.plot([arm.mean], [i], "|", ms=16, mew=2.5, color=colour(i))
+                axes.plot([arm.iqm], [i], "|", ms=16, mew=2.5, color=colour(i))
                 axes.plot(arm.finished, [i] * len(arm.finished), "o", ms=6, color=colour(i), mec="white", mew=0.8)
         _floor(axes, floor, vertical=True)
         axes.set_yticks(range(len(arms)), [arm.label for arm in arms])

@@ -10,34 +10,43 @@ import jinja2
 from markupsafe import Markup
 
 from ganbench.report import figures
-from ganbench.report.compare import Arm, arms, differences, paired, t_interval, verdict
+from ganbench.report.compare import Arm, Comparison, arms, comparisons, differences, on_shared_seeds, verdict
+from ganbench.report.level import machines, refuse_unlike
 from ganbench.report.read import Run, read
 
 HEADS = (
     "method",
     "seeds",
     "final, each seed",
-    "mean",
+    "IQM",
     "95 % interval",
     "best on the way",
     "seconds",
     "images/s",
     "behind the first",
+    "p",
+    "seeds behind",
 )
 
 
-def write(folder: Path) -> str:
-    """Write the three files into `folder` and return the text of results.md."""
+def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
+    """Write the three files into `folder` and return the text of results.md.
+
+    Raises Unlike for runs whose footing differs, but for the fields `allowed`, which get a stamp.
+    """
     runs = read(folder)
-    found = arms(runs)
-    if not found:
+    everything = arms(runs)
+    if not everything:
         raise FileNotFoundError(
             f"{folder} holds no readable run; name the folder of a sweep, such as outputs/sweep/mine."
         )
-    text = markdown(runs, found)
+    stamps = [f"Not on equal footing, by request: {mismatch}." for mismatch in refuse_unlike(runs, allowed)]
+    found, left_out = on_shared_seeds(everything)
+    notes = [*stamps, *troubles(runs, found, left_out)]
+    text = markdown(runs, found, notes)
     (folder / "results.md").write_text(text, encoding="utf-8")
     (folder / "results.csv").write_text(table_of_runs(runs), encoding="utf-8")
-    (folder / "report.html").write_text(page(folder, runs, found), encoding="utf-8")
+    (folder / "report.html").write_text(page(folder, runs, found, notes), encoding="utf-8")
     return text
 
 
@@ -50,25 +59,22 @@ def number(value: float | None) -> str:
 
 def table(found: list[Arm]) -> list[list[str]]:
     """Heads, then a row for each arm, the best first."""
-    return [list(HEADS)] + [_row(arm, found[0]) for arm in found]
+    against = {c.second.label: c for c in comparisons(found) if c.first is found[0]}
+    return [list(HEADS)] + [_row(arm, against.get(arm.label)) for arm in found]
 
 
-def troubles(runs: list[Run], found: list[Arm]) -> list[str]:
+def troubles(runs: list[Run], found: list[Arm], left_out: set[int]) -> list[str]:
     """What a reader must know before believing the table."""
-    said = []
-    for what, values in (
-        ("metrics", {run.metric for run in runs if run.metric}),
-        ("datasets", {run.config["dataset"]["name"] for run in runs if run.config}),
-    ):
-        if len(values) > 1:
-            said.append(f"The runs are of different {what} ({', '.join(sorted(values))}): the rows cannot be ranked.")
-    seeds = {tuple(sorted(arm.finals)) for arm in found}
-    if len(seeds) > 1:
-        said.append("The methods were run with different seeds; paired differences use the seeds that both have.")
+    said = [f"{mismatch}." for mismatch in machines(runs)]
+    if left_out:
+        seeds = ", ".join(map(str, sorted(left_out)))
+        said.append(f"The methods were run with different seeds; only those that all have are compared (not {seeds}).")
+    if len({tuple(arm.finals) for arm in found}) > 1:
+        said.append("The methods share no seed: their differences cannot be paired.")
     for arm in found:
         seen = [run.seed for run in arm.runs]
         if len(set(seen)) < len(seen):
-            said.append(f"{arm.label} holds several runs of one seed; paired differences use the first of each.")
+            said.append(f"{arm.label} holds several runs of one seed; the first of each is compared.")
     for run in runs:
         if run.status == "finished" and run.facts.get("score") is None:
             said.append(f"{run.folder.name}: finished without a score ({_why(run)}).")
@@ -82,9 +88,9 @@ def _why(run: Run) -> str:
     return reasons[-1] if reasons else "no reason given"
 
 
-def markdown(runs: list[Run], found: list[Arm]) -> str:
+def markdown(runs: list[Run], found: list[Arm], notes: list[str]) -> str:
     lines = [f"# {_title(found)}", "", _subtitle(runs, found), "", *verdict(found, _metric(found)), ""]
-    lines += [f"- {trouble}" for trouble in troubles(runs, found)] + [""]
+    lines += [f"- {note}" for note in notes] + [""]
     sides = side_scores(found)
     beside = f"\nOther scores at the end, mean over seeds:\n\n{markdown_table(sides)}" if sides else ""
     return "\n".join(lines) + "\n" + markdown_table(table(found)) + beside
@@ -140,7 +146,7 @@ def table_of_runs(runs: list[Run]) -> str:
     return out.getvalue()
 
 
-def page(folder: Path, runs: list[Run], found: list[Arm]) -> str:
+def page(folder: Path, runs: list[Run], found: list[Arm], notes: list[str]) -> str:
     metric, floor = _metric(found), _floor(found)
     drawn = {
         "scores": figures.scores(found, metric, floor),
@@ -157,7 +163,7 @@ def page(folder: Path, runs: list[Run], found: list[Arm]) -> str:
         title=_title(found),
         subtitle=f"{_subtitle(runs, found)} · {folder.resolve().name}",
         verdict=verdict(found, metric),
-        troubles=troubles(runs, found),
+        troubles=notes,
         differing=list(zip([arm.label for arm in found], differing, strict=True)) if differing[0] else [],
         metric_words=_metric_words(metric, found, floor),
         table=table(found),
@@ -171,22 +177,26 @@ def page(folder: Path, runs: list[Run], found: list[Arm]) -> str:
     )
 
 
-def _row(arm: Arm, first: Arm) -> list[str]:
-    gaps = paired(arm, first)
-    gap, around = (sum(gaps) / len(gaps) if gaps else None), t_interval(gaps)
-    behind = number(gap) + (f" ({_span(around)})" if around else "")
+def _row(arm: Arm, against: Comparison | None) -> list[str]:
     each = [number(r.final) if math.isfinite(r.final) else r.status.replace("finished", "no score") for r in arm.runs]
-    return [
+    row = [
         arm.label,
         str(len(arm.runs)),
         ", ".join(each),
-        number(arm.mean),
+        number(arm.iqm),
         _span(arm.interval) if arm.interval else "–",
         number(arm.best),
         number(arm.seconds),
         number(arm.speed),
-        "" if arm is first else behind,
     ]
+    return row + (_behind(against) if against else ["", "", ""])
+
+
+def _behind(against: Comparison) -> list[str]:
+    """By how much, how surely, and at how many seeds."""
+    gap, around = against.paired.mean, against.paired.interval
+    seeds = f"{against.paired.wins * against.paired.n:g} of {against.paired.n}"
+    return [number(gap) + (f" ({_span(around)})" if around else ""), number(against.p), seeds]
 
 
 def _span(interval: tuple[float, float]) -> str:

@@ -25,6 +25,7 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    footing: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def arm(self) -> str:
@@ -85,11 +86,20 @@ def _read(folder: Path) -> Run:
         rows = _rows((folder / "metrics.jsonl").read_text(encoding="utf-8"))
         label = f"{config['loss']['name']}-{config['penalty']['name']}"
         status, reason, seed = facts["status"], facts.get("reason"), config["seed"]
-        return Run(folder, status, reason, label, seed, config["metric"]["name"], config, facts, rows)
+        footing = _footing(folder, needed=status in ("finished", "diverged"))
+        return Run(folder, status, reason, label, seed, config["metric"]["name"], config, facts, rows, footing)
     except Exception as error:  # a damaged folder can fail in any way, and must become a row, not a crash
         known = facts if isinstance(facts, dict) else {}
         reason = f"{type(error).__name__}: {error}"
         return Run(folder, "unreadable", reason, str(known.get("label", "")), known.get("seed"))
+
+
+def _footing(folder: Path, needed: bool) -> dict[str, dict[str, Any]]:
+    """Of a run that got as far as writing it."""
+    if not needed and not (folder / "footing.json").exists():
+        return {}
+    footing = json.loads((folder / "footing.json").read_text(encoding="utf-8"))
+    return {part: dict(footing[part]) for part in ("equal", "setting", "start", "machine")}
 
 
 def _rows(text: str) -> list[dict[str, Any]]:

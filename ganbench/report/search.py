@@ -16,11 +16,11 @@ from ganbench.report.read import read
 
 
 def table(found: list[Arm]) -> list[list[str]]:
-    """Heads, then a row for each setting, the best first: its values, the score, and the mean of each method."""
+    """Heads, then a row for each setting, the best first: its values, the score, and each method's own."""
     told = differences([arm.runs[0].config for arm in found], ignore=("loss", "penalty"))
     settings: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
     for arm, values in zip(found, told, strict=True):
-        settings[tuple(str(v) for v in values.values())][arm.runs[0].label] = arm.mean
+        settings[tuple(str(v) for v in values.values())][arm.runs[0].label] = arm.iqm
     methods = sorted({arm.runs[0].label for arm in found})
     ranked = sorted(settings.items(), key=lambda item: _geometric(item[1]))
     rows = [

@@ -1,0 +1,77 @@
+"""What must be equal between runs that are compared, told from what was built and loaded, not from what was asked for.
+
+A run writes it to footing.json before its first step; the report holds the runs of a table against each other.
+"""
+
+import hashlib
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from ganbench import streams
+from ganbench.data import Data
+
+
+def footing(cfg: DictConfig, data: Data, metric: Any, G: nn.Module, D: nn.Module) -> dict[str, dict[str, Any]]:
+    """`equal` must be the same for all, `setting` for all of one track, `start` for all of one seed.
+
+    `machine` may differ, and is told.
+    """
+    p, device = cfg.protocol, next(G.parameters()).device
+    return {
+        "equal": {
+            "dataset": cfg.dataset.name,
+            "train_data": digest(data.train),
+            "held_out_data": digest(data.test),
+            "generator": architecture(G),
+            "critic": architecture(D),
+            "z_dim": cfg.model.z_dim,
+            "images": p.images,
+            "batch": p.batch,
+            "ema": p.ema,
+            "evaluations": p.evaluations,
+            "precision": cfg.precision.value,
+            "metric": cfg.metric.name,
+            "metric_network": digest(*_weights(metric)),
+            "n_fake": metric.n_fake,
+            "n_real": cfg.metric.get("n_real"),
+            "neighbours": cfg.metric.get("neighbours"),
+            "streams": streams.SCHEME,
+        },
+        "setting": {
+            "protocol": p.name,
+            "optimizer": cfg.optimizer.name,
+            "lr": cfg.optimizer.lr,
+            "betas": None if cfg.optimizer.betas is None else list(cfg.optimizer.betas),
+            "n_critic": p.n_critic,
+            "penalty_weight": cfg.penalty.get("weight"),
+        },
+        "start": {
+            "generator_weights": digest(*G.state_dict().values()),
+            "critic_weights": digest(*D.state_dict().values()),
+        },
+        "machine": {"torch": torch.__version__, "device": device.type, "threads": cfg.threads},
+    }
+
+
+def architecture(net: nn.Module) -> str:
+    """The class, its number of weights, and a digest of all its layers and their sizes."""
+    layers = hashlib.sha256(repr(net).encode()).hexdigest()[:12]
+    return f"{type(net).__name__}, {sum(w.numel() for w in net.parameters()):,} weights, layers {layers}"
+
+
+def digest(*tensors: Tensor) -> str:
+    """12 hexadecimal digits of the values, shapes and types of tensors."""
+    found = hashlib.sha256()
+    for x in tensors:
+        found.update(f"{x.dtype}{tuple(x.shape)}".encode())
+        found.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
+def _weights(metric: Any) -> list[Tensor]:
+    """Of all networks that a metric looks through."""
+    nets = [part for _, part in sorted(vars(metric).items()) if isinstance(part, nn.Module)]
+    return [x for net in nets for x in net.state_dict().values()]

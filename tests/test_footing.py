@@ -1,0 +1,156 @@
+"""What must be equal between runs that are compared: every field, told from what was built and loaded."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, settings
+
+from ganbench import data, streams
+from ganbench.config import build
+from ganbench.footing import digest, footing
+from ganbench.metrics.features import LeNet
+from ganbench.report.level import CURES, Unlike, machines, mismatches, refuse_unlike
+from ganbench.report.read import Run
+from ganbench.train import make_players
+
+CPU = torch.device("cpu")
+SMALL = ("metric.n_fake=300", "metric.n_real=200", "metric.n_train=100", "model.width=8")
+
+
+def of(*overrides: str, loaded: data.Data | None = None, features=None) -> dict:
+    cfg = settings(*SMALL, *overrides)
+    loaded = loaded or build(cfg.dataset)
+    given = {"features": features} if features else {}
+    metric = build(cfg.metric, name=cfg.metric.name, data=loaded, device=CPU, **given)
+    players = make_players(cfg, CPU)
+    # through JSON, as a report would read it
+    return json.loads(json.dumps(footing(cfg, loaded, metric, players.G, players.D)))
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict:
+    return of()
+
+
+def run(name: str, told: dict, seed: int = 0) -> Run:
+    return Run(Path(name), "finished", seed=seed, footing=told)
+
+
+def other_digits() -> data.Data:
+    digits = data.mnist5k()
+    return data.Data(digits.train.flip(0), digits.test)
+
+
+def other_held_out() -> data.Data:
+    digits = data.mnist5k()
+    return data.Data(digits.train, digits.test.flip(3))
+
+
+class OtherNet(LeNet):
+    def __init__(self):
+        super().__init__()
+        self.head.bias += 1
+
+
+# By field, what changes it and nothing else that must be equal, beside what follows from it.
+CHANGES = {
+    "dataset": {"overrides": ["dataset.name=mine"]},
+    "train_data": {"loaded": other_digits},
+    "held_out_data": {"loaded": other_held_out},
+    "generator": {"overrides": ["model.generator.width=4"], "also": {"generator_weights"}},
+    "critic": {"overrides": ["model.critic_norm=none"], "also": {"critic_weights"}},
+    "z_dim": {"overrides": ["model.z_dim=32"], "also": {"generator", "generator_weights"}},
+    "images": {"overrides": ["protocol.images=6400"]},
+    "batch": {"overrides": ["protocol.batch=64"]},
+    "ema": {"overrides": ["protocol.ema=0.9"]},
+    "evaluations": {"overrides": ["protocol.evaluations=5"]},
+    "precision": {"overrides": ["precision=bf16"]},
+    "metric": {"overrides": ["metric.name=fd_mine"]},
+    "metric_network": {"features": OtherNet},
+    "n_fake": {"overrides": ["metric.n_fake=310"]},
+    "n_real": {"overrides": ["metric.n_real=210"]},
+    "neighbours": {"overrides": ["metric.neighbours=3"]},
+    "streams": {"scheme": 2},
+    "protocol": {"overrides": ["protocol.name=mine"]},
+    "optimizer": {"overrides": ["optimizer.name=mine"]},
+    "lr": {"overrides": ["protocol.lr=0.001"]},
+    "betas": {"overrides": ["protocol.betas=[0.5,0.9]"]},
+    "n_critic": {"overrides": ["protocol.n_critic=2"]},
+    "penalty_weight": {"overrides": ["penalty=gp", "penalty.weight=3"], "against": ["penalty=gp"]},
+    "generator_weights": {"overrides": ["seed=1"], "also": {"critic_weights"}},
+    "critic_weights": {"overrides": ["seed=1"], "also": {"generator_weights"}},
+}
+
+
+def test_every_field_has_a_test_and_a_cure(plain: dict) -> None:
+    fields = [field for part in ("equal", "setting", "start") for field in plain[part]]
+    assert sorted(fields) == sorted(CHANGES) == sorted(CURES)
+
+
+@pytest.mark.parametrize("field", sorted(CHANGES))
+def test_a_field_that_differs_is_refused(field: str, plain: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = dict(CHANGES[field])
+    theirs = of(*change["against"]) if "against" in change else plain
+    if "scheme" in change:
+        monkeypatch.setattr(streams, "SCHEME", change["scheme"])
+    ours = of(
+        *change.get("overrides", []),
+        loaded=change["loaded"]() if "loaded" in change else None,
+        features=change["features"]() if "features" in change else None,
+    )
+    runs = [run("a", theirs), run("b", ours)]
+    found = {mismatch.field: mismatch for mismatch in mismatches(runs)}
+    assert set(found) == {field} | change.get("also", set())
+    assert list(found[field].values.values()) == [["a"], ["b"]]
+    with pytest.raises(Unlike) as refusal:
+        refuse_unlike(runs, ())
+    assert f"  {field} is " in str(refusal.value) and f"mend: run again with {CURES[field]}" in str(refusal.value)
+    assert f"--allow-mismatch {field}" in str(refusal.value)
+    assert {m.field for m in refuse_unlike(runs, tuple(found))} == set(found)
+
+
+def test_what_is_compared_is_not_in_it(plain: dict) -> None:
+    """Losses, penalties, names, folders and W&B may differ; so may the seed, with what it starts from."""
+    for same in (["loss=hinge"], ["loss=dragan"], ["name=other", "wandb=disabled"]):
+        assert mismatches([run("a", plain), run("b", of(*same))]) == []
+    assert mismatches([run("a", plain), run("b", of("seed=1"), seed=1)]) == []
+    assert mismatches([run("a", plain), run("failed before it began", {})]) == []
+
+
+def test_machines_are_told_not_refused(plain: dict) -> None:
+    other = plain | {"machine": plain["machine"] | {"threads": 2}}
+    runs = [run("a", plain), run("b", other)]
+    assert mismatches(runs) == []
+    assert [str(m) for m in machines(runs)] == ["threads is 1 in a, 2 in b"]
+
+
+def test_no_such_field(plain: dict) -> None:
+    with pytest.raises(Unlike, match=r"--allow-mismatch betches: there is no such field; allowed are batch, betas"):
+        refuse_unlike([run("a", plain)], ("betches",))
+
+
+def test_digests_tell_values_shapes_and_types() -> None:
+    x = torch.arange(6.0)
+    others = [x + 1, x.view(2, 3), x.double(), x.int(), x[:5]]
+    assert len({digest(y) for y in (x, *others)}) == 6
+    assert digest(x) == digest(x.clone()) and digest(x, x) != digest(x)
+    assert digest(x.view(2, 3).T) == digest(x.view(2, 3).T.contiguous())
+
+
+def test_the_command_refuses_with_a_code_of_its_own(tmp_path: Path) -> None:
+    from test_report import plant
+
+    plant(tmp_path, "gan", 0, 5.0)
+    plant(tmp_path, "hinge", 0, 4.0, "protocol.batch=64")
+    command = [sys.executable, "-m", "ganbench.report", str(tmp_path)]
+    refused = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert refused.returncode == 6 and "batch is 32 in gan-none-s0, 64 in hinge-none-s0" in refused.stderr
+    assert not (tmp_path / "report.html").exists()
+    allowed = subprocess.run([*command, "--allow-mismatch", "batch"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert allowed.returncode == 0, allowed.stderr
+    stamp = "Not on equal footing, by request: batch is 32 in gan-none-s0, 64 in hinge-none-s0protocol.batch=64."
+    assert stamp in allowed.stdout and stamp in (tmp_path / "report.html").read_text()
