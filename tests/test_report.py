@@ -191,6 +191,14 @@ def test_a_line_cut_by_a_kill_does_not_cost_the_run(sweep: Path) -> None:
     assert "| gan-none | 3 | 4, 5, 6 | 5 |" in write(sweep)
 
 
+def test_scores_lie_along_three_costs(tmp_path: Path) -> None:
+    run = plant(tmp_path, "gan", 0, 4.0, "protocol.n_critic=2", speed=50.0)
+    (found,) = read(run)
+    assert found.curve("fd_lenet", "images")[0] == [0, 3200, 6400]
+    assert found.curve("fd_lenet", "steps")[0] == [0, 50, 100]  # a batch of 32, twice a step
+    assert found.curve("fd_lenet", "t_train")[0] == [0, 64, 128]
+
+
 def test_a_folder_without_runs(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no readable run"):
         write(tmp_path)
@@ -248,7 +256,7 @@ def test_the_page_in_a_real_browser(sweep: Path) -> None:
             box = svg.bounding_box()
             assert box["width"] > 800 and box["height"] > 100
         drawn = page.locator("svg[aria-label=scores]").text_content()
-        assert "real images seen" in drawn and "training seconds" in drawn
+        assert all(words in drawn for words in ("real images seen", "generator steps", "training seconds"))
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= 390")
         browser.close()

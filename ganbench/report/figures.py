@@ -16,6 +16,7 @@ from ganbench.report.compare import Arm
 
 # Told apart by people with any colour vision (Okabe and Ito 2008), darkened where white paper asks for it.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b35a93", "#b8860b", "#56a0d3", "#444444", "#8b5a2b")
+COSTS = {"images": "real images seen", "steps": "generator steps", "t_train": "training seconds"}
 STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -38,12 +39,10 @@ def colour(index: int) -> str:
 
 
 def scores(arms: list[Arm], metric: str, floor: float | None) -> str:
-    """Score against real images seen and against training seconds: thin lines are seeds, thick ones their mean."""
-    with _figure("scores", 10, 3.8) as (figure, out):
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, along, words in zip(
-            panels, ("images", "t_train"), ("real images seen", "training seconds"), strict=True
-        ):
+    """Score against each kind of cost: thin lines are seeds, thick ones their mean."""
+    with _figure("scores", 10, 3.6) as (figure, out):
+        panels = figure.subplots(1, 3, sharey=True)
+        for axes, (along, words) in zip(panels, COSTS.items(), strict=True):
             for i, arm in enumerate(arms):
                 curves = [run.curve(metric, along) for run in arm.runs]
                 for x, y in curves:
@@ -51,10 +50,10 @@ def scores(arms: list[Arm], metric: str, floor: float | None) -> str:
                 axes.plot(*_mean(curves), color=colour(i), lw=2, label=arm.label)
             _floor(axes, floor, vertical=False)
             axes.set_xlabel(words)
-        _short_numbers(panels[0])
+            _short_numbers(axes)
         _log_if_positive(panels[0], [y for arm in arms for run in arm.runs for y in run.scores])
         panels[0].set_ylabel(f"{metric} (lower is better)")
-        panels[1].legend(frameon=False, fontsize=9)
+        panels[-1].legend(frameon=False, fontsize=8)
     return out[0]
 
 

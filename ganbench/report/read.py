@@ -33,14 +33,20 @@ class Run:
         return json.dumps({k: v for k, v in self.config.items() if k not in INCIDENTAL}, sort_keys=True)
 
     def curve(self, name: str, along: str = "images") -> tuple[list[float], list[float]]:
-        """(x, y) of the records that have both; `along` is images or t_train."""
+        """(x, y) of the records that have both; `along` is images, steps (the generator's) or t_train."""
         at: dict[float, float] = {}
         x = 0.0
         for row in self.rows:
-            x = row["images"] if along == "images" else row.get(along, x)
+            x = {"images": row["images"], "steps": row["images"] / self.images_a_step}.get(along, row.get(along, x))
             if row.get(name) is not None:
                 at[x] = row[name]
         return list(at), list(at.values())
+
+    @property
+    def images_a_step(self) -> int:
+        """Real images that the critic sees for one step of the generator."""
+        protocol = self.config.get("protocol", {})
+        return protocol.get("batch", 1) * protocol.get("n_critic", 1)
 
     @property
     def scores(self) -> list[float]:
