@@ -18,7 +18,7 @@ def main() -> None:
     sys.path.append(os.getcwd())  # a loss of one's own lies there, also for the installed command
     sys.path.append(str(config.HERE / "plugins"))  # where Hydra looks for our sweeper and launcher
     try:
-        check.refuse_null(sys.argv[1:])
+        check.refuse_no_name(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(sweep.task)()
     except KeyboardInterrupt:
         print("Interrupted. Runs that had begun say so in their status.json.", file=sys.stderr)

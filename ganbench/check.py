@@ -26,13 +26,14 @@ def check(cfg: DictConfig) -> None:
     _check_ranges(cfg)
 
 
-def refuse_null(overrides: list[str]) -> None:
-    """Hydra would stumble over `penalty=null` without a word of what to write instead."""
+def refuse_no_name(overrides: list[str]) -> None:
+    """Hydra would stumble over `penalty=null` or `loss=1` without a word of what to write instead."""
+    no_name = re.compile(r"(^|,)(null|true|false|nan|[-+]?[\d.]+)(,|$)", re.IGNORECASE)
     for override in overrides:
         group, _, values = override.lstrip("+").partition("=")
-        if (CONF / group).is_dir() and "null" in values.split(","):
+        if (CONF / group).is_dir() and no_name.search(values):
             raise Refused(
-                f"{override}: null is not an option of {group}; leave it out, or choose {' or '.join(options(group))}."
+                f"{override}: that is no option of {group}; leave it out, or choose {' or '.join(options(group))}."
             )
 
 
@@ -199,9 +200,7 @@ def explained(error: Exception) -> str:
     key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
     if isinstance(error, (MissingConfigException, OverrideParseException)) or not key:
         return str(error)
-    said = next((a for a in sys.argv[1:] if a.lstrip("+~").split("=")[0] in (key, key.split(".")[0])), key)
-    if key not in said:
-        said = key
+    said = next((a for a in sys.argv[1:] if a.lstrip("+~").split("=")[0] == key), key)
     if parent is not None and cause.key is not None and "not in" in str(cause):
         return unknown_key(key, [str(k) for k in parent if not str(k).startswith("_")], said.partition("=")[2] or None)
     return f"{said}: {str(cause).splitlines()[0]}"

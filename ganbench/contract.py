@@ -3,10 +3,10 @@
 Each function raises Refused with one sentence. `python -m ganbench.conformance` asks the same and much more.
 """
 
+import copy
 import inspect
 import math
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -15,46 +15,77 @@ from ganbench.config import Refused
 
 
 def refuse_critic(D: nn.Module, x: Tensor) -> None:
-    """For samples x (two or more): D must return one logit each, and judge each by itself.
+    """For samples x (two or more): D must return one logit each, with a gradient, and judge each by itself.
 
-    Batch statistics in a critic make a per-sample gradient, and so every gradient penalty, meaningless.
+    Batch statistics in a critic make a per-sample gradient, and so every gradient penalty, meaningless. D is asked
+    with its weights shaken, so that nothing hides behind a layer that starts at zero.
     """
-    x, name = x.detach().requires_grad_(), type(D).__name__
-    logits = D(x)
+    name, shaken = type(D).__name__, _shaken(D)
+    first, moved = x.detach().requires_grad_(), torch.cat([x[:1], x[1:] + 1]).detach()
+    logits = _alike(shaken, first)
     if logits.shape != (len(x),):
         raise Refused(f"critic {name} returns shape {list(logits.shape)} for {len(x)} samples: one logit each is due.")
-    (gradient,) = torch.autograd.grad(logits[0], x, allow_unused=True)
-    if gradient is not None and gradient[1:].abs().max() > 0:
+    if not logits.requires_grad:
+        raise Refused(f"critic {name} gives no gradient to its samples: is something detached in it?")
+    (gradient,) = torch.autograd.grad(logits[0], first, allow_unused=True)
+    swayed = not torch.allclose(_alike(shaken, moved)[0], logits[0], rtol=1e-4, atol=1e-6)
+    if swayed or (gradient is not None and gradient[1:].abs().max() > 0):
         raise Refused(
             f"critic {name} mixes the samples of a batch (is there a BatchNorm in it?): "
             "it must judge each sample alone; use layer, instance or spectral norm, or none."
         )
 
 
+def _shaken(D: nn.Module) -> nn.Module:
+    """A copy whose weights have all been moved a little."""
+    D, rng = copy.deepcopy(D), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for w in D.parameters():
+            w += 0.05 * torch.randn(w.shape, generator=rng, dtype=w.dtype).to(w.device)
+    return D
+
+
+def _alike(D: nn.Module, x: Tensor) -> Tensor:
+    """D's logits by a copy, so that what turns or drops with every forward turns and drops the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return copy.deepcopy(D)(x)
+
+
 def refuse_loss(loss, name: str) -> None:
     """`d` and `g` must be single numbers with a gradient."""
+    if not (callable(getattr(loss, "d", None)) and callable(getattr(loss, "g", None))):
+        raise Refused(f"loss {name}: {type(loss).__name__} needs d(real, fake) and g(fake) or g(fake, real).")
     required = [p for p in inspect.signature(loss.g).parameters.values() if p.default is p.empty]
-    if len(required) > 1 + compares(type(loss)):
+    if len(required) > 1 + compares(loss):
         raise Refused(f"loss {name}: g takes {', '.join(p.name for p in required)}: due is g(fake) or g(fake, real).")
     real, fake = (torch.tensor(v, requires_grad=True) for v in ([0.5, -0.5, 2.0, 0.1], [0.3, -1.0, 0.2, -0.4]))
-    both = {"d": loss.d(real, fake), "g": loss.g(fake, real) if compares(type(loss)) else loss.g(fake)}
-    for player, value in both.items():
+    for player, value in (("d", loss.d(real, fake)), ("g", g_loss(loss, fake, real))):
         _refuse_unreduced(value, f"loss {name}: {player}")
         if not value.requires_grad:
             raise Refused(f"loss {name}: {player} gives no gradient: is something detached, or not made of tensors?")
 
 
-def refuse_penalty(penalty: Callable[..., Tensor], name: str, shape: tuple[int, ...]) -> None:
-    """A penalty must be a single number that moves D's weights, unless it is zero. Asked of a critic of slope 3."""
-    D = LinearCritic(shape, slope=3.0)
-    real, fake = torch.zeros(4, *shape), torch.ones(4, *shape)
-    value = penalty(D, real, fake, torch.Generator().manual_seed(0))
+def refuse_penalty(penalty: Callable[..., Tensor], name: str, D: nn.Module, real: Tensor, fake: Tensor) -> None:
+    """A penalty must be a single number that moves D's weights, unless it is zero. Asks copies of both."""
+    D, penalty = copy.deepcopy(D), copy.deepcopy(penalty)
+    value = penalty(D, real, fake, torch.Generator(real.device).manual_seed(0))
     _refuse_unreduced(value, f"penalty {name}")
     if value != 0 and not (value.requires_grad and _reaches(value, D)):
         raise Refused(
             f"penalty {name} gives no gradient to the critic's weights: is create_graph=True missing where the "
             "critic is differentiated?"
         )
+
+
+def compares(loss) -> bool:
+    """Whether a loss has g(fake, real) rather than g(fake)."""
+    return "real" in inspect.signature(loss.g).parameters
+
+
+def g_loss(loss, fake: Tensor, real: Tensor) -> Tensor:
+    """The generator's loss, for both kinds."""
+    return loss.g(fake, real) if compares(loss) else loss.g(fake)
 
 
 class LinearCritic(nn.Module):
@@ -67,12 +98,6 @@ class LinearCritic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.w
-
-
-@cache
-def compares(kind: type) -> bool:
-    """Whether a class of losses has g(fake, real) rather than g(fake)."""
-    return "real" in inspect.signature(kind.g).parameters
 
 
 def _refuse_unreduced(value: Tensor, what: str) -> None:

@@ -51,7 +51,7 @@ def generator_step(
     D.requires_grad_(False)
     with autocast():
         fake = G(z)
-        logits = D(torch.cat([fake, real]) if compares(type(loss)) else fake)
+        logits = D(torch.cat([fake, real]) if compares(loss) else fake)
     g_loss = loss.g(*logits.float().split(len(z)))
     optimizer.zero_grad()
     g_loss.backward()

@@ -51,9 +51,9 @@ def train(cfg: DictConfig, out: Path) -> float:
         metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)
         loss, penalty = build(cfg.loss), build(cfg.penalty)
         players = G, D, average, opt_g, opt_d = make_players(cfg, device)
-        refuse_critic(copy.deepcopy(D), to_float(data.train[:4]))
+        refuse_critic(D, to_float(data.train[:4]))
         refuse_loss(loss, cfg.loss.name)
-        refuse_penalty(penalty, cfg.penalty.name, tuple(cfg.dataset.shape))
+        refuse_penalty(penalty, cfg.penalty.name, D, *to_float(data.train[:8]).chunk(2))
         record.footing(footing(cfg, data, metric, G, D))
         autocast = players_precision(cfg.precision.value, device)
         steps = p.images // (p.batch * p.n_critic)
@@ -176,7 +176,7 @@ def line(images: int, total: int, name: str, scores: dict[str, Any], losses: dic
 def beside(scores: dict[str, Any], floor: dict[str, Any]) -> str:
     """The last scores, each with what real data get in brackets."""
     parts = [f"{k} {shown(scores[k])} ({shown(v)})" for k, v in floor.items() if k in scores and not k.endswith("_why")]
-    return "at the end (in brackets: as many real samples)  " + "  ".join(parts)
+    return "at the end (in brackets: real data)  " + "  ".join(parts)
 
 
 def shown(value: float | None) -> str:

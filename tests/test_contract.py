@@ -33,6 +33,7 @@ class Detached(GAN):
     ("loss", "said"),
     [
         (Named(), "loss mine: g takes fake, other: due is g(fake) or g(fake, real)."),
+        (object(), "loss mine: object needs d(real, fake) and g(fake) or g(fake, real)."),
         (Numbers(), "loss mine: d returns a float: a tensor of one number is due."),
         (Detached(), "loss mine: g gives no gradient"),
     ],
@@ -45,13 +46,34 @@ def test_losses_are_refused(loss, said: str) -> None:
         refuse_loss(good, "good")
 
 
+ASKED = LinearCritic((2,), 3.0), torch.zeros(4, 2), torch.ones(4, 2)
+
+
+class Counting:
+    """A penalty with a state, which a question must not use up."""
+
+    asked = 0
+
+    def __call__(self, D, real, fake, rng):
+        self.asked += 1
+        return gp(D, real, fake, rng, weight=1.0)
+
+
+def test_a_question_leaves_no_trace() -> None:
+    counting, D = Counting(), nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+    before = D[0].weight.clone()
+    refuse_penalty(counting, "counting", D, torch.zeros(4, 4), torch.ones(4, 4))
+    refuse_critic(D, torch.randn(4, 4))
+    assert counting.asked == 0 and torch.equal(D[0].weight, before) and D[0].weight.grad is None
+
+
 def test_penalties_are_refused() -> None:
     with pytest.raises(Refused, match=r"penalty mine returns shape \[4\] rather than one number"):
-        refuse_penalty(lambda D, real, fake, rng: D(real).square() + 1, "mine", (2,))
+        refuse_penalty(lambda D, real, fake, rng: D(real).square() + 1, "mine", *ASKED)
     with pytest.raises(Refused, match="penalty mine gives no gradient to the critic's weights"):
-        refuse_penalty(lambda D, real, fake, rng: gp(D, real, fake, rng, 1.0).detach(), "mine", (2,))
+        refuse_penalty(lambda D, real, fake, rng: gp(D, real, fake, rng, 1.0).detach(), "mine", *ASKED)
     for good in (none, lambda *a: gp(*a, weight=1.0)):
-        refuse_penalty(good, "good", (1, 4, 4))
+        refuse_penalty(good, "good", *ASKED)
 
 
 def test_critics_are_refused() -> None:
@@ -60,7 +82,11 @@ def test_critics_are_refused() -> None:
         refuse_critic(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), flat), torch.randn(4, 4))
     with pytest.raises(Refused, match=r"returns shape \[4, 1\] for 4 samples: one logit each is due"):
         refuse_critic(nn.Linear(4, 1), torch.randn(4, 4))
-    refuse_critic(LinearCritic((4,), 1.0), torch.randn(4, 4))
+    for good in (LinearCritic((4,), 1.0), nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1), flat)):
+        refuse_critic(good, torch.randn(4, 4))
+    for part in good.parameters():
+        nn.init.zeros_(part)
+    refuse_critic(good, torch.randn(4, 4))  # a start at zero is no fault
 
 
 MINE = """

@@ -51,9 +51,13 @@ def test_frechet_has_no_value_where_it_has_no_meaning() -> None:
     few = metric(digits.train[:64])
     assert few["fd_lenet"] is None and "64 samples cannot span 64 features" in few["fd_lenet_why"]
     constant = metric(torch.zeros(200, 1, 32, 32, dtype=torch.uint8))
-    assert constant == {"fd_lenet": None, "fd_lenet_why": "all 200 samples are the same"}
+    assert constant["fd_lenet"] is None and constant["fd_lenet_why"] == "all 200 samples are the same"
+    assert constant["recall"] is None and constant["kid"] is None
+    assert metric(digits.train[:1].repeat(1001, 1, 1, 1)) == {
+        k: v.replace("200", "1001") if v else v for k, v in constant.items()
+    }
     too_many = image_metric(5000, None).floor
-    assert too_many["fd_lenet"] is None and "has 4000 to train on" in too_many["fd_lenet_why"]
+    assert too_many["fd_lenet"] is None and "4000 real ones are at hand" in too_many["fd_lenet_why"]
     with pytest.raises(Refused, match=r"metric\.n_real=2000: the dataset holds out 1000 samples"):
         image_metric(64, 2000)
 
@@ -110,6 +114,7 @@ def test_copies_are_told_from_new_samples() -> None:
     digits = data.mnist5k()
     assert metric(digits.train[1000:2000])["memorisation"] < 0.01
     assert 0.7 < metric.floor["memorisation"] < 1  # four times as many to train on as held out
-    assert metric(digits.test)["memorisation"] is None  # copies of what it should be compared with
+    copies = metric(digits.test)  # of what it should be compared with
+    assert copies["memorisation"] is None and "copies of held-out" in copies["memorisation_why"]
     noisy = (digits.train[:1000].float() + 8 * torch.randn(1000, 1, 32, 32)).clamp(0, 255).to(torch.uint8)
     assert metric(noisy)["memorisation"] < 0.7 * metric.floor["memorisation"]

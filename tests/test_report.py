@@ -106,6 +106,14 @@ def test_other_scores_stand_beside_those_of_real_data(sweep: Path) -> None:
     assert '<table id="sides">' in (sweep / "report.html").read_text()
 
 
+def test_a_score_that_fell_away_is_not_taken_from_before(sweep: Path) -> None:
+    lines = (sweep / "gan-none-s0/metrics.jsonl").read_text().splitlines()
+    first, last = json.loads(lines[0]), json.loads(lines[-1])
+    rest = [json.dumps(first | {"recall": 0.9}), *lines[1:-1], json.dumps(last | {"recall": None})]
+    (sweep / "gan-none-s0/metrics.jsonl").write_text("\n".join(rest) + "\n")
+    assert "| gan-none | 0.55 (2 of 3) | – |" in write(sweep)
+
+
 def test_the_three_files(sweep: Path) -> None:
     text = write(sweep)
     assert (sweep / "results.md").read_text() == text

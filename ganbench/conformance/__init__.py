@@ -53,3 +53,7 @@ def guarded(topic: str, subject: str, checks: Sequence[Callable[[], Rows]]) -> R
         except Exception as error:  # someone's own code may fail in any way
             said = " ".join(str(error).split())
             yield Row(topic, subject, "can be asked", "yes", said or type(error).__name__, math.inf)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

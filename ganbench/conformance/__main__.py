@@ -16,21 +16,24 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ganbench import config
-from ganbench.check import explained
+from ganbench import check, config
 
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.config_dir and not arguments.config_dir.is_dir():
+        print(f"--config-dir {arguments.config_dir}: there is no such folder.", file=sys.stderr)
+        sys.exit(2)
     config.register()
     sys.path.append(os.getcwd())  # a loss of one's own lies there
     sys.path.append(str(config.HERE / "plugins"))
     try:
+        check.refuse_no_name(arguments.overrides)
         sys.exit(0 if run(arguments.overrides, arguments.config_dir, arguments.verbose) else 1)
     except config.Refused as refusal:
         said = str(refusal)
     except (HydraException, OmegaConfBaseException) as error:
-        said = explained(error)
+        said = check.explained(error)
     print(said, file=sys.stderr)
     sys.exit(2)
 

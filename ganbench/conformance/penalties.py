@@ -1,15 +1,17 @@
 """Penalties against closed forms: a critic of constant slope, one of slope |x|, and where they look."""
 
-import math
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ganbench.conformance import Rows, close, guarded, holds
+from ganbench.conformance import Rows, close, guarded, holds, rng
 from ganbench.contract import LinearCritic, refuse_penalty
+from ganbench.losses import WGAN
+from ganbench.steps import critic_step
 
 Penalty = Callable[..., Tensor]
 
@@ -71,14 +73,15 @@ def check(name: str, penalty: Penalty, settings: dict[str, Any]) -> Rows:
 def contract(name: str, penalty: Penalty) -> Rows:
     """What holds for every penalty."""
     for shape in SHAPES:
-        refuse_penalty(penalty, name, shape)
+        D, real, fake = LinearCritic(shape, 3.0), torch.zeros(4, *shape), torch.ones(4, *shape)
+        refuse_penalty(penalty, name, D, real, fake)
     yield holds("penalty", name, "is one number, with a gradient for the critic's weights", True)
     shape = SHAPES[1]
     D, real, fake = LinearCritic(shape, 3.0), torch.zeros(8, *shape), torch.ones(8, *shape)
+    before, state = D.w.detach().clone(), torch.random.get_rng_state()
     values = [penalty(D, real[:n], fake[:n], rng()).item() for n in (1, 4, 8)]
     yield close("penalty", name, "is the same for batches of 1, 4 and 8 where every sample is", values, values[0], 1e-5)
-    before, state = D.w.detach().clone(), torch.random.get_rng_state()
-    pair = [penalty(_quadratic, real + 1, fake * 3, rng()).item() for _ in range(2)]
+    pair = [penalty(Quadratic(), real + 1, fake * 3, rng()).item() for _ in range(2)]
     still = torch.equal(D.w, before) and D.w.grad is None and torch.equal(torch.random.get_rng_state(), state)
     yield holds("penalty", name, "draws from rng alone, and leaves the critic as it was", still and pair[0] == pair[1])
 
@@ -118,104 +121,120 @@ def zero_slope(name: str, penalty: Penalty, weight: float) -> Rows:
         yield holds("linear critic", name, "no NaN where the critic is flat", finite)
 
 
-# For |x| uniform on [a, b], the mean of a penalty of weight 1; of `maxgp` the largest.
-ON_LINE = {
-    "gp": lambda a, b: ((b - 1) ** 3 - (a - 1) ** 3) / (3 * (b - a)),
-    "lp": lambda a, b: (max(b, 1) - 1) ** 3 / (3 * (b - a)) - (max(a, 1) - 1) ** 3 / (3 * (b - a)),
-    "zero_centred": lambda a, b: (b**3 - a**3) / (3 * (b - a)),
-    "maxgp": lambda a, b: b**2,
-}
+ON_LINE = ("gp", "lp", "zero_centred", "maxgp")
 
 
 def quadratic(name: str, penalty: Penalty, weight: float, n: int = 100_000) -> Rows:
-    """D(x) = |x|^2/2 has slope |x|, and so tells where it was asked: reals a*e, fakes b*e with |e| = 1."""
-    for a, b in ((0.0, 1.0), (3.0, 5.0)):
-        found = penalty(_quadratic, along(a, n), along(b, n), rng()).item()
-        error = 3 * b**2 / math.sqrt(n)  # no penalty here has a standard deviation above b^2
+    """D(x) = |x|^2/2 has slope |x|, and so tells where it was asked: reals at a*e, fakes at b*e with |e| = 1.
+
+    Slopes are then uniform on [a, b]: mean and standard error of the penalty by quadrature over them.
+    """
+    for a, b in ((0.0, 1.0), (0.0, 3.0), (3.0, 5.0)):
+        found = penalty(Quadratic(), along(a, n), along(b, n), rng()).item()
+        each = TARGETS[name](a + (b - a) * _equally_probable(n))
+        due, error = (each.max(), each.max() / 1e3) if name == "maxgp" else (each.mean(), 3 * each.std() / n**0.5)
         claim = f"mean for reals at {a:g}, fakes at {b:g} along one direction"
-        yield close("quadratic critic", name, claim, found, weight * ON_LINE[name](a, b), abs=weight * error)
+        yield close("quadratic critic", name, claim, found, weight * due, rel=1e-6, abs=weight * error)
 
 
-def positions(name: str, penalty: Penalty) -> Rows:
-    """x = real + u (fake - real), with one u for each sample, uniform on [0, 1]."""
-    n, shape = 1000, (3, 5, 7)
-    real = torch.randn(n, *shape, generator=rng(), dtype=torch.float64)
-    fake = real + 1 + torch.rand(n, *shape, generator=rng(), dtype=torch.float64)
+def positions(name: str, penalty: Penalty, n: int = 100_000) -> Rows:
+    """x = real + u (fake - real), with one u for each sample, uniform on [0, 1]; to three standard errors."""
+    real, apart, sign = torch.randn(3, n, 3, 1, 2, generator=rng(), dtype=torch.float64)
+    fake = real + (1 + apart.abs()) * sign.sign()
     u = ((asked(penalty, real, fake) - real) / (fake - real)).flatten(1)
     yield close("points", name, "one position along the line for all of a sample", u, u[:, :1].expand_as(u), abs=1e-9)
-    moments = [u[:, 0].mean(), u[:, 0].square().mean(), u.min() >= 0, u.max() <= 1]
-    yield close("points", name, "positions uniform on [0, 1]", torch.tensor(moments), [1 / 2, 1 / 3, 1, 1], abs=0.03)
+    first = u[:, 0].sort().values
+    yield close("points", name, "positions uniform on [0, 1]", first, _equally_probable(n), abs=1.63 / n**0.5)
+    ends = [first[0] * n, (1 - first[-1]) * n]
+    yield close("points", name, "positions from end to end", torch.stack(ends), 7, abs=7)
+    yield holds("points", name, "a position of its own for each sample", len(first.unique()) > 0.999 * n)
 
 
-# Real at radius a, fake at radius b.
-AT_SAMPLES = {
-    "r1": lambda a, b: a**2 / 2,
-    "r2": lambda a, b: b**2 / 2,
-    "r1r2": lambda a, b: (a**2 + b**2) / 2,
-}
+def _equally_probable(n: int) -> Tensor:
+    """n equally probable values of a uniform number on [0, 1]."""
+    return (torch.arange(n, dtype=torch.float64) + 0.5) / n
+
+
+# At which samples, and what share of the weight each kind has.
+AT_SAMPLES = {"r1": (1.0, 0.0), "r2": (0.0, 1.0), "r1r2": (1.0, 1.0)}
 
 
 def at_samples(name: str, penalty: Penalty, weight: float) -> Rows:
-    found = [penalty(_quadratic, along(a, 6), along(b, 6), rng()).item() for a, b in ((0, 1), (3, 5))]
-    due = [weight * AT_SAMPLES[name](a, b) for a, b in ((0, 1), (3, 5))]
-    yield close("quadratic critic", name, "value for reals at 0 and 3, fakes at 1 and 5", found, due, rel=1e-5)
+    """Half the mean of |x|^2 over samples in all directions and at all distances."""
+    far = torch.linspace(0, 3, 64).view(64, 1, 1, 1)
+    real, fake = torch.randn(2, 64, 1, 4, 4, generator=rng(), dtype=torch.float64) * far
+    squares = torch.stack([x.flatten(1).square().sum(1).mean() for x in (real, fake + 1)])
+    due = weight / 2 * (squares * torch.tensor(AT_SAMPLES[name])).sum()
+    found = penalty(Quadratic(), real, fake + 1, rng()).item()
+    yield close("quadratic critic", name, "value at 64 reals and 64 fakes, all different", found, due, rel=1e-6)
 
 
-def near_real(name: str, penalty: Penalty, weight: float, settings: dict[str, Any]) -> Rows:
+def near_real(name: str, penalty: Penalty, weight: float, settings: dict[str, Any], n: int = 100_000) -> Rows:
     """Around reals at 5 and 9 on a line, the mean of (|x| - 1)^2 by quadrature over alpha and noise; fakes far away."""
-    real = torch.tensor([5.0, 9.0], dtype=torch.float64).repeat(100_000)[:, None]
-    found = [penalty(_quadratic, real, torch.full_like(real, far), rng()).item() for far in (0.0, 99.0)]
-    shift = settings["scale"] * 2 * torch.outer(*_quantiles(settings, 500)).flatten()  # their std is 2
+    real = torch.tensor([5.0, 9.0], dtype=torch.float64).repeat(n)[:, None]
+    found = [penalty(Quadratic(), real, torch.full_like(real, far), rng()).item() for far in (0.0, 99.0)]
+    shift = settings["scale"] * 2 * torch.outer(*_quantiles(settings, 2000)).flatten()  # their std is 2
     x = real[:2] + shift
-    if settings["clip"]:
-        x = x.clamp(5, 9)
-    yield close("points", name, "mean around reals on a line", found[0], weight * two_sided(x).mean(), rel=5e-3)
+    each = two_sided((x.clamp(5, 9) if settings["clip"] else x).abs())
+    error = 3 * each.std(1).square().mean().sqrt() / (2 * n) ** 0.5
+    yield close("points", name, "mean around reals on a line", found[0], weight * each.mean(), 2e-3, weight * error)
     yield holds("points", name, "does not look at the fakes", found[0] == found[1])
-    yield from shifts(name, penalty, settings)
+    if settings["scale"] > 0:
+        yield from shifts(name, penalty, settings)
 
 
 def _quantiles(settings: dict[str, Any], n: int) -> tuple[Tensor, Tensor]:
     """alpha and noise at n equally probable values each."""
-    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    low, high = settings["alpha"]
+    u, (low, high) = _equally_probable(n), settings["alpha"]
     return low + (high - low) * u, torch.special.ndtri(u) if settings["noise"] == "normal" else u
 
 
-def shifts(name: str, penalty: Penalty, settings: dict[str, Any]) -> Rows:
-    """shift = alpha * scale * std * noise: the batch has one std, a sample one alpha, an element its own noise."""
-    real = torch.randn(3000, 4, 5, generator=rng(), dtype=torch.float64) * torch.linspace(0.2, 3, 5)
+def shifts(name: str, penalty: Penalty, settings: dict[str, Any], n: int = 4000) -> Rows:
+    """shift = alpha * scale * std * noise: the batch has one std, a sample one alpha, an element its own noise.
+
+    The last two reals lie so far out that no other is clipped.
+    """
+    real = torch.randn(n, 4, 5, generator=rng(), dtype=torch.float64) * torch.linspace(0.2, 3, 5)
+    real[-2:] = torch.tensor([-1, 1])[:, None, None] * 100 * (1 + settings["scale"])
     x = asked(penalty, real, real + 50)
     if settings["clip"]:
         inside = bool(real.min() <= x.min() and x.max() <= real.max())
         yield holds("points", name, "stays within the range of the reals", inside)
-    shift, kept = (x - real) / (settings["scale"] * real.std(correction=0)), (x > real.min()) & (x < real.max())
+    shift = ((x - real) / (settings["scale"] * real.std(correction=0)))[:-2]
     alpha, noise = _quantiles(settings, 5000)
-    columns = torch.stack([shift[..., j][kept[..., j]].square().mean() for j in range(5)])
-    due = alpha.square().mean() * noise.square().mean()
-    yield close("points", name, "mean square of the shift, the same in every column", columns, due, rel=0.06)
-    together = (shift[:, :2] * shift[:, 2:]).mean()
-    due = alpha.square().mean() * noise.mean() ** 2
-    yield close("points", name, "a sample moves by one alpha, its elements by their own noise", together, due, abs=0.02)
+    each = torch.outer(alpha.square(), noise.square())
+    found, error = shift.square().mean((0, 1)), 4 * each.std() / n**0.5
+    yield close("points", name, "mean square of the shift, the same in every column", found, each.mean(), 1e-3, error)
+    together, due = (shift[:, :2] * shift[:, 2:]).mean(), alpha.square().mean() * noise.mean() ** 2
+    claim = "a sample moves by one alpha, its elements by their own noise"
+    yield close("points", name, claim, together, due, abs=4 * each.std() / (10 * n) ** 0.5)
 
 
 def clips(penalty: Penalty, settings: dict[str, Any]) -> Rows:
-    D = LinearCritic((50,), 3.0)
-    before = D.w.detach().clone()
-    penalty.project(D)
+    """A step of the critic leaves each weight and bias where descent puts it, or at the bound."""
     c = settings["c"]
-    yield close("clip", "clip", f"every weight within ±{c:g} after a step", D.w.detach(), before.clamp(-c, c), 1e-6)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        D = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1), nn.Flatten(0))
+    with torch.no_grad():
+        for w in D.parameters():
+            w *= 3 * c
+    twin, G = copy.deepcopy(D), nn.Identity()
+    real, z = torch.randn(2, 8, 4, generator=rng())
+    critic_step(D, G, real, z, WGAN(), penalty, torch.optim.SGD(D.parameters(), 0.1 * c), rng())
+    slopes = torch.autograd.grad(twin(z).mean() - twin(real).mean(), list(twin.parameters()), allow_unused=True)
+    moved = [w - 0.1 * c * (g if g is not None else 0) for w, g in zip(twin.parameters(), slopes, strict=True)]
+    due = torch.cat([w.flatten() for w in moved]).clamp(-c, c)
+    found = torch.cat([w.flatten() for w in D.parameters()])
+    yield close("clip", "clip", f"every weight within ±{c:g} after a step", found, due, rel=1e-5, abs=1e-6 * c)
+    yield holds("clip", "clip", "some at the bound and some inside", 0 < int((found.abs() == c).sum()) < len(found))
 
 
 def asked(penalty: Penalty, real: Tensor, fake: Tensor) -> Tensor:
     """Where the penalty differentiates the critic."""
-    seen: list[Tensor] = []
-
-    def watching(x: Tensor) -> Tensor:
-        seen.append(x.detach())
-        return x.flatten(1).sum(1)
-
-    penalty(watching, real, fake, rng())
-    return torch.cat(seen)
+    D = Watching()
+    penalty(D, real, fake, rng())
+    return torch.cat(D.seen)
 
 
 def along(length: float, n: int) -> Tensor:
@@ -223,9 +242,24 @@ def along(length: float, n: int) -> Tensor:
     return torch.full((n, 1, 4, 4), length / 4, dtype=torch.float64)
 
 
-def rng() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+class Quadratic(nn.Module):
+    """D(x) = |x|^2/2, times a weight of 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x.flatten(1).square().sum(1) / 2
 
 
-def _quadratic(x: Tensor) -> Tensor:
-    return x.flatten(1).square().sum(1) / 2
+class Watching(Quadratic):
+    """Remembers where it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach())
+        return super().forward(x)

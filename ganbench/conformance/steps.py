@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ganbench import steps
-from ganbench.conformance import Rows, close, guarded, holds
-from ganbench.conformance.losses import g_loss
+from ganbench.conformance import Rows, close, guarded, holds, rng
+from ganbench.contract import g_loss
 
 RATE = 0.1
 
@@ -44,11 +44,11 @@ def _critic(name, loss, penalty, D, G, x, z, critic_step) -> Rows:
     D, twin, G = copy.deepcopy(D), copy.deepcopy(D), copy.deepcopy(G)
     before = _weights(G)
     optimizer = Counting(D.parameters(), RATE)
-    critic_step(D, G, x, z, loss, penalty, optimizer, _rng())
+    critic_step(D, G, x, z, loss, penalty, optimizer, rng(3))
     with torch.no_grad():
         fake = copy.deepcopy(G)(z)
     value = loss.d(*twin(torch.cat([x, fake])).chunk(2))
-    value = value + penalty(twin.eval(), x, fake, _rng())
+    value = value + penalty(twin.eval(), x, fake, rng(3))
     _descend(twin, value)
     getattr(penalty, "project", lambda D: None)(twin)
     claim = "D moves down the gradient of loss plus penalty"
@@ -72,21 +72,18 @@ def _precision(name, loss, penalty, D, G, x, z, critic_step) -> Rows:
     """In bf16 the players' nets may round; losses and penalties may not."""
     seen: list[torch.dtype] = []
 
-    class Watching(type(loss)):
+    class Watched:
         def d(self, real: Tensor, fake: Tensor) -> Tensor:
             seen.extend([real.dtype, fake.dtype])
-            return super().d(real, fake)
+            return loss.d(real, fake)
 
-    watched = copy.copy(loss)
-    watched.__class__ = Watching
-
-    def watching(D: nn.Module, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+    def watching(D: nn.Module, real: Tensor, fake: Tensor, noise: torch.Generator) -> Tensor:
         seen.extend([D(real).dtype, real.dtype, fake.dtype])
-        return penalty(D, real, fake, rng)
+        return penalty(D, real, fake, noise)
 
     D, G = copy.deepcopy(D), copy.deepcopy(G)
     half = partial(torch.autocast, "cpu", torch.bfloat16)
-    critic_step(D, G, x, z, watched, watching, torch.optim.SGD(D.parameters(), RATE), _rng(), half)
+    critic_step(D, G, x, z, Watched(), watching, torch.optim.SGD(D.parameters(), RATE), rng(3), half)
     yield holds("step", name, "loss and penalty stay fp32 in bf16", seen == [torch.float32] * 5)
 
 
@@ -95,9 +92,9 @@ def turns_alike(
 ) -> Rows:
     """A penalty must not turn spectral norm's power iteration more often than no penalty does."""
     turned = []
-    for one in (penalty, lambda D, real, fake, rng: real.new_zeros(())):
+    for one in (penalty, lambda D, real, fake, noise: real.new_zeros(())):
         twin = copy.deepcopy(D)
-        steps.critic_step(twin, copy.deepcopy(G), x, z, loss, one, torch.optim.SGD(twin.parameters(), 0.0), _rng())
+        steps.critic_step(twin, copy.deepcopy(G), x, z, loss, one, torch.optim.SGD(twin.parameters(), 0.0), rng(3))
         turned.append(torch.cat([b.flatten() for b in twin.buffers()] or [torch.zeros(1)]))
     yield holds("step", name, "turns spectral norm no more often than no penalty does", torch.equal(*turned))
 
@@ -111,7 +108,3 @@ def _descend(net: nn.Module, value: Tensor) -> None:
 
 def _weights(net: nn.Module) -> Tensor:
     return torch.cat([w.detach().flatten() for w in net.parameters()])
-
-
-def _rng() -> torch.Generator:
-    return torch.Generator().manual_seed(3)

@@ -1,5 +1,6 @@
 """Which checks are asked of what: every option that ganbench has, or what one command line names."""
 
+import math
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
@@ -38,7 +39,7 @@ def everything(compose: Compose) -> Rows:
             if (group, cfg[group].name) not in seen:
                 seen.add((group, cfg[group].name))
                 yield from _single(group, cfg)
-        yield from games.check(*pair(cfg))
+        yield from _games(cfg)
         yield from _steps(cfg)
         yield from footing(cfg, compose(f"dataset={cfg.dataset.name}"))
     for overrides in CRITICS:
@@ -64,7 +65,7 @@ def one(cfg: DictConfig, plain: DictConfig) -> Rows:
             yield row
     if all(row.ok for row in parts):
         yield from _steps(cfg)
-        yield from games.check(*pair(cfg))
+        yield from _games(cfg)
     else:
         yield holds("step", _name(cfg), "not asked while the above does not hold", False)
 
@@ -89,9 +90,13 @@ def _single(group: str, cfg: DictConfig) -> Rows:
     yield from guarded(group, name, [lambda: check(name, build(cfg[group]), _settings(cfg[group]))])
 
 
-def pair(cfg: DictConfig) -> tuple:
-    settings = (_settings(cfg.loss), _settings(cfg.penalty))
-    return (cfg.loss.name, cfg.penalty.name), build(cfg.loss), build(cfg.penalty), settings
+def _games(cfg: DictConfig) -> Rows:
+    names, settings = (cfg.loss.name, cfg.penalty.name), _settings(cfg.penalty)
+
+    def of_weight(weight: float) -> Callable[..., torch.Tensor]:
+        return build(cfg.penalty, **({"weight": weight} if "weight" in settings else {}))
+
+    yield from games.check(names, build(cfg.loss), of_weight, _settings(cfg.loss), settings.get("c", math.inf))
 
 
 def _steps(cfg: DictConfig) -> Rows:

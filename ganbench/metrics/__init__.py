@@ -4,13 +4,18 @@ A metric has `name` (the key of the ranked score), `n_fake` (how many samples it
 training data score).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
 from ganbench.config import Refused
 
 Scores = dict[str, float | str | None]  # a score of None comes with its reason under `<name>_why`
+
+
+def none(names: Iterable[str], why: str) -> Scores:
+    """No score under any of these names, and why."""
+    return {key: value for name in names for key, value in ((name, None), (f"{name}_why", why))}
 
 
 def held_out(test: Tensor, n: int | None) -> Tensor:
@@ -20,8 +25,8 @@ def held_out(test: Tensor, n: int | None) -> Tensor:
     return test[:n]
 
 
-def floor(metric: Callable[[Tensor], Scores], name: str, train: Tensor, n: int) -> Scores:
-    """The scores of as many real training samples as generated ones are drawn, where there are as many."""
+def floor(scores: Callable[[Tensor], Scores], names: Iterable[str], train: Tensor, n: int) -> Scores:
+    """The scores of as many real training samples (or their features) as generated ones, where there are as many."""
     if n > len(train):
-        return {name: None, f"{name}_why": f"{n} samples are scored, and the dataset has {len(train)} to train on"}
-    return metric(train[:n])
+        return none(names, f"{n} samples are scored, and {len(train)} real ones are at hand")
+    return scores(train[:n])

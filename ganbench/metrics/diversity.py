@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ganbench.metrics import Scores
+from ganbench.metrics import Scores, none
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -29,7 +29,7 @@ def diversity(real: Tensor, fake: Tensor, k: int) -> Scores:
         inside += held.sum()
         covered |= held.any(0)
         near_fake |= (apart <= radius[:, None]).any(0)
-    shares = (torch.cat(precise).double().mean(), near_fake.double().mean(), inside / (k * n), covered.double().mean())
+    shares = (torch.cat(precise).double().mean(), near_fake.double().mean(), inside.double() / (k * n), covered.double().mean())
     return {name: float(share) for name, share in zip(NAMES, shares, strict=True)}
 
 
@@ -38,24 +38,28 @@ def _radii(x: Tensor, k: int) -> Tensor:
     return torch.cat([torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in x.split(1000)])
 
 
-def memorisation(fake: Tensor, train: Tensor, test: Tensor) -> float | None:
+def memorisation(fake: Tensor, train: Tensor, test: Tensor) -> Scores:
     """The median distance of fakes to the nearest training sample, over that to the nearest held-out one.
 
     Copies of training data bring it to 0. What it is for data that were never trained on depends on how many of
-    each there are: see `memorisation_of_reals`. None for copies of held-out data.
+    each there are: see `memorisation_of_reals`.
     """
     return _ratio(_nearest(fake, train), _nearest(fake, test))
 
 
-def memorisation_of_reals(train: Tensor, test: Tensor) -> float | None:
-    """The same for held-out samples, each against all the others."""
+def memorisation_of_reals(train: Tensor, test: Tensor) -> Scores:
+    """The same for all held-out samples, each against the others."""
     return _ratio(_nearest(test, train), _radii(test, 1))
 
 
 def _nearest(x: Tensor, y: Tensor) -> Tensor:
-    return torch.cat([torch.cdist(part, y.float()).amin(1) for part in x.float().split(1000)])
+    """Distances to the nearest of y; what is lost in rounding counts as 0."""
+    far = torch.cat([torch.cdist(part, y).amin(1) for part in x.split(1000)])
+    return torch.where(far > 1e-6 * y.norm(dim=1).max(), far, 0.0)
 
 
-def _ratio(near: Tensor, far: Tensor) -> float | None:
+def _ratio(near: Tensor, far: Tensor) -> Scores:
     near, far = float(near.median()), float(far.median())
-    return near / far if far > 0 else None
+    if far == 0:
+        return none(["memorisation"], "most samples are copies of held-out ones")
+    return {"memorisation": near / far}

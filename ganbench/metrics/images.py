@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ganbench.data import Data
-from ganbench.metrics import Scores, held_out
-from ganbench.metrics.diversity import diversity, memorisation, memorisation_of_reals
+from ganbench.metrics import Scores, floor, held_out, none
+from ganbench.metrics.diversity import NAMES, diversity, memorisation, memorisation_of_reals
 from ganbench.metrics.frechet import distance, extrapolated, moments, root
 from ganbench.metrics.kernel import kernel_distance
 
@@ -37,12 +37,15 @@ class ImageMetric:
         device: torch.device,
     ):
         self.name, self.n_fake, self.k, self.sizes = name, n_fake, neighbours, sizes
+        self.distances = [name, f"{name}_inf"] if sizes else [name]
+        self.names = [*self.distances, "kid", *NAMES, "memorisation"]
         self.features = features.to(device)
         self.test = embed(self.features, held_out(data.test, n_real))
         self.train = embed(self.features, data.train[:n_train])
         self.real = moments(self.test)
         self.root = root(self.real.cov)
-        self.floor = self._floor(len(data.train))
+        of_reals = memorisation_of_reals(self.train, self.test)
+        self.floor = floor(self.scores, self.names, self.train, n_fake) | of_reals
 
     def __call__(self, fake: Tensor) -> Scores:
         """The scores of uint8 images [n, C, H, W]; a score of None comes with the reason."""
@@ -51,30 +54,20 @@ class ImageMetric:
     def scores(self, fake: Tensor) -> Scores:
         """The scores of features [n, d]."""
         if not fake.isfinite().all():
-            return self._none("features are not finite")
-        if bool((fake == fake[0]).all()):
-            return self._none(f"all {len(fake)} samples are the same")
-        return self._distances(fake) | diversity(self.test, fake, self.k) | self._memorised(fake)
+            return none(self.names, "features are not finite")
+        if (fake - fake[0]).abs().max() <= 1e-5 * fake.abs().max():  # no more than batches round differently
+            return none(self.names, f"all {len(fake)} samples are the same")
+        found = self._distances(fake) | {"kid": kernel_distance(self.test, fake)}
+        return found | diversity(self.test, fake, self.k) | memorisation(fake, self.train, self.test)
 
     def _distances(self, fake: Tensor) -> Scores:
         fewest, d = min(len(fake), len(self.test)), fake.shape[1]
-        kernel: Scores = {"kid": kernel_distance(self.test, fake)}
         if fewest <= d:
-            return self._none(f"{fewest} samples cannot span {d} features") | kernel
+            return none(self.distances, f"{fewest} samples cannot span {d} features")
         found: Scores = {self.name: distance(self.real, moments(fake), self.root)}
-        if self.sizes:
-            found[f"{self.name}_inf"] = extrapolated(self.real, fake, self.root, self.sizes)
-        return found | kernel
+        return found | self._endless(fake) if self.sizes else found
 
-    def _memorised(self, fake: Tensor) -> Scores:
-        return {"memorisation": memorisation(fake, self.train, self.test)}
-
-    def _none(self, why: str) -> Scores:
-        return {self.name: None, f"{self.name}_why": why}
-
-    def _floor(self, n: int) -> Scores:
-        """What as many real training samples score as generated ones are drawn, where there are as many."""
-        of_reals: Scores = {"memorisation": memorisation_of_reals(self.train, self.test)}
-        if self.n_fake > min(n, len(self.train)):
-            return self._none(f"{self.n_fake} samples are scored, and the dataset has {n} to train on") | of_reals
-        return self.scores(self.train[: self.n_fake]) | of_reals
+    def _endless(self, fake: Tensor) -> Scores:
+        name, (n, d) = f"{self.name}_inf", fake.shape
+        value = extrapolated(self.real, fake, self.root, self.sizes)
+        return {name: value} if value is not None else none([name], f"a fifth of {n} samples cannot span {d} features")

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from ganbench.config import Refused
 from ganbench.data import Data, Modes
-from ganbench.metrics import Scores, floor, held_out
-from ganbench.metrics.diversity import diversity
+from ganbench.metrics import Scores, floor, held_out, none
+from ganbench.metrics.diversity import NAMES, diversity
 from ganbench.metrics.features import LeNet
 
 
@@ -23,11 +23,14 @@ def nearest(x: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:
     return which, far < 3 * modes.std
 
 
-def kl_to_uniform(which: Tensor, n: int) -> float | None:
-    """KL(share of samples in each of n modes || 1/n); None without samples. A perfect sampler of N has (n-1)/2N."""
-    share = torch.bincount(which, minlength=n).double() / max(len(which), 1)
+def mode_scores(which: Tensor, n: int) -> Scores:
+    """How many of n modes appear in `which`, and KL(share of each || 1/n); a perfect sampler of N has (n-1)/2N."""
+    found: Scores = {"modes": float(which.unique().numel())}
+    if not len(which):
+        return found | none(["modes_kl"], "no sample lies near a mode")
+    share = torch.bincount(which, minlength=n).double() / len(which)
     kept = share[share > 0]
-    return float((kept * (kept * n).log()).sum()) if len(which) else None
+    return found | {"modes_kl": float((kept * (kept * n).log()).sum())}
 
 
 class ModesMetric:
@@ -42,18 +45,19 @@ class ModesMetric:
             raise Refused("metric=modes needs a dataset with known modes, such as dataset=ring or dataset=grid.")
         self.name, self.n_fake, self.k, self.modes = name, n_fake, neighbours, data.modes
         self.real = held_out(data.test, n_real)
-        self.floor = floor(self, name, data.train, n_fake)
+        self.names = (name, "modes", "modes_kl", "high_quality", *NAMES)
+        self.floor = floor(self, self.names, data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
         if not fake.isfinite().all():
-            return {self.name: None, f"{self.name}_why": "samples are not finite"}
+            return none(self.names, "samples are not finite")
         which, good = nearest(fake, self.modes)
-        return {
-            self.name: energy_distance(fake, self.real),
-            "modes": float(which[good].unique().numel()),
-            "modes_kl": kl_to_uniform(which[good], len(self.modes.centres)),
-            "high_quality": float(good.double().mean()),
-        } | diversity(self.real.double(), fake.double(), self.k)
+        found: Scores = {self.name: energy_distance(fake, self.real), "high_quality": float(good.double().mean())}
+        return (
+            found
+            | mode_scores(which[good], len(self.modes.centres))
+            | diversity(self.real.double(), fake.double(), self.k)
+        )
 
 
 class StackedModesMetric:
@@ -67,12 +71,11 @@ class StackedModesMetric:
     def __init__(self, name: str, n_fake: int, n_real: int | None, neighbours: int, data: Data, device: torch.device):
         self.name, self.n_fake, self.k, self.classifier = name, n_fake, neighbours, LeNet().to(device)
         self.real, _ = self.read(held_out(data.test, n_real))
-        self.floor = floor(self, name, data.train, n_fake)
+        self.floor = floor(self, (name, "modes", *NAMES), data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
         features, triples = self.read(fake)
-        found: Scores = {self.name: kl_to_uniform(triples, 1000), "modes": float(triples.unique().numel())}
-        return found | diversity(self.real, features, self.k)
+        return mode_scores(triples, 1000) | diversity(self.real, features, self.k)
 
     @torch.no_grad()
     def read(self, images: Tensor) -> tuple[Tensor, Tensor]:

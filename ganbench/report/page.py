@@ -98,17 +98,21 @@ def markdown(runs: list[Run], found: list[Arm], notes: list[str]) -> str:
 
 def side_scores(found: list[Arm]) -> list[list[str]]:
     """What else the metric measured at the end, each arm's mean over its finished runs; last what real data get."""
-    floor = found[0].runs[0].facts.get("floor") or {}
+    floor = next((run.facts["floor"] for arm in found for run in arm.runs if run.facts.get("floor")), {})
     names = [name for name in floor if name != _metric(found) and not name.endswith("_why")]
     if not names:
         return []
-    rows = [[arm.label, *(number(_mean_end(arm, name)) for name in names)] for arm in found]
+    rows = [[arm.label, *(_mean_end(arm, name) for name in names)] for arm in found]
     return [["method", *names], *rows, ["real data", *(number(floor[name]) for name in names)]]
 
 
-def _mean_end(arm: Arm, name: str) -> float | None:
-    ends = [values[-1] for run in arm.runs if run.status == "finished" and (values := run.curve(name)[1])]
-    return sum(ends) / len(ends) if ends else None
+def _mean_end(arm: Arm, name: str) -> str:
+    """Over the finished runs that have it at their last evaluation, and how many those are if not all."""
+    last = [run.last for run in arm.runs if run.status == "finished"]
+    ends = [row[name] for row in last if row.get(name) is not None]
+    if not ends:
+        return "–"
+    return number(sum(ends) / len(ends)) + (f" ({len(ends)} of {len(last)})" if len(ends) < len(last) else "")
 
 
 def markdown_table(rows: list[list[str]]) -> str:

@@ -59,6 +59,11 @@ class Run:
         return self.facts["score"] if fine else math.inf
 
     @property
+    def last(self) -> dict[str, Any]:
+        """The record of the last evaluation."""
+        return next((row for row in reversed(self.rows) if self.metric in row), {})
+
+    @property
     def best(self) -> float:
         return min(self.scores, default=math.inf)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu, softplus
+from torch.nn.functional import binary_cross_entropy, relu, softplus
 
 from ganbench import losses, steps
 from ganbench.metrics import diversity, frechet
@@ -125,6 +125,28 @@ def r1_of_fakes(D, real, fake, rng):
     return gradient(D, fake).flatten(1).square().sum(1).mean() / 2
 
 
+def r1_of_the_mean_gradient(D, real, fake, rng):
+    return gradient(D, real).flatten(1).mean(0).square().sum() / 2
+
+
+def r1_as_squared_mean(D, real, fake, rng):
+    return gradient(D, real).flatten(1).norm(dim=1).mean().square() / 2
+
+
+def r2_of_the_first(D, real, fake, rng):
+    return gradient(D, fake[:1]).flatten(1).square().sum() / 2
+
+
+def over_violators_only(D, real, fake, rng):
+    beyond = (gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1) - 1).relu()
+    return beyond.square().sum() / (beyond > 0).sum().clamp(min=1)
+
+
+def not_to_the_ends(D, real, fake, rng):
+    x = real + per_sample(real, rng, 0.02, 0.98) * (fake - real)
+    return two_sided(gradient(D, x).flatten(1).norm(dim=1))
+
+
 def mean_for_max(D, real, fake, rng):
     return gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1).mean().square()
 
@@ -189,6 +211,19 @@ def hinge(r, f):
     return relu(1 - r).mean() + relu(1 + f).mean()
 
 
+def tutorial_gan(r, f):
+    """Its logarithms are clamped at -100."""
+    ones, zeros = torch.ones_like(r), torch.zeros_like(f)
+    return binary_cross_entropy(r.sigmoid(), ones) + binary_cross_entropy(f.sigmoid(), zeros)
+
+
+class DetachedRaGAN(losses.RaGAN):
+    """The means do not carry the gradient."""
+
+    def d(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(fake.mean().detach() - real).mean() + softplus(fake - real.mean().detach()).mean()
+
+
 class UnpairedRpGAN(losses.RpGAN):
     """Compares means, and so loses all but the first moment of the logits."""
 
@@ -235,6 +270,11 @@ LOSSES = [
         lambda r, f: softplus(-r) + softplus(f), lambda f: softplus(-f))),
     Mutant("a loss without a gradient", "gan", loss(
         lambda r, f: (softplus(-r) + softplus(f)).mean().detach(), lambda f: softplus(-f).mean())),
+    Mutant("GAN by BCELoss of a sigmoid", "gan", loss(
+        tutorial_gan, lambda f: binary_cross_entropy(f.sigmoid(), torch.ones_like(f)))),
+    Mutant("a right value with a doubled gradient", "wgan", loss(
+        lambda r, f: f.mean() - 2 * r.mean() + r.detach().mean(), lambda f: -f.mean())),
+    Mutant("relativistic average with detached means", "ragan", lambda s: DetachedRaGAN()),
     Mutant("relativistic pairs of means", "rpgan", lambda s: UnpairedRpGAN()),
     Mutant("relativistic pairs the wrong way round", "rpgan", lambda s: SwappedRpGAN()),
     Mutant("relativistic average of fakes only", "ragan", lambda s: BlindRaGAN()),
@@ -263,6 +303,11 @@ PENALTIES = [
     Mutant("R1 without its half", "r1", penalty(full_r1)),
     Mutant("R1 by the mean over pixels", "r1", penalty(r1_over_the_mean)),
     Mutant("R1 at fakes", "r1", penalty(r1_of_fakes)),
+    Mutant("R1 of the mean gradient", "r1", penalty(r1_of_the_mean_gradient)),
+    Mutant("R1 as the square of the mean slope", "r1", penalty(r1_as_squared_mean)),
+    Mutant("R2 of the first sample", "r2", penalty(r2_of_the_first)),
+    Mutant("mean over violators only", "lp", penalty(over_violators_only)),
+    Mutant("α short of the ends", "gp", penalty(not_to_the_ends)),
     Mutant("the mean for the maximum", "maxgp", penalty(mean_for_max)),
     Mutant("DRAGAN towards the fakes", "dragan", dragan_of(dragan_on_the_line)),
     Mutant("clip ignored", "dragan", dragan_of(dragan_unclipped)),
@@ -276,7 +321,14 @@ class Unclipped(Clip):
         pass
 
 
+class ClippedFirst(Clip):
+    @torch.no_grad()
+    def project(self, D: nn.Module) -> None:
+        next(D.parameters()).clamp_(-self.c, self.c)
+
+
 PENALTIES.append(Mutant("clip ignored", "clip", lambda s: Unclipped(s["c"])))
+PENALTIES.append(Mutant("only the first layer's weights clipped", "clip", lambda s: ClippedFirst(s["c"])))
 
 
 def mixing_critic() -> nn.Module:
@@ -288,6 +340,30 @@ def mixing_critic() -> nn.Module:
         nn.Linear(4 * 256, 1),
         nn.Flatten(0),
     )
+
+
+class HiddenMixing(nn.Module):
+    """A BatchNorm in a branch that starts at zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain = nn.Sequential(nn.Flatten(), nn.Linear(1024, 1), nn.Flatten(0))
+        self.branch = mixing_critic()
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plain(x) + self.gate * self.branch(x)
+
+
+class DetachedMixing(nn.Module):
+    """The batch's mean taken off without a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain = nn.Sequential(nn.Flatten(), nn.Linear(1024, 1), nn.Flatten(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plain(x - x.mean(0).detach())
 
 
 def two_column_critic() -> nn.Module:
@@ -308,6 +384,8 @@ class Normed(nn.Module):
 
 CRITICS = [
     Mutant("BatchNorm in the critic", "dcgan/none", lambda s: mixing_critic()),
+    Mutant("BatchNorm in a branch that starts at zero", "dcgan/none", lambda s: HiddenMixing()),
+    Mutant("the batch's mean taken off", "dcgan/none", lambda s: DetachedMixing()),
     Mutant("logits [N, 1]", "dcgan/none", lambda s: two_column_critic()),
     Mutant("spectral norm but for the last layer", "dcgan/spectral", lambda s: Normed()),
 ]
@@ -380,11 +458,22 @@ def memorisation_upside_down(fake, train, test):
     return diversity.memorisation(fake, test, train)
 
 
+def memorisation_by_means(fake, train, test):
+    near, far = (torch.cdist(fake, kind).amin(1).mean() for kind in (train, test))
+    return {"memorisation": float(near / far)}
+
+
+def density_of_reals(real, fake, k):
+    return diversity.diversity(real, fake, k) | {"density": diversity.diversity(fake, real, k)["density"]}
+
+
 METRICS = [
     Mutant("Fréchet distance without the means", "frechet", lambda s: frechet_without_means),
     Mutant("Fréchet distance by the product of roots", "frechet", lambda s: frechet_by_trace_of_roots),
     Mutant("kernel distance with the diagonals", "kernel", lambda s: kernel_with_diagonals),
     Mutant("real and generated swapped", "neighbours", lambda s: swapped),
     Mutant("coverage by balls of fakes", "neighbours", lambda s: coverage_by_balls_of_fakes),
+    Mutant("density of reals among fakes", "neighbours", lambda s: density_of_reals),
     Mutant("train and test swapped", "copies", lambda s: memorisation_upside_down),
+    Mutant("memorisation by means", "copies", lambda s: memorisation_by_means),
 ]

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, settings
 
 from ganbench.config import options
+from ganbench.conformance import suite
+from ganbench.penalties import gp
 
 
 def conformance(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
@@ -104,9 +106,9 @@ def test_additions_of_ones_own_pass(own: Path) -> None:
     ("overrides", "sentence"),
     [
         ("loss=gan loss._target_=mine.PerSample", "loss gan: d returns shape [4] rather than one number"),
-        ("penalty=gp penalty._target_=mine.flat", "penalty gp gives no gradient to the critic's weights"),
-        ("penalty=gp penalty._target_=mine.third", "value where the critic is flat: 90, expected 10"),
-        ("model.critic._target_=mine.Mixing", "critic Mixing mixes the samples of a batch"),
+        ("loss=wgan-gp penalty._target_=mine.flat", "penalty gp gives no gradient to the critic's weights"),
+        ("loss=wgan-gp penalty._target_=mine.third", "value where the critic is flat: 90, expected 10"),
+        ("loss=wgan model.critic._target_=mine.Mixing", "critic Mixing mixes the samples of a batch"),
         ("loss=greedy", "brings nothing but loss and penalty (it changes model): no"),
     ],
 )
@@ -123,3 +125,35 @@ def test_what_cannot_be_asked_is_refused(own: Path) -> None:
     refused = conformance("penalty=gp", "penalty.weight=-1", cwd=own)
     assert refused.returncode == 2
     assert refused.stderr == "penalty.weight=-1 is out of range: allowed is 0 or more, and finite.\n"
+
+
+class GP:
+    """A penalty as a class, its weight given to the constructor."""
+
+    def __init__(self, weight: float):
+        self.weight = weight
+
+    def __call__(self, D, real, fake, rng):
+        return gp(D, real, fake, rng, self.weight)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "loss=lsgan loss.scale=0.5",
+        "loss=lsgan_pearson loss.scale=0.5",
+        "loss=lsgan loss.b=10 loss.c=3",
+        "loss=lsgan loss.scale=4 penalty=dragan-normal penalty.scale=10",
+        "loss=wgan penalty=dragan penalty.scale=10",
+        "loss=wgan penalty=dragan penalty.scale=0",
+        "loss=wgan penalty=dragan penalty.clip=false penalty.alpha=[-5,5]",
+        "loss=wgan penalty=gp penalty.weight=0",
+        "loss=wgan penalty=clip penalty.c=3",
+        "loss=hinge penalty=gp penalty._partial_=false penalty._target_=test_conformance.GP",
+    ],
+)
+def test_settings_are_no_faults(overrides: str) -> None:
+    """Whatever a known option can be set to, its known answers follow."""
+    typed = ["dataset=ring", *overrides.split()]
+    rows = list(suite.one(settings(*typed), settings("dataset=ring")))
+    assert [row for row in rows if not row.ok] == []

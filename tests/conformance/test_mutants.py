@@ -7,6 +7,7 @@ from conftest import REPOSITORY, settings
 from mutants import CRITICS, LOSSES, METRICS, PENALTIES, STEPS, Mutant
 from omegaconf import OmegaConf
 
+from ganbench.config import build
 from ganbench.conformance import Row, critics, guarded, losses, metrics, penalties, steps, suite
 
 KINDS = {"loss": LOSSES, "penalty": PENALTIES, "critic": CRITICS, "step": STEPS, "metric": METRICS}
@@ -24,8 +25,8 @@ def rows(kind: str, mutant: Mutant) -> Iterable[Row]:
         _, _, x, _ = suite.players(settings())
         return critics.check(mutant.name, mutant.make({}), x, spectral=mutant.name.endswith("spectral"))
     cfg = settings(f"loss={mutant.name}")
-    _, loss, penalty, _ = suite.pair(cfg)
-    return steps.check(mutant.name, loss, penalty, *suite.players(cfg), critic_step=mutant.make({}))
+    players = suite.players(cfg)
+    return steps.check(mutant.name, build(cfg.loss), build(cfg.penalty), *players, critic_step=mutant.make({}))
 
 
 def caught(kind: str, mutant: Mutant) -> Row | None:
