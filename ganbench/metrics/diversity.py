@@ -29,7 +29,8 @@ def diversity(real: Tensor, fake: Tensor, k: int) -> Scores:
         inside += held.sum()
         covered |= held.any(0)
         near_fake |= (apart <= radius[:, None]).any(0)
-    shares = (torch.cat(precise).double().mean(), near_fake.double().mean(), inside.double() / (k * n), covered.double().mean())
+    density = inside.double() / (k * n)
+    shares = (torch.cat(precise).double().mean(), near_fake.double().mean(), density, covered.double().mean())
     return {name: float(share) for name, share in zip(NAMES, shares, strict=True)}
 
 
