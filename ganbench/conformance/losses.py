@@ -66,6 +66,8 @@ def check(name: str, loss, settings: dict[str, Any]) -> Rows:
         checks.append(partial(values, name, loss, settings))
     if name in OPTIMA:
         checks.append(partial(optimum, name, loss, settings))
+    if name in BEST and (name != "lsgan" or (settings["a"], settings["b"], settings["c"]) == (0, 1, 1)):
+        checks.append(partial(vanishing, name, loss, settings.get("scale", 1.0)))
     if name == "gan" or (name == "lsgan" and (settings["a"], settings["b"]) == (0, 1)):
         checks.append(partial(shape, name, loss))
     yield from guarded("loss", name, checks)
@@ -256,3 +258,45 @@ def shape(name: str, loss) -> Rows:
     x = torch.linspace(-1, 2, 7, dtype=torch.float64)
     due = 0.5 - x if name == "gan" else torch.sigmoid(0.5 - x)
     yield close("best critic", name, "D(x) itself, N(0,1) against N(1,1)", D(x), due, abs=0.03)
+
+
+# The best critic of N(0,1) against N(theta,1) at x, for each loss; of wgan the best of slope 1.
+BEST: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "gan": lambda x, theta: theta**2 / 2 - theta * x,
+    "minimax": lambda x, theta: theta**2 / 2 - theta * x,
+    "lsgan": lambda x, theta: torch.sigmoid(theta**2 / 2 - theta * x),
+    "rpgan": lambda x, theta: theta**2 / 2 - theta * x,
+    "wgan": lambda x, theta: -x,
+}
+# What is then left for the generator x = z + theta: the integral over x of dL_G/dx, with p and q the two densities.
+LEFT: dict[str, Callable[[float], float]] = {
+    "gan": lambda theta: theta * Pair(theta, 1).integral(lambda p, q: q * q / (p + q)),
+    "minimax": lambda theta: theta * Pair(theta, 1).integral(lambda p, q: p * q / (p + q)),
+    "lsgan": lambda theta: 2 * theta * Pair(theta, 1).integral(lambda p, q: q * (p / (p + q)) * (q / (p + q)) ** 2),
+    "rpgan": lambda theta: theta * _mean_sigmoid(theta**2, 2 * theta**2),
+    "wgan": lambda theta: 1.0,
+}
+
+
+def vanishing(name: str, loss, scale: float) -> Rows:
+    """|dL_G/dtheta| before the best critic, as the two distributions part.
+
+    Minimax and least squares vanish, the non-saturating loss grows, Wasserstein's stays (Arjovsky and Bottou 2017,
+    arXiv:1701.04862, section 2).
+    """
+    n = 400 if compares(loss) else 200_000
+    real, noise = Pair(0, 1).samples(n)
+    for apart in (0.5, 1.0, 2.0, 4.0, 6.0):
+        theta = torch.tensor(apart, dtype=torch.float64, requires_grad=True)
+        fakes, reals = BEST[name](noise + theta, apart), BEST[name](real, apart)
+        if compares(loss):
+            fakes, reals = fakes.repeat(n), reals.repeat_interleave(n)
+        (found,) = torch.autograd.grad(g_loss(loss, fakes, reals), theta)
+        claim = f"what is left of G's gradient, {apart:g} apart"
+        yield close("vanishing gradient", name, claim, found.abs(), scale * LEFT[name](apart), rel=0.01)
+
+
+def _mean_sigmoid(mean: float, var: float) -> float:
+    """The mean of the sigmoid of a normal number."""
+    x = np.linspace(-12, 12, 4801)
+    return float(integrate.simpson(stats.norm.pdf(x) / (1 + np.exp(-(mean + math.sqrt(var) * x))), x=x))

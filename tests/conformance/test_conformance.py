@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY, settings
 
 from ganbench.config import options
-from ganbench.conformance import suite
+from ganbench.conformance import losses, suite
 from ganbench.penalties import gp
 
 
@@ -157,3 +157,12 @@ def test_settings_are_no_faults(overrides: str) -> None:
     typed = ["dataset=ring", *overrides.split()]
     rows = list(suite.one(settings(*typed), settings("dataset=ring")))
     assert [row for row in rows if not row.ok] == []
+
+
+@pytest.mark.parametrize("apart", [1, 2, 4, 6])
+def test_readme_tells_what_is_left_of_the_generators_gradient(apart: int) -> None:
+    left = [losses.LEFT[name](apart) for name in ("minimax", "gan", "lsgan", "rpgan", "wgan")]
+    line = next(
+        line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith(f"| {apart} | ")
+    )
+    assert [float(cell) for cell in line.split("|")[2:-1]] == pytest.approx(left, rel=5e-3)
