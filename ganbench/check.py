@@ -10,7 +10,7 @@ from typing import Any
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from ganbench.config import CONF, GROUPS, Config, Refused, options, root_cause
+from ganbench.config import CONF, GROUPS, Config, Refused, label, options, root_cause
 from ganbench.signature import Argument, NoSuchTarget, fits, signature
 
 # What the trainer itself hands to what a group's option names.
@@ -20,6 +20,7 @@ GIVEN_BY_CODE = ("D", "real", "fake", "rng", "data", "device", "name", "params")
 def check(cfg: DictConfig) -> None:
     """Raise Refused for a setting that is unknown, of the wrong type, out of range or at odds with another."""
     _check_groups(cfg)
+    _check_method(cfg)
     _check_pairs(cfg)
     for group in (*GROUPS, "optimizer"):
         _check_targets(cfg[group], group)
@@ -56,6 +57,16 @@ def _check_groups(cfg: DictConfig) -> None:
         missing = [k for k in node if OmegaConf.is_missing(node, k)]
         if missing:
             raise Refused(f"{group}.{missing[0]} has no value: give one with {group}.{missing[0]}=…")
+
+
+def _check_method(cfg: DictConfig) -> None:
+    """A protocol that has settings by method must have this one's."""
+    known = cfg.protocol.authors
+    if known is not None and label(cfg) not in known:
+        raise Refused(
+            f"protocol={cfg.protocol.name} has no settings for {label(cfg)}: it knows {', '.join(known)}; "
+            "choose one of these, or protocol=equal."
+        )
 
 
 def unknown_key(key: str, allowed: list[str], value: Any = None) -> str:

@@ -28,6 +28,11 @@ class Precision(Enum):
     bf16 = "bf16"
 
 
+class Track(Enum):
+    equal = "equal"
+    paper = "paper"
+
+
 class WandbMode(Enum):
     offline = "offline"
     online = "online"
@@ -37,22 +42,25 @@ class WandbMode(Enum):
 @dataclass
 class Protocol:
     name: str = MISSING
+    track: Track = MISSING
     images: int = MISSING
     batch: int = MISSING
     n_critic: int = MISSING
     lr: float = MISSING
-    betas: list[float] = MISSING
+    betas: Any = MISSING  # an interpolation of a list cannot have a type
     ema: float = MISSING
     penalty_weight: float = MISSING
     evaluations: int = MISSING
     log_every: int = MISSING
+    method: str | None = None
+    authors: Any = None
 
 
 @dataclass
 class Optimizer:
     name: str = MISSING
     lr: float = MISSING
-    betas: Any = None  # an interpolation of a list cannot have a type
+    betas: Any = None
     generator: Any = MISSING
     critic: Any = MISSING
 

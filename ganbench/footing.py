@@ -15,7 +15,7 @@ from ganbench.data import Data
 
 
 def footing(cfg: DictConfig, data: Data, metric: Any, G: nn.Module, D: nn.Module) -> dict[str, dict[str, Any]]:
-    """`equal` must be the same for all, `setting` for all of one track, `start` for all of one seed.
+    """`equal` must be the same for all, `setting` where a track has one setting for all, `start` for all of one seed.
 
     `machine` may differ, and is told.
     """
@@ -39,9 +39,10 @@ def footing(cfg: DictConfig, data: Data, metric: Any, G: nn.Module, D: nn.Module
             "n_real": cfg.metric.get("n_real"),
             "neighbours": cfg.metric.get("neighbours"),
             "streams": streams.SCHEME,
+            "protocol": p.name,
+            "track": p.track.value,
         },
         "setting": {
-            "protocol": p.name,
             "optimizer": cfg.optimizer.name,
             "lr": cfg.optimizer.lr,
             "betas": None if cfg.optimizer.betas is None else list(cfg.optimizer.betas),

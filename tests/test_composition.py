@@ -59,6 +59,19 @@ def test_datasets_bring_what_suits_them(dataset: str) -> None:
     )
 
 
+def test_the_papers_settings() -> None:
+    """Each of the six with its authors' settings; budget, batch and nets as in `equal`."""
+    found = {}
+    for name in SIX.split(","):
+        cfg = settings(f"loss={name}", "protocol=paper")
+        check(cfg)
+        found[name] = (cfg.optimizer.generator.lr, list(cfg.optimizer.critic.betas), cfg.protocol.n_critic)
+        assert (cfg.protocol.images, cfg.protocol.batch) == (76800, 32)
+    assert found["wgan-gp"] == (0.0001, [0.0, 0.9], 5) and found["gan"] == (0.0002, [0.5, 0.999], 1)
+    assert len({str(v) for v in found.values()}) == 5  # wgan-lp and hinge happen to agree
+    assert settings("loss=wgan-gp", "protocol=paper", "protocol.n_critic=1").protocol.n_critic == 1
+
+
 def test_the_command_line_beats_what_a_dataset_brings() -> None:
     assert settings("dataset=ring", "protocol=equal", "penalty=gp").penalty.weight == 10
     assert settings("dataset=ring", "penalty=gp").penalty.weight == 0.1

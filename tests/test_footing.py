@@ -76,6 +76,7 @@ CHANGES = {
     "neighbours": {"overrides": ["metric.neighbours=3"]},
     "streams": {"scheme": 2},
     "protocol": {"overrides": ["protocol.name=mine"]},
+    "track": {"overrides": ["protocol.track=paper"]},
     "optimizer": {"overrides": ["optimizer.name=mine"]},
     "lr": {"overrides": ["protocol.lr=0.001"]},
     "betas": {"overrides": ["protocol.betas=[0.5,0.9]"]},

@@ -69,6 +69,7 @@ BAD = [
         "dataset=folder dataset.root=x dataset.shape=[2,32,32]",
         ["dataset.shape", "[2, 32, 32]", "1 (grey)", "3 (colour)"],
     ),
+    ("protocol=paper loss=minimax", ["protocol=paper", "minimax-none", "gan-none", "protocol=equal"]),
     ("loss=wgan-gp ~penalty.weight", ["penalty.weight", "no value"]),
     ("~metric.n_fake", ["metric.n_fake", "no value"]),
     ("loss=wgan-gp +penalty.rng=1", ["penalty.rng", "1", "weight"]),

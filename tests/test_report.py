@@ -60,7 +60,7 @@ def level(cfg) -> dict:
     """A footing.json of the settings that tests vary."""
     setting = {"lr": cfg.optimizer.lr, "penalty_weight": cfg.penalty.get("weight")}
     return {
-        "equal": {"dataset": cfg.dataset.name, "batch": cfg.protocol.batch},
+        "equal": {"dataset": cfg.dataset.name, "batch": cfg.protocol.batch, "track": cfg.protocol.track.value},
         "setting": setting,
         "start": {"generator_weights": f"g{cfg.seed}"},
         "machine": {"device": "cpu"},
@@ -118,14 +118,12 @@ def test_the_three_files(sweep: Path) -> None:
     text = write(sweep)
     assert (sweep / "results.md").read_text() == text
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert lines[2].startswith("| wgan-gp | 3 | 2, 2.5, 3 | 2.5 | 2 to ") and lines[2].endswith(
-        " | 1.5 | 128 | 50 |  |  |  |"
-    )
-    assert lines[3].startswith("| gan-none | 3 | 4, 5, 6 | 5 |")
-    assert lines[3].endswith("| 2.5 (1.26 to 3.74) | 0.75 | 3 of 3 |")
-    assert lines[4].startswith("| hinge-none | 3 | 3, 9, diverged | – | – |") and lines[4].endswith(
-        "| – | 0.75 | 3 of 3 |"
-    )
+    assert lines[2].startswith("| wgan-gp | 3 | 2.5 | 2 to ")
+    assert lines[2].endswith(" |  |  |  | 128 | 50 | 1.5 | 2, 2.5, 3 |")
+    assert lines[3].startswith("| gan-none | 3 | 5 | 4 to ")
+    assert lines[3].endswith("| 2.5 (1.26 to 3.74) | 0.75 | 3 of 3 | 64 | 100 | 1.5 | 4, 5, 6 |")
+    assert lines[4].startswith("| hinge-none | 3 | – | – | – | 0.75 | 3 of 3 |")
+    assert lines[4].endswith("| 3, 9, diverged |")
     assert "wgan-gp has the lowest final fd_lenet, 2.5 (2 to " in text
     assert "in the interquartile mean over 3 seed(s), before gan-none with 5." in text
     assert "With 3 seed(s) this is a hint" in text and "is better than" not in text
@@ -168,7 +166,7 @@ def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
         (run / damage).unlink()
     text = write(sweep)
     assert "gan-none-s0: unreadable (" in text
-    assert "| gan-none | 2 | 5, 6 | 5.5 |" in text and "| wgan-gp | 2 | 2.5, 3 | 2.75 |" in text
+    assert "| gan-none | 2 | 5.5 |" in text and "| wgan-gp | 2 | 2.75 |" in text and "| 5, 6 |" in text
     assert "different seeds; only those that all have are compared (not 0)" in text
 
 
@@ -189,14 +187,27 @@ def test_two_runs_of_one_seed_are_both_told(tmp_path: Path) -> None:
     plant(tmp_path, "gan", 0, 7.0, "device=cpu")
     plant(tmp_path, "hinge", 0, 4.0)
     text = write(tmp_path)
-    assert "| gan-none | 2 | 5, 7 | 5 |" in text
+    assert "| gan-none | 2 | 5 |" in text and "| 5, 7 |" in text
     assert "gan-none holds several runs of one seed" in text
 
 
 def test_a_line_cut_by_a_kill_does_not_cost_the_run(sweep: Path) -> None:
     with (sweep / "gan-none-s0" / "metrics.jsonl").open("a") as stream:
         stream.write('{"images": 640')
-    assert "| gan-none | 3 | 4, 5, 6 | 5 |" in write(sweep)
+    assert "| gan-none | 3 | 5 |" in write(sweep)
+
+
+def test_a_track_of_own_settings_lists_them(tmp_path: Path) -> None:
+    """Under protocol=paper methods differ in settings by design: listed beside the table, not refused."""
+    for loss in ("gan", "wgan-gp"):
+        plant(tmp_path, loss, 0, 3.0, "protocol=paper")
+    write(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "protocol paper (each method with its authors&#39; settings)" in page
+    assert "<th>protocol.lr</th>" in page and "<th>protocol.n_critic</th>" in page
+    plant(tmp_path, "hinge", 0, 3.0)
+    with pytest.raises(Unlike, match=r"track is paper in gan-none-s0protocol=paper and 1 more, equal in hinge-none-s0"):
+        write(tmp_path)
 
 
 def test_scores_lie_along_three_costs(tmp_path: Path) -> None:

@@ -115,6 +115,11 @@ class Comparison(NamedTuple):
     p: float
 
     @property
+    def seeds(self) -> list[int]:
+        """Those that both have."""
+        return sorted(set(self.first.finals) & set(self.second.finals))
+
+    @property
     def shown(self) -> bool:
         """Whether `first` may be called better, by the rule that the page states."""
         clear = self.p < 0.05 and self.paired.wins >= WINS

@@ -1,6 +1,7 @@
 """Figures as SVG text to put into a page."""
 
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, ScalarFormatter
 
-from ganbench.report.compare import Arm
+from ganbench.report.compare import Arm, Comparison
 
 # Told apart by people with any colour vision (Okabe and Ito 2008), darkened where white paper asks for it.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b35a93", "#b8860b", "#56a0d3", "#444444", "#8b5a2b")
@@ -72,6 +73,45 @@ def finals(arms: list[Arm], metric: str, floor: float | None) -> str:
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"final {metric} (lower is better)")
+    return out[0]
+
+
+def differences(arms: list[Arm], found: list[Comparison], metric: str) -> str:
+    """How far each arm is behind the first at the same seeds: dots, their mean a bar, its t interval a line."""
+    against = [c for c in found if c.first is arms[0] and c.paired.mean is not None]
+    with _figure("differences", 10, 0.9 + 0.42 * len(against)) as (figure, out):
+        axes = figure.subplots()
+        for row, c in enumerate(against):
+            tint = colour(arms.index(c.second))
+            each = [c.second.finals[seed] - c.first.finals[seed] for seed in c.seeds]
+            axes.plot(each, [row] * len(each), "o", ms=5, color=tint, mec="white", mew=0.8, alpha=0.8)
+            axes.plot([c.paired.mean], [row], "|", ms=16, mew=2.5, color=tint)
+            if c.paired.interval:
+                axes.plot(c.paired.interval, [row, row], color=tint, lw=1.5, alpha=0.6)
+        axes.axvline(0, color="#52606d", lw=1)
+        axes.set_yticks(range(len(against)), [c.second.label for c in against])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(f"{metric} above that of {arms[0].label}, by seed")
+    return out[0]
+
+
+def wins(arms: list[Arm], found: list[Comparison]) -> str:
+    """A table in colours: the share of seeds at which the row's method is ahead of the column's."""
+    share = {(c.first.label, c.second.label): c.paired.wins for c in found}
+    share |= {(b, a): 1 - w for (a, b), w in share.items()}
+    labels = [arm.label for arm in arms]
+    with _figure("wins", 10, 1.2 + 0.5 * len(arms)) as (figure, out):
+        axes = figure.subplots()
+        cells = [[share.get((a, b), math.nan) for b in labels] for a in labels]
+        axes.imshow(cells, cmap="BrBG", vmin=-0.6, vmax=1.6, aspect="auto")
+        for i, row in enumerate(cells):
+            for j, value in enumerate(row):
+                if math.isfinite(value):
+                    axes.text(j, i, f"{value:.0%}", ha="center", va="center")
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.grid(visible=False)
     return out[0]
 
 

@@ -26,6 +26,7 @@ CURES = {
     "neighbours": "the same metric.neighbours=…",
     "streams": "the same version of ganbench",
     "protocol": "the same protocol=…",
+    "track": "the same protocol=…",
     "optimizer": "the same optimizer=…",
     "lr": "the same protocol.lr=…",
     "betas": "the same protocol.betas=…",
@@ -50,9 +51,14 @@ class Mismatch(NamedTuple):
 
 
 def mismatches(runs: Iterable[Run]) -> list[Mismatch]:
-    """Fields that differ where they must not: between all runs, or in what a seed starts from between its runs."""
+    """Fields that differ where they must not: between all runs, or in what a seed starts from between its runs.
+
+    Settings may differ where the track gives each method its own; the page lists them.
+    """
     told = [run for run in runs if run.footing]
-    found = [_of(field, told, part) for part in ("equal", "setting") for field in _fields(told, part)]
+    own_settings = any(run.footing["equal"].get("track") == "paper" for run in told)
+    parts = ("equal",) if own_settings else ("equal", "setting")
+    found = [_of(field, told, part) for part in parts for field in _fields(told, part)]
     for seed in sorted({run.seed for run in told}):
         same = [run for run in told if run.seed == seed]
         found += [_of(field, same, "start") for field in _fields(same, "start")]

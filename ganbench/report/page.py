@@ -5,6 +5,7 @@ import csv
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -17,15 +18,15 @@ from ganbench.report.read import Run, read
 HEADS = (
     "method",
     "seeds",
-    "final, each seed",
     "IQM",
     "95 % interval",
-    "best on the way",
-    "seconds",
-    "images/s",
     "behind the first",
     "p",
     "seeds behind",
+    "seconds",
+    "images/s",
+    "best on the way",
+    "final, each seed",
 )
 
 
@@ -151,10 +152,12 @@ def table_of_runs(runs: list[Run]) -> str:
 
 
 def page(folder: Path, runs: list[Run], found: list[Arm], notes: list[str]) -> str:
-    metric, floor = _metric(found), _floor(found)
+    metric, floor, pairs = _metric(found), _floor(found), comparisons(found)
     drawn = {
         "scores": figures.scores(found, metric, floor),
         "finals": figures.finals(found, metric, floor),
+        "differences": figures.differences(found, pairs, metric),
+        "wins": figures.wins(found, pairs),
         "losses": figures.curves(found, ("d_loss", "g_loss", "d_penalty")),
         "logits": figures.curves(found, ("d_real", "d_fake")),
         "norms": figures.norms(found),
@@ -172,6 +175,7 @@ def page(folder: Path, runs: list[Run], found: list[Arm], notes: list[str]) -> s
         metric_words=_metric_words(metric, found, floor),
         table=table(found),
         sides=side_scores(found),
+        paired=any(c.paired.mean is not None for c in pairs if c.first is found[0]),
         colour=figures.colour,
         figures={name: Markup(svg) for name, svg in drawn.items()},
         grids=_grids(found, seed),
@@ -183,17 +187,9 @@ def page(folder: Path, runs: list[Run], found: list[Arm], notes: list[str]) -> s
 
 def _row(arm: Arm, against: Comparison | None) -> list[str]:
     each = [number(r.final) if math.isfinite(r.final) else r.status.replace("finished", "no score") for r in arm.runs]
-    row = [
-        arm.label,
-        str(len(arm.runs)),
-        ", ".join(each),
-        number(arm.iqm),
-        _span(arm.interval) if arm.interval else "–",
-        number(arm.best),
-        number(arm.seconds),
-        number(arm.speed),
-    ]
-    return row + (_behind(against) if against else ["", "", ""])
+    score = [arm.label, str(len(arm.runs)), number(arm.iqm), _span(arm.interval) if arm.interval else "–"]
+    cost = [number(arm.seconds), number(arm.speed), number(arm.best)]
+    return [*score, *(_behind(against) if against else ["", "", ""]), *cost, ", ".join(each)]
 
 
 def _behind(against: Comparison) -> list[str]:
@@ -233,8 +229,14 @@ def _subtitle(runs: list[Run], found: list[Arm]) -> str:
     config = found[0].runs[0].config
     return (
         f"{config['dataset']['name']} · {config['model']['name']} · {len(runs)} runs · "
-        f"{config['protocol']['images']:,} real images a run · protocol {config['protocol']['name']}"
+        f"{config['protocol']['images']:,} real images a run · protocol {config['protocol']['name']} ({_track(config)})"
     )
+
+
+def _track(config: dict[str, Any]) -> str:
+    """Which question a table answers."""
+    words = {"paper": "each method with its authors' settings"}
+    return words.get(config["protocol"].get("track"), "one setting for all methods")
 
 
 def _shared_seed(found: list[Arm]) -> int | None:
