@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ganbench.report.compare import WINS, Arm, comparisons, verdict
+from ganbench.report.compare import WINS, Arm, comparisons, fewest_to_claim, verdict
 from ganbench.report.read import Run
 from ganbench.report.statistics import (
     detectable,
@@ -90,6 +90,13 @@ def arm(label: str, scores: np.ndarray) -> Arm:
         Run(None, "finished", label=label, seed=seed, metric="fd", facts={"score": float(score), "t_train": 1.0})
         for seed, score in enumerate(scores)
     ])  # fmt: skip
+
+
+def test_seeds_needed_for_a_claim() -> None:
+    assert [fewest_to_claim(pairs) for pairs in (1, 3, 15)] == [6, 7, 10]
+    for pairs in (1, 3, 15):
+        n = fewest_to_claim(pairs)
+        assert holm([2 / 2**n] + [1.0] * (pairs - 1))[0] < 0.05 <= holm([2 / 2 ** (n - 1)] + [1.0] * (pairs - 1))[0]
 
 
 def test_a_loss_against_itself() -> None:

@@ -45,7 +45,7 @@ class ImageMetric:
         self.real = moments(self.test)
         self.root = root(self.real.cov)
         of_reals = memorisation_of_reals(self.train, self.test)
-        self.floor = floor(self.scores, self.names, self.train, n_fake) | of_reals
+        self.floor = floor(self.scores, self.names[:-1], self.train, n_fake) | of_reals
 
     def __call__(self, fake: Tensor) -> Scores:
         """The scores of uint8 images [n, C, H, W]; a score of None comes with the reason."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ganbench.report.read import INCIDENTAL, Run
 from ganbench.report.statistics import Paired, detectable, holm, interval, iqm, paired
 
-FEWEST_TO_CLAIM = 6  # an exact sign-flip test of n paired seeds cannot reach p < 0.05 with fewer
+LEVEL = 0.05
 # The share of seeds at which the better one must be ahead, beside the test. With 3/4, of differences of one standard
 # deviation a quarter would be missed at ten seeds; the test alone misses a fifth.
 WINS = 0.6
@@ -122,8 +122,7 @@ class Comparison(NamedTuple):
     @property
     def shown(self) -> bool:
         """Whether `first` may be called better, by the rule that the page states."""
-        clear = self.p < 0.05 and self.paired.wins >= WINS
-        return clear and self.paired.n >= FEWEST_TO_CLAIM
+        return self.p < LEVEL and self.paired.wins >= WINS
 
 
 def comparisons(found: list[Arm]) -> list[Comparison]:
@@ -175,8 +174,11 @@ def _order(best: Arm, second: Arm, metric: str) -> str:
 
 def _shown(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
     seeds = min((c.paired.n for c in against), default=0)
-    if seeds < FEWEST_TO_CLAIM:
-        return [f"With {seeds} seed(s) this is a hint, not a result: claims need {FEWEST_TO_CLAIM} or more."]
+    if seeds < fewest_to_claim(pairs):
+        return [
+            f"With {seeds} seed(s) this is a hint, not a result: for {pairs} comparison(s) claims need "
+            f"{fewest_to_claim(pairs)} seeds or more, since fewer could show no difference, however large."
+        ]
     beaten = [c.second.label for c in against if c.shown]
     if not beaten:
         return []
@@ -186,12 +188,17 @@ def _shown(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
     ]
 
 
+def fewest_to_claim(pairs: int) -> int:
+    """Seeds at which the least p of a sign-flip test, 2 / 2^n, is below the level once corrected."""
+    return math.floor(math.log2(2 * pairs / LEVEL)) + 1
+
+
 def _open(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
     """No difference shown is no proof of none: how large it would have had to be."""
     told = []
     for c in against:
-        if not c.shown:
-            seen = detectable(c.paired.deviation, c.paired.n, 0.05 / pairs) if _can_tell(c.paired) else None
+        if not c.shown and c.paired.n >= fewest_to_claim(pairs):
+            seen = detectable(c.paired.deviation, c.paired.n, LEVEL / pairs) if c.paired.deviation else None
             told.append(f"{c.second.label} ({f'{seen:.2g}' if seen is not None else 'unknown'})")
     if not told:
         return []
@@ -199,10 +206,6 @@ def _open(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
         f"No difference is shown between {best.label} and {', '.join(told)}; in brackets the smallest that these seeds "
         "would have shown four times in five."
     ]
-
-
-def _can_tell(paired: Paired) -> bool:
-    return paired.n > 2 and bool(paired.deviation)
 
 
 def _flat(node: Any, path: str = "") -> dict[str, Any]:
