@@ -199,16 +199,14 @@ PULLS: dict[str, Callable[[dict[str, Any]], Pull]] = {
 }
 
 
-def by_hand(pull: Pull, slope: Callable[[float], float], bound: float = math.inf, at_once: bool = False) -> np.ndarray:
+def by_hand(pull: Pull, slope: Callable[[float], float], bound: float) -> np.ndarray:
     """The same path in plain numbers; `slope` is dP/dpsi, `bound` what psi is clipped to."""
     theta = psi = 1.0
     path = [(theta, psi)]
     for _ in range(STEPS):
-        before = psi
         psi -= H * (pull.on_d(psi * theta + pull.offset) * theta + slope(psi))
         psi = min(max(psi, -bound), bound)
-        judge = before if at_once else psi
-        theta -= H * pull.on_g(judge * theta + pull.offset) * judge
+        theta -= H * pull.on_g(psi * theta + pull.offset) * psi
         path.append((theta, psi))
     return np.array(path)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ganbench import streams
 from ganbench.check import check as refuse_settings
-from ganbench.config import build, options
+from ganbench.config import build, label, options
 from ganbench.conformance import Rows, critics, games, guarded, holds, losses, metrics, penalties, steps
 
 Compose = Callable[..., DictConfig]  # overrides in, settings out
@@ -33,7 +33,7 @@ def everything(compose: Compose) -> Rows:
     singles = [compose(f"loss={option}") for option in options("loss")]
     crossed = [compose("loss=gan", f"penalty={option}") for option in options("penalty")]
     pairs = _distinct(chain(singles, crossed, (compose(*pair.split()) for pair in PAIRS)))
-    seen: set[tuple[str, str]] = set()
+    plain, seen = compose(), set()
     for cfg in pairs:
         for group in ("loss", "penalty"):
             if (group, cfg[group].name) not in seen:
@@ -41,7 +41,7 @@ def everything(compose: Compose) -> Rows:
                 yield from _single(group, cfg)
         yield from _games(cfg)
         yield from _steps(cfg)
-        yield from footing(cfg, compose(f"dataset={cfg.dataset.name}"))
+        yield from footing(cfg, plain)
     for overrides in CRITICS:
         yield from critic(compose(*overrides.split()))
     yield from _turns(compose("loss=wgan-gp", "model.critic_norm=spectral"))
@@ -67,7 +67,7 @@ def one(cfg: DictConfig, plain: DictConfig) -> Rows:
         yield from _steps(cfg)
         yield from _games(cfg)
     else:
-        yield holds("step", _name(cfg), "not asked while the above does not hold", False)
+        yield holds("step", label(cfg), "not asked while the above does not hold", False)
 
 
 def footing(cfg: DictConfig, plain: DictConfig) -> Rows:
@@ -75,7 +75,7 @@ def footing(cfg: DictConfig, plain: DictConfig) -> Rows:
     ours, theirs = (_rest(c) for c in (cfg, plain))
     other = sorted(k for k in ours if ours[k] != theirs.get(k))
     claim = "brings nothing but loss and penalty" + (f" (it changes {', '.join(other)})" if other else "")
-    yield holds("footing", _name(cfg), claim, not other)
+    yield holds("footing", label(cfg), claim, not other)
 
 
 def critic(cfg: DictConfig) -> Rows:
@@ -102,11 +102,11 @@ def _games(cfg: DictConfig) -> Rows:
 def _steps(cfg: DictConfig) -> Rows:
     D, G, x, z = players(cfg)
     loss, penalty = build(cfg.loss), build(cfg.penalty)
-    yield from steps.check(_name(cfg), loss, penalty, D, G, x, z)
+    yield from steps.check(label(cfg), loss, penalty, D, G, x, z)
 
 
 def _turns(cfg: DictConfig) -> Rows:
-    yield from steps.turns_alike(_name(cfg), build(cfg.loss), build(cfg.penalty), *players(cfg))
+    yield from steps.turns_alike(label(cfg), build(cfg.loss), build(cfg.penalty), *players(cfg))
 
 
 def players(cfg: DictConfig) -> tuple[nn.Module, nn.Module, torch.Tensor, torch.Tensor]:
@@ -129,13 +129,9 @@ def _rest(cfg: DictConfig) -> dict[str, Any]:
     return {k: v for k, v in flat.items() if k not in ("loss", "penalty", "hydra")}
 
 
-def _name(cfg: DictConfig) -> str:
-    return f"{cfg.loss.name}-{cfg.penalty.name}"
-
-
 def _distinct(configs: Iterable[DictConfig]) -> list[DictConfig]:
     """The first of each pair of loss and penalty."""
     first: dict[str, DictConfig] = {}
     for cfg in configs:
-        first.setdefault(_name(cfg), cfg)
+        first.setdefault(label(cfg), cfg)
     return list(first.values())

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ class Arm:
     def iqm(self) -> float:
         return float(iqm(self.scores))
 
-    @property
+    @cached_property  # ten thousand resamples, and shown in several places
     def interval(self) -> tuple[float, float] | None:
         return interval(self.scores)
 
@@ -141,7 +142,8 @@ def _paired(a: Arm, b: Arm) -> Paired:
 
 def verdict(found: list[Arm], metric: str) -> list[str]:
     """What the scores say, by fixed rules, in sentences."""
-    if len([arm for arm in found if arm.finished]) < 2:
+    timed = [arm for arm in found if arm.finished]
+    if len(timed) < 2:
         return ["There is nothing to compare: fewer than two methods have a final score."]
     best, all_pairs = found[0], comparisons(found)
     against = [c for c in all_pairs if c.first is best]
@@ -150,7 +152,6 @@ def verdict(found: list[Arm], metric: str) -> list[str]:
         *_shown(best, against, len(all_pairs)),
         *_open(best, against, len(all_pairs)),
     ]
-    timed = [arm for arm in found if arm.finished]
     fast, slow = (pick(timed, key=lambda arm: arm.seconds) for pick in (min, max))
     return [
         *said,

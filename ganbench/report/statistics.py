@@ -4,6 +4,7 @@ Everything random is drawn from a fixed stream, so that a report made twice says
 """
 
 import itertools
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -79,12 +80,17 @@ def sign_flip(difference: ArrayLike) -> float:
     difference = np.asarray(difference, float)
     n = len(difference)
     if n <= ENUMERATED:
-        signs = np.array(list(itertools.product((1, -1), repeat=n)))
+        signs = _all_signs(n)
     else:
         signs = np.random.default_rng(0).choice((1, -1), (RESAMPLES, n))
         signs[0] = 1
     reached = np.abs(signs @ difference) >= abs(difference.sum()) * (1 - 1e-12)
     return float(reached.mean())
+
+
+@cache
+def _all_signs(n: int) -> np.ndarray:
+    return np.array(list(itertools.product((1, -1), repeat=n)))
 
 
 def _signed_ranks(difference: np.ndarray) -> np.ndarray:
