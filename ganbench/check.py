@@ -117,9 +117,11 @@ RANGES = (
         "1 or more",
         lambda v: v >= 1,
         "threads protocol.images protocol.n_critic protocol.evaluations protocol.log_every model.width model.z_dim "
-        "model.generator.width model.critic.width dataset.modes dataset.side metric.neighbours",
+        "model.generator.width model.critic.width dataset.modes dataset.side metric.neighbours probe.steps",
     ),
     ("2 or more", lambda v: v >= 2, "protocol.batch metric.n_fake"),
+    ("16 or more", lambda v: v >= 16, "probe.n"),
+    ("a list of numbers from 0 to 1", lambda v: all(0 <= m <= 1 for m in v), "probe.moments"),
     ("2 or more, or null for all", lambda v: v is None or v >= 2, "metric.n_real metric.n_train"),
     ("0, or 3 or more", lambda v: v == 0 or v >= 3, "metric.sizes"),
     ("20 or more", lambda v: v >= 20, "dataset.n"),

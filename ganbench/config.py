@@ -14,7 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 HERE = Path(__file__).resolve().parent
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if (p / "config.yaml").is_file())
 
-GROUPS = ("loss", "penalty", "model", "dataset", "metric")
+GROUPS = ("loss", "penalty", "model", "dataset", "metric", "probe")
 
 
 class Device(Enum):
@@ -85,6 +85,7 @@ class Config:
     model: Any = MISSING
     dataset: Any = MISSING
     metric: Any = MISSING
+    probe: Any = MISSING
     optimizer: Optimizer = field(default_factory=Optimizer)
     protocol: Protocol = field(default_factory=Protocol)
     wandb: Wandb = field(default_factory=Wandb)

@@ -57,6 +57,14 @@ def footing(cfg: DictConfig, data: Data, metric: Any, G: nn.Module, D: nn.Module
     }
 
 
+def refuse_moved(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> None:
+    """Raise RuntimeError if at its end a run no longer stands on what it says it stood on at its start."""
+    moved = [field for field, value in before["equal"].items() if after["equal"][field] != value]
+    if moved:
+        values = f"{before['equal'][moved[0]]} before training and {after['equal'][moved[0]]} after it"
+        raise RuntimeError(f"footing: {moved[0]} was {values}; what runs are compared on must not change.")
+
+
 def architecture(net: nn.Module) -> str:
     """The class, its number of weights, and a digest of all its layers and their sizes."""
     layers = hashlib.sha256(repr(net).encode()).hexdigest()[:12]

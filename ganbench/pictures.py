@@ -2,15 +2,25 @@
 
 import io
 
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganbench.data import Data
+from ganbench.models import evaluating
 
 
-def picture(x: Tensor, data: Data) -> Image.Image:
-    """Images [N, C, H, W] as a grid eight wide; points [N, d] over some real ones."""
-    return grid(x.cpu()) if x.dim() == 4 else scatter(x.cpu(), data.test[:2000].cpu())
+def number(data: Data) -> int:
+    """Of samples that a picture wants."""
+    return 64 if data.test.dim() == 4 else 1000
+
+
+def picture(x: Tensor, data: Data, D: nn.Module) -> Image.Image:
+    """Images [N, C, H, W] as a grid eight wide; points [N, d] over real ones and the critic's field."""
+    return grid(x.cpu()) if x.dim() == 4 else field(x.cpu(), data.test[:2000], D)
 
 
 def grid(x: Tensor, columns: int = 8) -> Image.Image:
@@ -20,16 +30,33 @@ def grid(x: Tensor, columns: int = 8) -> Image.Image:
     return Image.fromarray(tiled.expand(-1, -1, 3).contiguous().numpy() if c == 3 else tiled[..., 0].numpy())
 
 
-def scatter(fake: Tensor, real: Tensor) -> Image.Image:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def field(fake: Tensor, real: Tensor, D: nn.Module) -> Image.Image:
+    """Orange samples over grey reals; blue where D's logit is above its median over the picture, red where below;
+    arrows point where D pulls samples.
+    """
     reach = 1.3 * float(real.abs().max())
-    figure = Figure(figsize=(2.56, 2.56), dpi=100)
+    figure = Figure(figsize=(3.2, 3.2), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-reach, reach), ylim=(-reach, reach))
     axes.set_axis_off()
-    axes.scatter(*real[:, :2].T, s=2, c="#b8bec8", linewidths=0)
-    axes.scatter(*fake[:, :2].T.clamp(-10 * reach, 10 * reach), s=5, c="#c2410c", linewidths=0)
+    _, logits, _ = _judged(D, reach, 80, real)
+    most = float(np.abs(logits).max()) or 1.0
+    axes.pcolormesh(*[np.linspace(-reach, reach, 80)] * 2, logits, cmap="RdBu", vmin=-1.5 * most, vmax=1.5 * most)
+    axes.scatter(*real.cpu().numpy().T, s=2, c="#8d97a5", linewidths=0)
+    points, _, pull = _judged(D, reach, 15, real)
+    axes.quiver(*points.T, *pull.T, color="#3e4c59", alpha=0.55, width=0.004, scale=28)
+    axes.scatter(*fake.clamp(-10 * reach, 10 * reach).numpy().T, s=5, c="#c2410c", linewidths=0)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return Image.open(buffer).convert("RGB")
+
+
+def _judged(D: nn.Module, reach: float, side: int, like: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points of a square [side^2, 2], their logits less the median [side, side], and the directions of D's gradient."""
+    line = torch.linspace(-reach, reach, side)
+    points = torch.cartesian_prod(line, line).flip(1).to(like).requires_grad_()
+    with evaluating(D):
+        logits = D(points)
+    (pull,) = torch.autograd.grad(logits.sum(), points)
+    logits, pull = logits.detach(), torch.nn.functional.normalize(pull)
+    parts = points.detach(), (logits - logits.median()).view(side, side), pull
+    return tuple(part.cpu().numpy() for part in parts)

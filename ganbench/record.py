@@ -2,6 +2,7 @@
 
 config.yaml       the resolved settings
 footing.json      what must be equal between runs that are compared, from what was loaded and built
+probes.jsonl      with a probe: what better critics would leave of the generator's gradient
 metrics.jsonl     one line per record; `images` is the real images the critic had seen, `t_…` are wall-clock
 status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score
 samples/          the averaged generator's samples of a fixed z, named by images seen
@@ -14,6 +15,7 @@ import platform
 import subprocess
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,17 @@ class Record:
         self.lines.write(json.dumps(row) + "\n")
         self.lines.flush()
         self.wandb.log({k: v for k, v in row.items() if isinstance(v, int | float)})
+
+    def probe(self, images: int, rows: Iterable[dict[str, Any]]) -> None:
+        """Lines of probes.jsonl as they come, and to W&B what is left of the generator's gradient at the last."""
+        first: dict[str, float] = {}
+        with (self.out / "probes.jsonl").open("a", encoding="utf-8") as lines:
+            for row in rows:
+                lines.write(json.dumps({"images": images} | {k: _plain(v) for k, v in row.items()}) + "\n")
+                lines.flush()
+                name = f"probe/{row['loss']}_{row['critic']}_left"
+                left = _plain(row["g_norm"] / (first.setdefault(name, row["g_norm"]) or math.nan))
+                self.wandb.log({"images": images, name: left} if left is not None else {"images": images})
 
     def picture(self, images: int, picture: Image.Image) -> None:
         picture.save(self.out / "samples" / f"{images:09d}.png")

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from ganbench.contract import compares
 from ganbench.models import evaluating
 
+SATURATED = 1e-3  # a sample with a smaller |dL_G/dD(x)| teaches the generator nothing
+
 
 def critic_step(
     D: nn.Module,
@@ -52,13 +54,20 @@ def generator_step(
     with autocast():
         fake = G(z)
         logits = D(torch.cat([fake, real]) if compares(loss) else fake)
-    g_loss = loss.g(*logits.float().split(len(z)))
+    logits = logits.float()
+    logits.retain_grad()
+    g_loss = loss.g(*logits.split(len(z)))
     optimizer.zero_grad()
     g_loss.backward()
     norm = gradient_norm(G)
     optimizer.step()
     D.requires_grad_(True)
-    return _detached(g_loss=g_loss, g_grad_norm=norm)
+    return _detached(g_loss=g_loss, g_grad_norm=norm, g_saturated=saturated(logits.grad[: len(z)]))
+
+
+def saturated(gradient: Tensor) -> Tensor:
+    """The share of samples with |dL_G/dD(x)| < 0.001, from the gradient [N] of their mean loss by logits."""
+    return (gradient.abs() * len(gradient) < SATURATED).float().mean()
 
 
 def gradient_norm(net: nn.Module) -> Tensor:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +150,19 @@ def run(
 
 def _in_process(context: HydraContext, task: TaskFunction, job: Job) -> dict[str, Any]:
     # A daemon: an interrupted sweep takes its runs with it.
-    process = multiprocessing.get_context("spawn").Process(target=_child, args=(context, task, job.config), daemon=True)
+    process = _processes().Process(target=_child, args=(context, task, job.config), daemon=True)
     process.start()
     process.join()
     return outcome.bury(job.folder, process.exitcode, label=label(job.config), seed=job.config.seed)
+
+
+def _processes() -> BaseContext:
+    """Where runs come from: a server that has imported what they need, where the system has such."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["ganbench.train"])
+    return found
 
 
 def _child(context: HydraContext, task: TaskFunction, config: DictConfig) -> None:

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganbench import checkpoint, ema, streams
+from ganbench import checkpoint, ema, pictures, streams
 from ganbench.config import Refused, build
 from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
 from ganbench.data import Data, batch, to_float, to_stored
-from ganbench.footing import footing
+from ganbench.footing import footing, refuse_moved
 from ganbench.meter import Meter
 from ganbench.models import evaluating
 from ganbench.penalties import slope
-from ganbench.pictures import picture
+from ganbench.probes import Critic
 from ganbench.record import Diverged, Record
 from ganbench.steps import critic_step, generator_step
 
@@ -49,15 +49,17 @@ def train(cfg: DictConfig, out: Path) -> float:
     with Record(cfg, out) as record, logging_redirect_tqdm():
         data = build(cfg.dataset).to(device)
         metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)
-        loss, penalty = build(cfg.loss), build(cfg.penalty)
+        loss, penalty, probe = build(cfg.loss), build(cfg.penalty), build(cfg.probe, name=cfg.loss.name)
         players = G, D, average, opt_g, opt_d = make_players(cfg, device)
         refuse_critic(D, to_float(data.train[:4]))
         refuse_loss(loss, cfg.loss.name)
         refuse_penalty(penalty, cfg.penalty.name, D, *to_float(data.train[:8]).chunk(2))
-        record.footing(footing(cfg, data, metric, G, D))
+        stood_on = footing(cfg, data, metric, G, D)
+        record.footing(stood_on)
         autocast = players_precision(cfg.precision.value, device)
         steps = p.images // (p.batch * p.n_critic)
         evaluate_at = {round(k * steps / p.evaluations) for k in range(p.evaluations + 1)}
+        probe_at = {round(moment * steps) for moment in probe.moments}
         announce(record, device, cfg, players, steps, metric)
 
         meter, bar = Meter(), progress(p.images)
@@ -73,10 +75,15 @@ def train(cfg: DictConfig, out: Path) -> float:
                     draw = partial(sample, z_dim=z_dim, seed=cfg.seed, device=device)
                     scores = evaluate(metric, draw, players, data)
                     record.log(images, scores)
-                    record.picture(images, picture(draw(average, n=64, stream="z_grid"), data))
+                    shown_samples = draw(average, n=pictures.number(data), stream="z_grid")
+                    record.picture(images, pictures.picture(shown_samples, data, D))
                     record.note(score=scores[metric.name], images=images, t_train=meter.seconds)
                     checkpoint.save(out / "checkpoints", step, images, **players._asdict())
                     log.info(line(images, p.images, metric.name, scores, losses))
+            if step in probe_at:
+                with meter.paused():
+                    critics = {"onward": carried_on(cfg, D, opt_d), "scratch": make_critic(cfg, device)}
+                    record.probe(images, probe(G, critics, loss, penalty, data, step * p.n_critic, autocast))
             if step == steps:
                 break
             for k in range(step * p.n_critic, (step + 1) * p.n_critic):
@@ -88,6 +95,7 @@ def train(cfg: DictConfig, out: Path) -> float:
             meter.add(generator_step(D, G, real, z, loss, opt_g, autocast))
             ema.update(average, G, p.ema)
         bar.close()
+        refuse_moved(stood_on, footing(cfg, data, metric, G, D))
         log.info(beside(scores, metric.floor))
         score = scores[metric.name]
         return math.inf if score is None else score
@@ -106,11 +114,23 @@ def make_players(cfg: DictConfig, device: torch.device) -> Players:
     """Both nets, drawn from streams of their own, the average that starts as G, and an optimiser each."""
     with streams.initialising(cfg.seed, "init/G"):
         G = build(cfg.model.generator).to(device)
+    D, opt_d = make_critic(cfg, device)
+    average = copy.deepcopy(G).requires_grad_(False)
+    return Players(G, D, average, build(cfg.optimizer.generator, params=G.parameters()), opt_d)
+
+
+def make_critic(cfg: DictConfig, device: torch.device) -> Critic:
     with streams.initialising(cfg.seed, "init/D"):
         D = build(cfg.model.critic).to(device)
-    average = copy.deepcopy(G).requires_grad_(False)
-    opt_g = build(cfg.optimizer.generator, params=G.parameters())
-    return Players(G, D, average, opt_g, build(cfg.optimizer.critic, params=D.parameters()))
+    return Critic(D, build(cfg.optimizer.critic, params=D.parameters()))
+
+
+def carried_on(cfg: DictConfig, D: nn.Module, opt_d: torch.optim.Optimizer) -> Critic:
+    """A copy that can be trained on without the original noticing."""
+    D = copy.deepcopy(D)
+    optimizer = build(cfg.optimizer.critic, params=D.parameters())
+    optimizer.load_state_dict(copy.deepcopy(opt_d.state_dict()))
+    return Critic(D, optimizer)
 
 
 def players_precision(precision: str, device: torch.device) -> Callable:
@@ -164,7 +184,7 @@ def evaluate(
             f"d_slope_{name}": slope(players.D, to_float(x[:256])).detach().mean().item()
             for name, x in (("real", data.train), ("fake", fake))
         }
-    return metric(fake) | {f"{name}_raw": value for name, value in raw.items()} | slopes
+    return metric(fake) | {f"{name}_raw": value for name, value in raw.items() if name != "histogram"} | slopes
 
 
 def line(images: int, total: int, name: str, scores: dict[str, Any], losses: dict[str, float]) -> str:
@@ -175,7 +195,8 @@ def line(images: int, total: int, name: str, scores: dict[str, Any], losses: dic
 
 def beside(scores: dict[str, Any], floor: dict[str, Any]) -> str:
     """The last scores, each with what real data get in brackets."""
-    parts = [f"{k} {shown(scores[k])} ({shown(v)})" for k, v in floor.items() if k in scores and not k.endswith("_why")]
+    told = {k: v for k, v in floor.items() if k in scores and not (k.endswith("_why") or k == "histogram")}
+    parts = [f"{k} {shown(scores[k])} ({shown(v)})" for k, v in told.items()]
     return "at the end (in brackets: real data)  " + "  ".join(parts)
 
 

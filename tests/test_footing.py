@@ -11,7 +11,7 @@ from conftest import REPOSITORY, settings
 
 from ganbench import data, streams
 from ganbench.config import build
-from ganbench.footing import digest, footing
+from ganbench.footing import digest, footing, refuse_moved
 from ganbench.metrics.features import LeNet
 from ganbench.report.level import CURES, Unlike, machines, mismatches, refuse_unlike
 from ganbench.report.read import Run
@@ -127,6 +127,13 @@ def test_machines_are_told_not_refused(plain: dict) -> None:
     runs = [run("a", plain), run("b", other)]
     assert mismatches(runs) == []
     assert [str(m) for m in machines(runs)] == ["threads is 1 in a, 2 in b"]
+
+
+def test_what_a_run_stood_on_is_looked_at_again(plain: dict) -> None:
+    moved = of(loaded=other_held_out())
+    refuse_moved(plain, plain | {"start": {}})
+    with pytest.raises(RuntimeError, match=r"footing: held_out_data was \w{12} before training and \w{12} after it"):
+        refuse_moved(plain, moved)
 
 
 def test_no_such_field(plain: dict) -> None:

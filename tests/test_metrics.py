@@ -109,6 +109,31 @@ def test_stacked_digits_are_read() -> None:
     assert one["modes"] == 1 and one["modes_kl"] == pytest.approx(math.log(1000)) and one["recall"] == 0
 
 
+def test_classes_that_are_missing_are_counted() -> None:
+    digits = data.mnist5k()
+    (_, labels), _ = data.mnist5k_labelled()
+    metric = image_metric(1000)
+    assert metric.floor["classes"] == 10 and metric.floor["classes_kl"] < 0.01
+    assert metric.floor["histogram"] == pytest.approx([0.1] * 10, abs=0.03)
+    few = metric(digits.train[labels < 4])  # 1,600 of four digits
+    assert few["classes"] == 4 and few["classes_kl"] == pytest.approx(math.log(10 / 4), rel=0.1)
+    assert few["histogram"] == pytest.approx([0.25] * 4 + [0] * 6, abs=0.02)
+    mixed = torch.cat([digits.train[labels == 0], digits.train[labels == 1][:4]])
+    assert metric(mixed)["classes"] == 1  # four of 404 are less than a fifth of a tenth
+    metric.classes.tell = lambda features: torch.full((len(features),), 12)  # only clothes
+    none = metric(digits.train[:100])
+    assert none["classes"] == 0 and none["classes_kl"] is None and none["histogram"] == [0] * 10
+    assert none["classes_kl_why"] == "no sample is of a class that reals have"
+
+
+def test_points_are_counted_by_mode() -> None:
+    mixture = data.ring(n=10_000)
+    metric = ModesMetric("energy_distance", 2000, 2000, 5, mixture, CPU)
+    one = mixture.train[(mixture.train - mixture.modes.centres[2]).norm(dim=1) < 0.1]
+    far = torch.full((len(one), 2), 9.0)
+    assert metric(torch.cat([one, far]))["histogram"] == pytest.approx([0, 0, 0.5, 0, 0, 0, 0, 0])
+
+
 def test_copies_are_told_from_new_samples() -> None:
     metric = image_metric(1000)
     digits = data.mnist5k()

@@ -104,7 +104,7 @@ def test_a_checkpoint_holds_the_generator_that_was_scored(six: dict[str, Path]) 
     G.load_state_dict(state["average"])
     drawn = sample(G, 64, cfg.model.z_dim, seed=0, device=torch.device("cpu"), stream="z_grid")
     kept = Image.open(folder / "samples/000000128.png")
-    assert np.array_equal(np.array(picture(drawn, data.mnist5k())), np.array(kept))
+    assert np.array_equal(np.array(picture(drawn, data.mnist5k(), None)), np.array(kept))
 
 
 def test_n_critic_counts_real_images(tmp_path: Path) -> None:

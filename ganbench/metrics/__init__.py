@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ganbench.config import Refused
 
-Scores = dict[str, float | str | None]  # a score of None comes with its reason under `<name>_why`
+# A score of None comes with its reason under `<name>_why`. Shares of modes or classes are lists.
+Scores = dict[str, float | str | list[float] | None]
 
 
 def none(names: Iterable[str], why: str) -> Scores:

@@ -27,10 +27,14 @@ class LeNet(nn.Module):
         self.head = nn.Linear(64, 20)
         if weights:
             self.load_state_dict(load_file(weights))
-            self.eval().requires_grad_(False)
+            self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # half the time on a CPU
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x.float() / 255)
+
+    def classes(self, features: Tensor) -> Tensor:
+        """The class of each, from 0 to 19."""
+        return self.head(features.float()).argmax(1)
 
     def logits(self, x: Tensor) -> Tensor:
         """Class logits [N, 20]."""

@@ -8,12 +8,35 @@ from ganbench.metrics import Scores, floor, held_out, none
 from ganbench.metrics.diversity import NAMES, diversity, memorisation, memorisation_of_reals
 from ganbench.metrics.frechet import distance, extrapolated, moments, root
 from ganbench.metrics.kernel import kernel_distance
+from ganbench.metrics.modes import histogram
 
 
 @torch.no_grad()
 def embed(features: nn.Module, x: Tensor, size: int = 250) -> Tensor:
     """Features [n, d] in float64, computed a batch at a time."""
     return torch.cat([features(part).double() for part in x.split(size)])
+
+
+class Classes:
+    """Which classes come out, by a network that tells them; those with less than 1 % of the reals are its mistakes."""
+
+    def __init__(self, features: nn.Module, real: Tensor):
+        self.tell = features.classes
+        count = torch.bincount(self.tell(real))
+        self.kept = (count >= 0.01 * len(real)).nonzero().squeeze(1)
+        self.due = count[self.kept].double() / count[self.kept].sum()
+
+    def scores(self, fake: Tensor) -> Scores:
+        """Of features [n, d]."""
+        told = self.tell(fake)
+        which = (told[:, None] == self.kept).nonzero()[:, 1]
+        shares = histogram(which, len(self.kept), len(fake))
+        share = torch.tensor(shares, dtype=torch.float64, device=self.due.device)
+        found: Scores = {"classes": float((share >= self.due / 5).sum()), "histogram": shares}
+        if not len(which):
+            return found | none(["classes_kl"], "no sample is of a class that reals have")
+        among = share / share.sum()
+        return found | {"classes_kl": float(torch.special.xlogy(among, among / self.due).sum())}
 
 
 class ImageMetric:
@@ -38,12 +61,14 @@ class ImageMetric:
     ):
         self.name, self.n_fake, self.k, self.sizes = name, n_fake, neighbours, sizes
         self.distances = [name, f"{name}_inf"] if sizes else [name]
-        self.names = [*self.distances, "kid", *NAMES, "memorisation"]
+        told = ["classes", "classes_kl"] if hasattr(features, "classes") else []
+        self.names = [*self.distances, "kid", *told, *NAMES, "memorisation"]
         self.features = features.to(device)
         self.test = embed(self.features, held_out(data.test, n_real))
         self.train = embed(self.features, data.train[:n_train])
         self.real = moments(self.test)
         self.root = root(self.real.cov)
+        self.classes = Classes(features, self.test) if told else None
         of_reals = memorisation_of_reals(self.train, self.test)
         self.floor = floor(self.scores, self.names[:-1], self.train, n_fake) | of_reals
 
@@ -58,6 +83,7 @@ class ImageMetric:
         if (fake - fake[0]).abs().max() <= 1e-5 * fake.abs().max():  # no more than batches round differently
             return none(self.names, f"all {len(fake)} samples are the same")
         found = self._distances(fake) | {"kid": kernel_distance(self.test, fake)}
+        found |= self.classes.scores(fake) if self.classes else {}
         return found | diversity(self.test, fake, self.k) | memorisation(fake, self.train, self.test)
 
     def _distances(self, fake: Tensor) -> Scores:

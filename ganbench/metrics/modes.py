@@ -33,11 +33,17 @@ def mode_scores(which: Tensor, n: int) -> Scores:
     return found | {"modes_kl": float((kept * (kept * n).log()).sum())}
 
 
+def histogram(which: Tensor, n: int, total: int) -> list[float]:
+    """The share of all samples that each of n modes or classes got."""
+    return (torch.bincount(which, minlength=n).double() / total).tolist()
+
+
 class ModesMetric:
     """For 2-D mixtures: energy distance to held-out points, modes, the share of good samples, and diversity.
 
     A sample is good within three standard deviations of a mode, and a mode covered by one good sample (Lin et al.
-    2018, arXiv:1712.04086, section 4.1). `modes_kl` compares the good samples' modes with equal shares.
+    2018, arXiv:1712.04086, section 4.1). `modes_kl` compares the good samples' modes with equal shares; `histogram`
+    is each mode's share of all samples.
     """
 
     def __init__(self, name: str, n_fake: int, n_real: int | None, neighbours: int, data: Data, device: torch.device):
@@ -56,6 +62,7 @@ class ModesMetric:
         return (
             found
             | mode_scores(which[good], len(self.modes.centres))
+            | {"histogram": histogram(which[good], len(self.modes.centres), len(fake))}
             | diversity(self.real.double(), fake.double(), self.k)
         )
 

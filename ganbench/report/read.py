@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 # Settings that say where and how a run was made, not what was compared.
-INCIDENTAL = ("seed", "name", "device", "wandb", "smoke")
+INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "smoke")
 
 
 @dataclass
