@@ -28,12 +28,23 @@ class Vanishing:
     """The generator stands still while two critics train on, for `steps` steps: the run's own, and a fresh one.
 
     After 0, 1, 2, 4, … steps it is measured what each leaves of the generator's gradient (Arjovsky and Bottou 2017,
-    arXiv:1701.04862, figure 2). `moments` are shares of the budget; without any the probe is off. `n` samples are
-    looked at; `name` is that of the run's loss.
+    arXiv:1701.04862, figure 2), on `n` samples. `moments` are shares of the budget, for runs of these `seeds` (None
+    for all); without any the probe is off. `name` is that of the run's loss.
     """
 
-    def __init__(self, moments: list[float], steps: int, n: int, name: str, batch: int, z_dim: int, seed: int):
-        self.moments, self.n, self.name = moments, n, name
+    def __init__(
+        self,
+        moments: list[float],
+        seeds: list[int] | None,
+        steps: int,
+        n: int,
+        name: str,
+        batch: int,
+        z_dim: int,
+        seed: int,
+    ):
+        self.moments = moments if seeds is None or seed in seeds else []
+        self.n, self.name = n, name
         self.batch, self.z_dim, self.seed = batch, z_dim, seed
         self.stops = [0, *(2**i for i in range(steps.bit_length()))]
 

@@ -63,6 +63,12 @@ def test_the_run_s_own_critic_goes_on_and_a_fresh_one_starts(tmp_path: Path) -> 
     assert len(set(at.values())) == len(at) - 4  # every step moves them, but for the four that begin alike
 
 
+def test_only_the_seeds_asked_for() -> None:
+    probe = build(settings(*PROBE, "probe.seeds=[1,2]", "seed=2").probe, name="gan")
+    assert probe.moments == [0, 0.5, 1]
+    assert build(settings(*PROBE, "probe.seeds=[1,2]", "seed=0").probe, name="gan").moments == []
+
+
 def test_measures_by_hand() -> None:
     """A critic D(x) = w·x over fakes z + 1 and reals at 0."""
     D, G = LinearCritic((1,), 0.7), Shift(1.0)
@@ -116,7 +122,7 @@ def _at_the_end(theta: float) -> dict[str, dict]:
         torch.manual_seed(0)
         D = Perceptron((1,), 32)
     critic = Critic(D, torch.optim.Adam(D.parameters(), 2e-3))
-    probe = Vanishing([], 512, 4000, "gan", 512, 1, 0)
+    probe = Vanishing([], None, 512, 4000, "gan", 512, 1, 0)
     penalty = build(settings().penalty)
     told = list(probe(Shift(theta), {"scratch": critic}, GAN(), penalty, data, 0))
     assert [r["steps"] for r in told if r["loss"] == "gan"] == [0, *(2**i for i in range(10))]
