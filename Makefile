@@ -7,7 +7,7 @@ BIN := .venv/bin
 SIX := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare smoke search conformance bench test lint browser clean
+.PHONY: help setup compare smoke tune search conformance bench test lint browser clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -21,6 +21,9 @@ compare: .venv/ready ## set-up and the main job: six losses, three seeds, one re
 
 smoke: .venv/ready ## the same in a minute, to see it move
 	@$(MAKE) --no-print-directory compare SEEDS=0 ARGS="experiment=smoke $(ARGS)"
+
+tune: .venv/ready ## the same with each method's best of 16 random trials, two hours (NAME=… again goes on where it stopped)
+	@$(MAKE) --no-print-directory compare ARGS="protocol=tuned $(ARGS)"
 
 search: .venv/ready ## the three rounds that chose the shared setting of protocol=equal (an hour)
 	set -e; for round in search search-fine search-final; do \

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ganbench.report import figures
+from ganbench.report import figures, tuning
 from ganbench.report.compare import Arm, Comparison, arms, comparisons, differences, on_shared_seeds, verdict
 from ganbench.report.level import machines, refuse_unlike
 from ganbench.report.read import Run, read
@@ -45,6 +45,7 @@ def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
     found, left_out = on_shared_seeds(everything)
     notes = [*stamps, *troubles(runs, found, left_out)]
     text = markdown(runs, found, notes)
+    text += "".join(f"\n{said}\n\n{markdown_table(rows)}" for said, rows in tuning.tables(folder))
     (folder / "results.md").write_text(text, encoding="utf-8")
     (folder / "results.csv").write_text(table_of_runs(runs), encoding="utf-8")
     (folder / "report.html").write_text(page(folder, runs, found, notes), encoding="utf-8")
@@ -235,7 +236,11 @@ def _subtitle(runs: list[Run], found: list[Arm]) -> str:
 
 def _track(config: dict[str, Any]) -> str:
     """Which question a table answers."""
-    words = {"paper": "each method with its authors' settings"}
+    trials = config["protocol"].get("trials")
+    words = {
+        "paper": "each method with its authors' settings",
+        "tuned": f"each method with the best of {trials} random trials",
+    }
     return words.get(config["protocol"].get("track"), "one setting for all methods")
 
 
