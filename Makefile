@@ -22,7 +22,7 @@ compare: .venv/ready ## set-up and the main job: six losses, three seeds, one re
 smoke: .venv/ready ## the same in a minute, to see it move
 	@$(MAKE) --no-print-directory compare SEEDS=0 ARGS="experiment=smoke $(ARGS)"
 
-tune: .venv/ready ## the same with each method's best of 16 random trials, two hours (NAME=… again goes on where it stopped)
+tune: .venv/ready ## the same with each method's best of 16 random trials (90 minutes; the same NAME=… goes on)
 	@$(MAKE) --no-print-directory compare ARGS="protocol=tuned $(ARGS)"
 
 search: .venv/ready ## the three rounds that chose the shared setting of protocol=equal (an hour)

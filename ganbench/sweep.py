@@ -72,7 +72,7 @@ def refuse(cfg: DictConfig, out: Path, fresh: bool = True) -> None:
     check(cfg)
     if cfg.protocol.track is Track.tuned and cfg.protocol.trial is None:
         raise Refused(
-            f"protocol={cfg.protocol.name} searches before it compares, which is a sweep, and the only protocol of it: "
+            f"protocol={cfg.protocol.name} searches before it compares, which takes -m and no other protocol: "
             f"python -m ganbench -m protocol={cfg.protocol.name} loss=gan,hinge seed=0,1,2 name=mine"
         )
     if fresh:

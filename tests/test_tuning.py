@@ -327,18 +327,24 @@ from ganbench.losses import GAN
 class Explodes(GAN):
     def g(self, fake, real=None):
         return fake.mean() * float("nan")
+
+class Raises(GAN):
+    def d(self, real, fake):
+        raise RuntimeError("went wrong")
 """
 
 
 def test_a_method_without_a_score_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "own_losses.py").write_text(OWN_LOSS)
     (tmp_path / "mine/loss").mkdir(parents=True)
-    (tmp_path / "mine/loss/explodes.yaml").write_text("name: explodes\n_target_: own_losses.Explodes\n")
-    typed = (*SMALL, "loss=explodes,gan", "protocol.trials=1", "seed=0", "name=own")
+    for name in ("Explodes", "Raises"):
+        (tmp_path / f"mine/loss/{name.lower()}.yaml").write_text(f"name: {name.lower()}\n_target_: own_losses.{name}\n")
+    typed = (*SMALL, "loss=explodes,raises,gan", "protocol.trials=1", "seed=0", "name=own")
     done = ganbench("--config-dir", "mine", "-m", *typed, cwd=tmp_path)
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
     assert "explodes-none-dataset=ring: no final runs, since none of its 1 trials has a score" in said
+    assert "raises-none-dataset=ring: no final runs, since t000 did not end" in said
     folder = tmp_path / "outputs/sweep/own"
     assert ended(folder) == {"gan-none-dataset=ring-s0": "finished"}
     assert ended(folder / "trials")["explodes-none-dataset=ring-t000"] == "diverged"
