@@ -7,7 +7,7 @@ BIN := .venv/bin
 SIX := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare smoke benchmark search conformance bench test lint browser clean
+.PHONY: help setup compare smoke tune benchmark search conformance bench test lint browser clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -26,6 +26,9 @@ benchmark: .venv/ready ## six losses, ten seeds, on ring, grid and mnist5k, and 
 	@status=0; for data in "dataset=ring" "dataset=grid" "dataset=mnist5k protocol.images=25600"; do \
 	  $(BIN)/python -m ganbench experiment=benchmark $$data name=$(NAME) $(ARGS) || status=$$?; \
 	done; $(BIN)/python -m ganbench.report outputs/benchmark/$(NAME) || exit $$?; exit $$status
+
+tune: .venv/ready ## the same with each method's best of 16 random trials (90 minutes; the same NAME=… goes on)
+	@$(MAKE) --no-print-directory compare ARGS="protocol=tuned $(ARGS)"
 
 search: .venv/ready ## the three rounds that chose the shared setting of protocol=equal (an hour)
 	set -e; for round in search search-fine search-final; do \

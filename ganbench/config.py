@@ -16,6 +16,9 @@ CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if (p / "config.yam
 
 GROUPS = ("loss", "penalty", "model", "dataset", "metric", "probe")
 
+# Settings that say where and how a run was made, not what was compared.
+INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "smoke")
+
 
 class Device(Enum):
     auto = "auto"
@@ -31,6 +34,12 @@ class Precision(Enum):
 class Track(Enum):
     equal = "equal"
     paper = "paper"
+    tuned = "tuned"
+
+
+class ScoredOn(Enum):
+    held_out = "held_out"
+    selection = "selection"
 
 
 class WandbMode(Enum):
@@ -54,6 +63,10 @@ class Protocol:
     log_every: int = MISSING
     method: str | None = None
     authors: Any = None
+    scored_on: ScoredOn = ScoredOn.held_out
+    trials: int | None = None
+    space: Any = None
+    trial: str | None = None
 
 
 @dataclass

@@ -36,6 +36,17 @@ class Data(NamedTuple):
         return Data(self.train.to(device), self.test.to(device), modes)
 
 
+def scored_on(data: Data, part: str) -> Data:
+    """As it is for `held_out`. For `selection` a fifth of the training data stands in for the held-out ones, and is
+    not trained on: settings are then chosen without a look at what methods are compared on.
+    """
+    if part == "held_out":
+        return data
+    order = torch.randperm(len(data.train), generator=streams.generator(0, "selection"))
+    kept, chosen = order[len(order) // 5 :], order[: len(order) // 5]
+    return data._replace(train=data.train[kept], test=data.train[chosen])
+
+
 def to_float(x: Tensor) -> Tensor:
     """What the players see: uint8 images become floats in [-1, 1], points stay."""
     return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x

@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ganbench import streams
@@ -39,6 +39,9 @@ def footing(cfg: DictConfig, data: Data, metric: Any, G: nn.Module, D: nn.Module
             "n_real": cfg.metric.get("n_real"),
             "neighbours": cfg.metric.get("neighbours"),
             "streams": streams.SCHEME,
+            "scored_on": p.scored_on.value,
+            "trials": p.trials,
+            "space": OmegaConf.to_container(p.space) if p.space else None,
             "protocol": p.name,
             "track": p.track.value,
         },

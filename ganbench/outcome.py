@@ -1,10 +1,14 @@
 """How runs ended, as their folders tell it. Needs no torch."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
-from ganbench.config import Refused
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from ganbench.config import INCIDENTAL, Refused
 
 endings: list[str] = []  # the statuses of the runs that this process was asked for
 
@@ -29,6 +33,43 @@ def refuse_used(folder: Path) -> None:
     for part in ("status.json", "config.yaml", "metrics.jsonl", "samples", "checkpoints"):
         if (folder / part).exists():
             raise Refused(f"{folder / part} is there already, and outputs are never overwritten: choose another name=…")
+
+
+def settled(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
+    """The status of the run of this configuration that finished or diverged in `folder`; None if there is none yet,
+    or one that was cut short. Raise Refused if the folder holds a run of another configuration.
+    """
+    try:
+        there = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    except (OSError, YAMLError):
+        return None
+    here = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    passing = [key for key in INCIDENTAL if key != "seed"]
+    found = _difference(*({k: v for k, v in _protocol_first(c).items() if k not in passing} for c in (there, here)))
+    if found:
+        key, before, now = found
+        raise Refused(f"{folder} holds a run with {key}={before}, not {now}: choose another name=…, or set it back.")
+    status = read_status(folder)
+    return status if status["status"] in ("finished", "diverged") else None
+
+
+def _protocol_first(config: dict[str, Any]) -> dict[str, Any]:
+    """What others copy is to be named, not the copy."""
+    return {"protocol": None} | config
+
+
+def _difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """The first setting that is not the same in both, and both values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        below = (_difference(there.get(k), here.get(k), f"{key}.{k}" if key else k) for k in there | here)
+        return next(filter(None, below), None)
+    return None if there == here else (key, there, here)
+
+
+def set_aside(folder: Path) -> Path:
+    """Move what a run that was cut short has left to a name beside it that no report reads."""
+    names = (folder.with_name(f".{folder.name}-{n}") for n in itertools.count(1))
+    return folder.rename(next(name for name in names if not name.exists()))
 
 
 def write_status(folder: Path, status: dict[str, Any]) -> None:

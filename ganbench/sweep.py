@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganbench import outcome
 from ganbench.check import check, explained
-from ganbench.config import Refused, label, register
+from ganbench.config import Refused, Track, label, register
 
 log = logging.getLogger("ganbench")
 
@@ -67,10 +68,16 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
-def refuse(cfg: DictConfig, out: Path) -> None:
-    """Raise Refused for a run that cannot be made, or not there."""
+def refuse(cfg: DictConfig, out: Path, fresh: bool = True) -> None:
+    """Raise Refused for a run that cannot be made, or (`fresh`) not there."""
     check(cfg)
-    outcome.refuse_used(out)
+    if cfg.protocol.track is Track.tuned and cfg.protocol.trial is None:
+        raise Refused(
+            f"protocol={cfg.protocol.name} searches before it compares, which takes -m and no other protocol: "
+            f"python -m ganbench -m protocol={cfg.protocol.name} loss=gan,hinge seed=0,1,2 name=mine"
+        )
+    if fresh:
+        outcome.refuse_used(out)
     if cfg.device.value == "cuda":
         from ganbench.train import choose_device
 
@@ -85,14 +92,21 @@ class Job:
 
 
 def compose(
-    context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]], first: int = 0
+    context: HydraContext,
+    config: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    first: int = 0,
+    fresh: bool = True,
 ) -> list[Job]:
-    """The configuration and folder of each run, all checked; raises before any of them has started."""
+    """The configuration and folder of each run, all checked; raises before any of them has started.
+
+    Unless `fresh`, their folders may hold something already.
+    """
     config.name = config.name  # `now` in it must not tick between runs
     jobs = []
     for index, overrides in enumerate(job_overrides, first):
         try:
-            jobs.append(_compose_one(context, config, overrides, index))
+            jobs.append(_compose_one(context, config, overrides, index, fresh))
         except (Refused, ConfigCompositionException, OmegaConfBaseException) as error:
             raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {explained(error)}") from None
     for folder, n in Counter(job.folder for job in jobs).items():
@@ -104,7 +118,7 @@ def compose(
     return jobs
 
 
-def _compose_one(context: HydraContext, config: DictConfig, overrides: Sequence[str], index: int) -> Job:
+def _compose_one(context: HydraContext, config: DictConfig, overrides: Sequence[str], index: int, fresh: bool) -> Job:
     job = context.config_loader.load_sweep_config(config, list(overrides))
     with open_dict(job):
         job.name = config.name
@@ -112,7 +126,7 @@ def _compose_one(context: HydraContext, config: DictConfig, overrides: Sequence[
         job.hydra.sweep.dir = str(Path(job.hydra.sweep.dir).absolute())
         job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)
     folder = Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir
-    refuse(without_hydra(job), folder)
+    refuse(without_hydra(job), folder, fresh)
     return Job(overrides, job, folder)
 
 
@@ -167,6 +181,7 @@ def _processes() -> BaseContext:
 
 def _child(context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
     leave_on_sigterm()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     register()
     setup_globals()
     os.environ["OMP_NUM_THREADS"] = str(config.threads)
@@ -181,6 +196,12 @@ def _child(context: HydraContext, task: TaskFunction, config: DictConfig) -> Non
         error = result._return_value
         log.error(error if isinstance(error, Refused) else "".join(traceback.format_exception(error)))
         sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """A killed sweep cannot stop its runs; one that lived on would write where the same run, begun again, writes."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _returned(job: Job, status: dict[str, Any]) -> JobReturn:

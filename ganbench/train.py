@@ -20,7 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ganbench import checkpoint, ema, pictures, streams
 from ganbench.config import Refused, build
 from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
-from ganbench.data import Data, batch, to_float, to_stored
+from ganbench.data import Data, batch, scored_on, to_float, to_stored
 from ganbench.footing import footing, refuse_moved
 from ganbench.meter import Meter
 from ganbench.models import evaluating
@@ -47,7 +47,7 @@ def train(cfg: DictConfig, out: Path) -> float:
     device, p, z_dim = choose_device(cfg.device.value), cfg.protocol, cfg.model.z_dim
     torch.set_num_threads(cfg.threads)
     with Record(cfg, out) as record, logging_redirect_tqdm():
-        data = build(cfg.dataset).to(device)
+        data = scored_on(build(cfg.dataset), p.scored_on.value).to(device)
         metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)
         loss, penalty, probe = build(cfg.loss), build(cfg.penalty), build(cfg.probe, name=cfg.loss.name)
         players = G, D, average, opt_g, opt_d = make_players(cfg, device)

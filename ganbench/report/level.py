@@ -25,6 +25,9 @@ CURES = {
     "n_real": "the same metric.n_real=…",
     "neighbours": "the same metric.neighbours=…",
     "streams": "the same version of ganbench",
+    "scored_on": "the same protocol.scored_on=…",
+    "trials": "the same protocol.trials=…",
+    "space": "the same protocol.space",
     "protocol": "the same protocol=…",
     "track": "the same protocol=…",
     "optimizer": "the same optimizer=…",
@@ -56,7 +59,7 @@ def mismatches(runs: Iterable[Run]) -> list[Mismatch]:
     Settings may differ where the track gives each method its own; the page lists them.
     """
     told = [run for run in runs if run.footing]
-    own_settings = any(run.footing["equal"].get("track") == "paper" for run in told)
+    own_settings = any(run.footing["equal"].get("track") in ("paper", "tuned") for run in told)
     parts = ("equal",) if own_settings else ("equal", "setting")
     found = [_of(field, told, part) for part in parts for field in _fields(told, part)]
     for seed in sorted({run.seed for run in told}):

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ganbench.report import figures
+from ganbench.report import figures, tuning
 from ganbench.report.compare import Arm, Comparison, arms, comparisons, differences, on_shared_seeds, verdict
 from ganbench.report.level import machines, refuse_unlike
 from ganbench.report.read import Run, read
@@ -45,6 +45,7 @@ def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
     found, left_out = on_shared_seeds(everything)
     notes = [*stamps, *troubles(runs, found, left_out)]
     text = markdown(runs, found, notes)
+    text += "".join(f"\n{said}\n\n{markdown_table(rows)}" for said, rows in tuning.tables(folder))
     (folder / "results.md").write_text(text, encoding="utf-8")
     (folder / "results.csv").write_text(table_of_runs(runs), encoding="utf-8")
     (folder / "report.html").write_text(page(folder, runs, found, notes), encoding="utf-8")
@@ -100,7 +101,7 @@ def markdown(runs: list[Run], found: list[Arm], notes: list[str]) -> str:
 def side_scores(found: list[Arm]) -> list[list[str]]:
     """What else the metric measured at the end, each arm's mean over its finished runs; last what real data get."""
     floor = next((run.facts["floor"] for arm in found for run in arm.runs if run.facts.get("floor")), {})
-    names = [name for name in floor if name != _metric(found) and not name.endswith("_why")]
+    names = [k for k, v in floor.items() if k != _metric(found) and not k.endswith("_why") and not isinstance(v, list)]
     if not names:
         return []
     rows = [[arm.label, *(_mean_end(arm, name) for name in names)] for arm in found]
@@ -235,7 +236,11 @@ def _subtitle(runs: list[Run], found: list[Arm]) -> str:
 
 def _track(config: dict[str, Any]) -> str:
     """Which question a table answers."""
-    words = {"paper": "each method with its authors' settings"}
+    trials = config["protocol"].get("trials")
+    words = {
+        "paper": "each method with its authors' settings",
+        "tuned": f"each method with the best of {trials} random trials",
+    }
     return words.get(config["protocol"].get("track"), "one setting for all methods")
 
 

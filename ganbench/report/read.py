@@ -8,8 +8,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-# Settings that say where and how a run was made, not what was compared.
-INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "smoke")
+from ganbench.config import INCIDENTAL
+
+TRIALS = "trials"  # the folder, within a sweep's, of the runs that only choose settings
 
 
 @dataclass
@@ -83,9 +84,9 @@ class Run:
 
 
 def read(folder: Path) -> list[Run]:
-    """Every run in a sweep's folder, or the one run that the folder is."""
+    """Every run in a sweep's folder but trials, or the one run that the folder is."""
     folders = [folder] if (folder / "status.json").exists() else sorted(p for p in folder.iterdir() if p.is_dir())
-    runs = [_read(p) for p in folders if not p.name.startswith(".")]
+    runs = [_read(p) for p in folders if not p.name.startswith(".") and p.name != TRIALS]
     return sorted(runs, key=lambda run: (run.label, run.arm, str(run.seed).zfill(9)))
 
 

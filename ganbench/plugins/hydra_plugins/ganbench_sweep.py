@@ -10,9 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from ganbench import sweep
+from ganbench import sweep, tuning
+from ganbench.config import Track
 
 
 @dataclass
@@ -29,7 +30,10 @@ class Checked(BasicSweeper):
         params = [f"{k}={v}" for k, v in (self.params or {}).items()]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         batches = self.split_arguments(parser.parse_overrides(params + arguments), None)
-        sweep.compose(self.hydra_context, self.config, [overrides for batch in batches for overrides in batch])
+        jobs = [overrides for batch in batches for overrides in batch]
+        if OmegaConf.select(self.config, "protocol.track") is Track.tuned:
+            return tuning.tune(self.launcher, self.hydra_context, self.config, jobs)
+        sweep.compose(self.hydra_context, self.config, jobs)
         return super().sweep(arguments)
 
 
