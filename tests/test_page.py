@@ -1,4 +1,4 @@
-"""The report's page in a real browser, from planted runs: its controls do what they say, and it shows what it should."""
+"""The report's page in a real browser, from planted runs: what it shows, and that its controls do what they say."""
 
 import json
 import math

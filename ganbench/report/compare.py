@@ -174,9 +174,13 @@ def verdict(found: list[Arm], metric: str, pairs: list[Comparison] | None = None
     fast, slow = (pick(timed, key=lambda arm: arm.seconds) for pick in (min, max))
     return [
         *said,
-        f"Training took {fast.seconds:.0f} s ({fast.label}) to {slow.seconds:.0f} s ({slow.label}) a run, "
-        f"evaluation apart; {best.label} took {best.seconds:.0f} s.",
+        f"Training took {_seconds(fast)} ({fast.label}) to {_seconds(slow)} ({slow.label}) a run, "
+        f"evaluation apart; {best.label} took {_seconds(best)}.",
     ]
+
+
+def _seconds(arm: Arm) -> str:
+    return f"{arm.seconds:.0f} s" if arm.seconds >= 10 else f"{arm.seconds:.2g} s"
 
 
 def _order(best: Arm, second: Arm, metric: str) -> str:

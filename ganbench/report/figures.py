@@ -63,7 +63,7 @@ def _in_lines(axes: Axes, lines: list[Line]) -> None:
         if line.interval:
             axes.plot(line.interval, [y, y], color=tint, lw=2, alpha=0.55)
         if math.isfinite(line.centre):
-            axes.plot([line.centre], [y], "|", ms=16, mew=2.5, color=tint)
+            axes.plot([line.centre], [y], "|", ms=20, mew=2.5, color=tint)
         axes.plot(line.dots, [y] * len(line.dots), "o", ms=5.5, color=tint, mec=CARD, mew=0.8, alpha=0.9)
     axes.set_yticks(range(len(lines)), [textwrap.fill(line.label, 20) for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
@@ -101,7 +101,7 @@ def _score_curves(axes: Axes, study: Study, arm: Arm, along: str) -> None:
 def shares(study: Study) -> Panel:
     """The performance profile: the share of runs that ended at or below each score."""
     ends = {arm.label: arm.scores for arm in study.arms}
-    return profiles("profile", f"Share of runs that end at or below a {study.metric}", study.metric, ends, study.tints)
+    return profiles("profile", f"Share of runs that end at or below each {study.metric}", study.metric, ends, study.tints)
 
 
 def profiles(name: str, title: str, along: str, ends: dict[str, list[float]], tints: dict[str, int]) -> Panel:
@@ -132,8 +132,8 @@ def wins(study: Study) -> list[list[float | None]]:
     return [[share.get((a.label, b.label)) for b in study.arms] for a in study.arms]
 
 
-def ranks(study: Study) -> list[list[float]] | None:
+def ranks(arms: list[Arm]) -> list[list[float]] | None:
     """For each arm the chance of each rank over resampled seeds; None where the arms have not the same seeds."""
-    if any(list(arm.finals) != study.seeds for arm in study.arms):
+    if len({tuple(arm.finals) for arm in arms}) != 1:
         return None
-    return rank_probabilities(np.array([arm.scores for arm in study.arms])).tolist()
+    return rank_probabilities(np.array([arm.scores for arm in arms])).tolist()

@@ -86,7 +86,7 @@ def _scores(found: Study) -> dict[str, Any]:
         "costs": figures.COSTS,
         "differences": figures.differences(found),
         "wins": figures.wins(found) if found.pairs else None,
-        "ranks": figures.ranks(found) if len(found.arms) > 1 else None,
+        "ranks": figures.ranks(found.arms) if len(found.arms) > 1 else None,
         "shares": figures.shares(found),
         "n_fake": found.config["metric"].get("n_fake"),
     }
@@ -99,6 +99,7 @@ def _gradients(found: Study) -> dict[str, Any]:
         "probe_heads": probing.HEADS,
         "probe_table": probing.table(probes),
         "probed": list(dict.fromkeys(probe.arm.label for probe in probes)),
+        "probe_tints": {probe.label: found.tints[probe.arm.label] for probe in probes},
         "diagnostics": list(dict.fromkeys(probe.diagnostic for probe in probes if probe.diagnostic)),
         "closed_form": probing.in_closed_form(found),
         "closed_tints": probing.tints(found),
