@@ -101,7 +101,9 @@ def _score_curves(axes: Axes, study: Study, arm: Arm, along: str) -> None:
 def shares(study: Study) -> Panel:
     """The performance profile: the share of runs that ended at or below each score."""
     ends = {arm.label: arm.scores for arm in study.arms}
-    return profiles("profile", f"Share of runs that end at or below each {study.metric}", study.metric, ends, study.tints)
+    return profiles(
+        "profile", f"Share of runs that end at or below each {study.metric}", study.metric, ends, study.tints
+    )
 
 
 def profiles(name: str, title: str, along: str, ends: dict[str, list[float]], tints: dict[str, int]) -> Panel:
