@@ -301,7 +301,7 @@ def test_without_javascript(rich: Path, opened) -> None:
     assert page.locator(".axes figure:visible").count() == 3
     assert page.locator(".film-of img:visible").count() == 3
     assert page.locator(".control:visible").count() == 0
-    page.locator("summary").first.click()
+    page.locator("#training summary").first.click()
     assert page.locator("#training svg:visible").count() == 3
 
 
@@ -359,6 +359,21 @@ def test_probes_are_read_by_method_moment_and_critic(rich: Path) -> None:
     assert asked["gan-none"] == ["2.59", "stays"]  # 1.1 by doubling, log2(1025) doublings
     assert asked["gan-none, minimax (diagnostic)"] == ["0.000105", "vanishes"]
     assert asked["hinge-none"] == ["5.89e-06", "vanishes"]
+
+
+def test_the_page_says_what_vanishes(rich: Path, opened) -> None:
+    page = opened(rich / "report.html")
+    heads = page.locator("#probed thead th").all_inner_texts()
+    assert heads == ["method", "onward, 0", "onward, 3,200", "scratch, 0", "scratch, 3,200"]
+    told = dict(zip(column(page, "probed", 1), column(page, "probed", 5), strict=True))
+    assert told == {
+        "wgan-gp": "stays (×1)",
+        "gan-none": "stays (×2.6)",
+        "gan-none, minimax (diagnostic)": "vanishes (×0.0001)",
+        "hinge-none": "vanishes (×5.9e-06)",
+    }
+    assert "less than 0.01 of its norm" in page.locator("#vanishing").inner_text()
+    assert page.locator("#vanishing svg").count() == 5  # two moments, two critics, and the closed form
 
 
 def test_a_gradient_that_was_nothing_from_the_start(tmp_path: Path) -> None:

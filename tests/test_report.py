@@ -155,7 +155,10 @@ def test_other_numbers_make_another_arm(tmp_path: Path) -> None:
     assert "These settings differ" in page and ">optimizer.lr</th>" in page and "<td>0.01</td>" in page
 
 
-@pytest.mark.parametrize("damage", ["status.json", "config.yaml", "metrics.jsonl", "footing.json", "garbled", "empty"])
+DAMAGES = ("status.json", "config.yaml", "metrics.jsonl", "footing.json", "garbled", "empty", "records", "probes")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
     run = sweep / "gan-none-s0"
     if damage == "empty":
@@ -163,12 +166,26 @@ def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
         run.mkdir()
     elif damage == "garbled":
         (run / "status.json").write_bytes(b"\xff{<script>")
+    elif damage == "records":
+        (run / "metrics.jsonl").write_text("3\n")
+    elif damage == "probes":
+        (run / "probes.jsonl").write_text('{"images": 0}\n')
     else:
         (run / damage).unlink()
     text = write(sweep)
     assert "gan-none-s0: unreadable (" in text
     assert "| gan-none | 2 | 5.5 |" in text and "| wgan-gp | 2 | 2.75 |" in text and "| 5, 6 |" in text
     assert "different seeds; only those that all have are compared (not 0)" in text
+    assert ">unreadable: " in (sweep / "report.html").read_text()
+
+
+def test_a_sweep_without_a_single_score(tmp_path: Path) -> None:
+    for loss in ("gan", "hinge"):
+        for seed in range(3):
+            run = plant(tmp_path, loss, seed, None)
+            (run / "metrics.jsonl").write_text("")
+    assert "nothing to compare" in write(tmp_path)
+    assert (tmp_path / "report.html").exists()
 
 
 def test_a_method_whose_runs_diverge_comes_last(tmp_path: Path) -> None:

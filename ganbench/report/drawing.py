@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
 # Told apart by people with any colour vision (after Okabe and Ito 2008): on white, and on dark.
-COLOURS = ("#0072b2", "#c85500", "#00805e", "#b0508f", "#947000", "#3d93cc", "#4a4a4a", "#8b5a2b")
-ON_DARK = ("#4aa3e8", "#f0883e", "#2fc79a", "#e08cc4", "#e0bb3c", "#a8d8f8", "#c3cad2", "#c99c6e")
+COLOURS = ("#0072b2", "#c85500", "#00805e", "#b0508f", "#947000", "#4a4a4a", "#3d93cc", "#8b5a2b")
+ON_DARK = ("#4aa3e8", "#f0883e", "#2fc79a", "#e08cc4", "#e0bb3c", "#c3cad2", "#a8d8f8", "#c99c6e")
 INK, SOFT, AXIS, GRID, CARD = "#1f2933", "#52606d", "#9aa5b1", "#e4e7eb", "#ffffff"
 # The page's name of each colour that a figure is drawn in, so that its style sheet has the last word.
 NAMES = {INK: "ink", SOFT: "soft", AXIS: "axis", GRID: "line", CARD: "card"}

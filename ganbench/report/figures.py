@@ -44,7 +44,8 @@ def differences(study: Study) -> Panel | None:
     first, lines = study.arms[0], []
     for label, c in study.against_first.items():
         if c.paired.mean is not None:
-            each = [c.second.finals[seed] - c.first.finals[seed] for seed in c.seeds]
+            ends = [(c.first.finals[seed], c.second.finals[seed]) for seed in c.seeds]
+            each = [b - a if a != b else 0.0 for a, b in ends]  # two runs without a score are alike
             lines.append(Line(label, study.tints[label], each, c.paired.mean, c.paired.interval))
     if not lines:
         return None
@@ -94,7 +95,7 @@ def _score_curves(axes: Axes, study: Study, arm: Arm, along: str) -> None:
     for run in arm.runs:
         axes.plot(*run.curve(study.metric, along), color=colour(tint), lw=0.7, alpha=0.4)
     x = [np.mean([run.cost(n, along) for run in arm.runs if n in run.clock]) for n in course.images]
-    axes.fill_between(x, course.low, course.high, color=colour(tint), alpha=0.18, lw=0)
+    axes.fill_between(x, course.low, course.high, color=colour(tint), alpha=0.15, lw=0)
     axes.plot(x, finite(course.middle), color=colour(tint), lw=2.2, ls=stroke(tint))
 
 

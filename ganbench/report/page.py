@@ -96,6 +96,8 @@ def _gradients(found: Study) -> dict[str, Any]:
     probes = probing.probes(found)
     return {
         "probes": probing.measured(found, probes),
+        "probe_matrix": [[tables.words(label), *cells] for label, cells in probing.matrix(probes).items()],
+        "occasions": [f"{critic}, {images:,}" for critic, images in probing.occasions(probes)],
         "probe_heads": probing.HEADS,
         "probe_table": probing.table(probes),
         "probed": list(dict.fromkeys(probe.arm.label for probe in probes)),

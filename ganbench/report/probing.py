@@ -98,10 +98,15 @@ def _of(arm: Arm) -> Iterator[Probe]:
         yield Probe(arm, None if loss == own else loss, images, critic, list(seeds.values()))
 
 
+def occasions(found: list[Probe]) -> list[tuple[str, int]]:
+    """The critics and moments that were probed, in order."""
+    return sorted({(probe.critic, probe.images) for probe in found})
+
+
 def measured(study: Study, found: list[Probe]) -> list[Panel]:
-    """A panel for each moment and critic: what is left of the gradient against the critic's further steps."""
+    """A panel for each critic and moment: what is left of the gradient against the critic's further steps."""
     panels = []
-    for images, critic in sorted({(probe.images, probe.critic) for probe in found}, key=lambda at: (at[1], at[0])):
+    for critic, images in occasions(found):
         shown = [probe for probe in found if (probe.images, probe.critic) == (images, critic)]
         title = f"After {images:,} images: {CRITICS.get(critic, critic)}"
         told = ", ".join(f"{probe.label} {probe.word}" for probe in shown)
@@ -140,6 +145,21 @@ def _log_axes(axes: Axes, shown: list[Probe]) -> None:
 def _drawn(ratio: float) -> float:
     """A logarithmic axis has no 0."""
     return max(ratio, DRAWN_FROM)
+
+
+def matrix(found: list[Probe]) -> dict[str, list[Cell]]:
+    """By method, for each occasion: the word and the median of what is left, by which it sorts."""
+    told = {(probe.label, probe.critic, probe.images): probe for probe in found}
+    return {
+        label: [_told(told.get((label, *occasion))) for occasion in occasions(found)]
+        for label in dict.fromkeys(probe.label for probe in found)
+    }
+
+
+def _told(probe: Probe | None) -> Cell:
+    if probe is None or not probe.left:
+        return Cell("–", None)
+    return amount(median(probe.left), f"{probe.word} (×{median(probe.left):.2g})")
 
 
 def table(found: list[Probe]) -> list[list[Cell]]:

@@ -137,10 +137,15 @@ def _footing(folder: Path, needed: bool) -> dict[str, dict[str, Any]]:
 
 def _probes(file: Path) -> list[dict[str, Any]]:
     """What the critic left of the generator's gradient, of a run that was asked to measure it."""
-    return _rows(file.read_text(encoding="utf-8")) if file.exists() else []
+    needed = ("images", "critic", "steps", "loss")
+    return _rows(file.read_text(encoding="utf-8"), needed) if file.exists() else []
 
 
-def _rows(text: str) -> list[dict[str, Any]]:
+def _rows(text: str, needed: tuple[str, ...] = ("images",)) -> list[dict[str, Any]]:
     """The records; a last line without its end is what a kill leaves, and is not one."""
     whole, _, _ = text.rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
+    rows = [json.loads(line) for line in whole.splitlines()]
+    lacking = [key for row in rows for key in needed if key not in row]
+    if lacking:
+        raise ValueError(f"a record without {lacking[0]}")
+    return rows
