@@ -179,6 +179,8 @@ def test_tables_sort_and_what_is_missing_comes_last(rich: Path, opened) -> None:
     assert (head.get_attribute("aria-sort"), other.get_attribute("aria-sort")) == ("none", "ascending")
     page.locator("#runs-table th", has_text="folder").get_by_role("button").click()
     assert column(page, "runs-table", 1)[:2] == ["gan-none-s0", "gan-none-s1"]
+    page.locator("#probed th", has_text="scratch, 3,200").get_by_role("button").click()
+    assert column(page, "probed", 1) == ["hinge-none", "gan-none, minimax (diagnostic)", "wgan-gp", "gan-none"]
     page.locator("#sides th", has_text="recall").get_by_role("button").click()
     assert page.locator("#sides tfoot th").inner_text() == "real data"
     assert column(page, "sides", 1)[0] == "hinge-none"
@@ -460,6 +462,7 @@ def test_an_overview_of_several_sweeps(tmp_path: Path, opened) -> None:
     assert page.locator("#methods tbody th").all_inner_texts() == ["wgan-gp", "gan-none", "hinge-none"]
     assert "logarithms of scores; 0 is 0.5, 1 is 20" in page.locator("#profile").inner_text()
     assert page.locator("#ranks tbody td").all_text_contents()[:3] == ["100\xa0%", "0\xa0%", "0\xa0%"]
+    assert opened(tmp_path / "report.html", width=390).evaluate("document.documentElement.scrollWidth <= 390")
     page.get_by_role("link", name="more digits").click()
     assert page.locator("h1").inner_text() == "3 GAN methods on mnist5k"
 

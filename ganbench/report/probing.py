@@ -23,7 +23,7 @@ HEADS = (
     "images",
     "critic",
     "gradient left",
-    "it",
+    "verdict",
     "told apart",
     "flat",
     "slope at fakes",
