@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import integrate, stats
+from scipy import integrate
 from torch import Tensor
 
 from ganbench.conformance import Row, Rows, close, guarded, holds, rng
 from ganbench.contract import compares, g_loss, refuse_loss
+from ganbench.theory import LEFT, Pair
 
 Logits = list[float]
 
@@ -144,21 +145,9 @@ def _slopes(value: Callable[..., float], batch: tuple[Logits, Logits], h: float 
     return [(at(i, h) - at(i, -h)) / (2 * h) for i in range(len(flat))]
 
 
-class Pair:
-    """Reals from N(0, 1), fakes from N(mean, std^2): densities, and samples at equally probable quantiles."""
-
-    def __init__(self, mean: float, std: float):
-        self.name = f"N({mean:g},{std**2:g})"
-        self.real, self.fake = stats.norm(), stats.norm(mean, std)
-
-    def integral(self, f: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
-        """Of f(p(x), q(x)) dx."""
-        x = np.linspace(-14, 18, 400_001)
-        return float(integrate.simpson(f(self.real.pdf(x) + 1e-300, self.fake.pdf(x) + 1e-300), x=x))
-
-    def samples(self, n: int) -> tuple[Tensor, Tensor]:
-        u = (np.arange(n) + 0.5) / n
-        return torch.from_numpy(self.real.ppf(u)), torch.from_numpy(self.fake.ppf(u))
+def samples(pair: Pair, n: int) -> tuple[Tensor, Tensor]:
+    """Reals and fakes at equally probable quantiles."""
+    return tuple(torch.from_numpy(values) for values in pair.quantiles(n))
 
 
 PAIRS = (Pair(0, 1), Pair(1, 1), Pair(2, 1), Pair(4, 1), Pair(0, 2))
@@ -218,7 +207,7 @@ def best_critic(loss, pair: Pair, steps: int = 400) -> tuple[Table, Tensor, Tens
     """
     all_pairs = compares(loss)
     n, knots = (400, 20) if all_pairs else (20_000, 150)
-    real, fake = pair.samples(n)
+    real, fake = samples(pair, n)
     D = Table(torch.cat([real, fake]), knots)
     optimizer = torch.optim.Adam(D.parameters(), 0.5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -268,14 +257,6 @@ BEST: dict[str, Callable[[Tensor, float], Tensor]] = {
     "rpgan": lambda x, theta: theta**2 / 2 - theta * x,
     "wgan": lambda x, theta: -x,
 }
-# What is then left for the generator x = z + theta: the integral over x of dL_G/dx, with p and q the two densities.
-LEFT: dict[str, Callable[[float], float]] = {
-    "gan": lambda theta: theta * Pair(theta, 1).integral(lambda p, q: q * q / (p + q)),
-    "minimax": lambda theta: theta * Pair(theta, 1).integral(lambda p, q: p * q / (p + q)),
-    "lsgan": lambda theta: 2 * theta * Pair(theta, 1).integral(lambda p, q: q * (p / (p + q)) * (q / (p + q)) ** 2),
-    "rpgan": lambda theta: theta * _mean_sigmoid(theta**2, 2 * theta**2),
-    "wgan": lambda theta: 1.0,
-}
 
 
 def vanishing(name: str, loss, scale: float) -> Rows:
@@ -285,7 +266,7 @@ def vanishing(name: str, loss, scale: float) -> Rows:
     arXiv:1701.04862, section 2).
     """
     n = 400 if compares(loss) else 200_000
-    real, noise = Pair(0, 1).samples(n)
+    real, noise = samples(Pair(0, 1), n)
     for apart in (0.5, 1.0, 2.0, 4.0, 6.0):
         theta = torch.tensor(apart, dtype=torch.float64, requires_grad=True)
         fakes, reals = BEST[name](noise + theta, apart), BEST[name](real, apart)
@@ -294,9 +275,3 @@ def vanishing(name: str, loss, scale: float) -> Rows:
         (found,) = torch.autograd.grad(g_loss(loss, fakes, reals), theta)
         claim = f"what is left of G's gradient, {apart:g} apart"
         yield close("vanishing gradient", name, claim, found.abs(), scale * LEFT[name](apart), rel=0.01)
-
-
-def _mean_sigmoid(mean: float, var: float) -> float:
-    """The mean of the sigmoid of a normal number."""
-    x = np.linspace(-12, 12, 4801)
-    return float(integrate.simpson(stats.norm.pdf(x) / (1 + np.exp(-(mean + math.sqrt(var) * x))), x=x))

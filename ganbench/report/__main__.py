@@ -7,7 +7,11 @@ from pathlib import Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ganbench.report", description="Compare the runs of a sweep.")
-    parser.add_argument("folder", type=Path, help="of a sweep (or one run), such as outputs/sweep/mine")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="of a sweep (or a run), such as outputs/sweep/mine, or of several sweeps",
+    )
     parser.add_argument(
         "--allow-mismatch", metavar="FIELD", action="append", default=[],
         help="compare although this field of their footing differs, with a stamp on the page; may be given again",
@@ -16,9 +20,11 @@ def main() -> None:
     folder = arguments.folder
     if not folder.is_dir():
         sys.exit(f"{folder} is not a folder: name the folder of a sweep, such as outputs/sweep/mine.")
+    from ganbench.report import overview, page
     from ganbench.report.level import Unlike
-    from ganbench.report.page import write
+    from ganbench.report.read import sweeps
 
+    write = overview.write if sweeps(folder) else page.write
     try:
         print(write(folder, tuple(arguments.allow_mismatch)))
     except FileNotFoundError as error:
@@ -26,7 +32,7 @@ def main() -> None:
     except Unlike as error:
         print(error, file=sys.stderr)
         sys.exit(6)
-    print(f"Open {folder / 'report.html'} in a browser; results.md and results.csv lie beside it.")
+    print(f"Open {folder / 'report.html'} in a browser; the same as text lies beside it.")
 
 
 if __name__ == "__main__":

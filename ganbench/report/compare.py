@@ -140,12 +140,31 @@ def _paired(a: Arm, b: Arm) -> Paired:
     return paired([a.finals[s] for s in both], [b.finals[s] for s in both])
 
 
-def verdict(found: list[Arm], metric: str) -> list[str]:
-    """What the scores say, by fixed rules, in sentences."""
+class Course(NamedTuple):
+    """An arm's scores through training, over its seeds; inf where too few have one, nan where there is no interval."""
+
+    images: list[int]
+    middle: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def course(arm: Arm, metric: str) -> Course:
+    """The interquartile mean and its BCa interval at each evaluation; a run that had ended by then counts as worst."""
+    curves = [dict(zip(*run.curve(metric), strict=True)) for run in arm.runs]
+    moments = sorted(set().union(*curves))
+    scores = [[curve.get(images, math.inf) for curve in curves] for images in moments]
+    bands = [interval(each) or (math.nan, math.nan) for each in scores]
+    low, high = zip(*bands, strict=True) if bands else ((), ())
+    return Course(moments, [float(iqm(each)) for each in scores], list(low), list(high))
+
+
+def verdict(found: list[Arm], metric: str, pairs: list[Comparison] | None = None) -> list[str]:
+    """What the scores say, by fixed rules, in sentences; `pairs` are all comparisons, if they have been made."""
     timed = [arm for arm in found if arm.finished]
     if len(timed) < 2:
         return ["There is nothing to compare: fewer than two methods have a final score."]
-    best, all_pairs = found[0], comparisons(found)
+    best, all_pairs = found[0], comparisons(found) if pairs is None else pairs
     against = [c for c in all_pairs if c.first is best]
     said = [
         _order(best, found[1], metric),
@@ -155,9 +174,13 @@ def verdict(found: list[Arm], metric: str) -> list[str]:
     fast, slow = (pick(timed, key=lambda arm: arm.seconds) for pick in (min, max))
     return [
         *said,
-        f"Training took {fast.seconds:.0f} s ({fast.label}) to {slow.seconds:.0f} s ({slow.label}) a run, "
-        f"evaluation apart; {best.label} took {best.seconds:.0f} s.",
+        f"Training took {_seconds(fast)} ({fast.label}) to {_seconds(slow)} ({slow.label}) a run, "
+        f"evaluation apart; {best.label} took {_seconds(best)}.",
     ]
+
+
+def _seconds(arm: Arm) -> str:
+    return f"{arm.seconds:.0f} s" if arm.seconds >= 10 else f"{arm.seconds:.2g} s"
 
 
 def _order(best: Arm, second: Arm, metric: str) -> str:

@@ -1,201 +1,142 @@
-"""Figures as SVG text to put into a page."""
+"""Figures of scores: at the end, through training, and of methods against each other."""
 
-import io
 import math
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from statistics import fmean
+import textwrap
+from collections.abc import Iterable
+from typing import NamedTuple
 
-import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, ScalarFormatter
 
-from ganbench.report.compare import Arm, Comparison
+from ganbench.report.compare import Arm
+from ganbench.report.drawing import CARD, SOFT, Panel, colour, finite, level, log_if_positive, short_numbers, stroke
+from ganbench.report.statistics import profile, rank_probabilities
+from ganbench.report.study import Study
 
-# Told apart by people with any colour vision (Okabe and Ito 2008), darkened where white paper asks for it.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b35a93", "#b8860b", "#56a0d3", "#444444", "#8b5a2b")
 COSTS = {"images": "real images seen", "steps": "generator steps", "t_train": "training seconds"}
-STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": "#1f2933",
-    "axes.edgecolor": "#9aa5b1",
-    "axes.labelcolor": "#52606d",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e7eb",
-    "xtick.color": "#52606d",
-    "ytick.color": "#52606d",
-}
 
 
-def colour(index: int) -> str:
-    return COLOURS[index % len(COLOURS)]
+class Line(NamedTuple):
+    """An arm's place in a figure of one line each: a dot for each seed, its centre and the interval around it."""
+
+    label: str
+    tint: int
+    dots: list[float]
+    centre: float
+    interval: tuple[float, float] | None
 
 
-def scores(arms: list[Arm], metric: str, floor: float | None) -> str:
-    """Score against each kind of cost: thin lines are seeds, thick ones their mean."""
-    with _figure("scores", 10, 3.6) as (figure, out):
-        panels = figure.subplots(1, 3, sharey=True)
-        for axes, (along, words) in zip(panels, COSTS.items(), strict=True):
-            for i, arm in enumerate(arms):
-                curves = [run.curve(metric, along) for run in arm.runs]
-                for x, y in curves:
-                    axes.plot(x, y, color=colour(i), lw=0.8, alpha=0.35)
-                axes.plot(*_mean(curves), color=colour(i), lw=2, label=arm.label)
-            _floor(axes, floor, vertical=False)
-            axes.set_xlabel(words)
-            _short_numbers(axes)
-        _log_if_positive(panels[0], [y for arm in arms for run in arm.runs for y in run.scores])
-        panels[0].set_ylabel(f"{metric} (lower is better)")
-        panels[-1].legend(frameon=False, fontsize=8)
-    return out[0]
+def finals(study: Study) -> Panel:
+    """Final scores: every seed a dot, the interquartile mean a bar, its interval a line."""
+    ends = (f"{arm.label} {arm.iqm:.3g}" if math.isfinite(arm.iqm) else f"{arm.label} none" for arm in study.arms)
+    words = "Interquartile means: " + ", ".join(ends) + "."
+    panel = Panel("finals", f"Final {study.metric}, every seed a dot", words)
+    lines = [Line(a.label, study.tints[a.label], a.finished, a.iqm, a.interval) for a in study.arms]
+    with panel.draw(5.2, 0.8 + 0.4 * len(lines)) as axes:
+        _in_lines(axes, lines)
+        level(axes, study.floor, vertical=True)
+        axes.set_xlabel(f"{study.metric} at the end (lower is better)")
+    return panel
 
 
-def finals(arms: list[Arm], metric: str, floor: float | None) -> str:
-    """Final scores: every seed a dot, the interquartile mean a bar, its 95 % interval a line."""
-    with _figure("finals", 10, 0.7 + 0.42 * len(arms)) as (figure, out):
-        axes = figure.subplots()
-        for i, arm in enumerate(arms):
-            if arm.interval:
-                axes.plot(arm.interval, [i, i], color=colour(i), lw=1.5, alpha=0.6)
-            if arm.finished:
-                axes.plot([arm.iqm], [i], "|", ms=16, mew=2.5, color=colour(i))
-                axes.plot(arm.finished, [i] * len(arm.finished), "o", ms=6, color=colour(i), mec="white", mew=0.8)
-        _floor(axes, floor, vertical=True)
-        axes.set_yticks(range(len(arms)), [arm.label for arm in arms])
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"final {metric} (lower is better)")
-    return out[0]
+def differences(study: Study) -> Panel | None:
+    """How far each arm is behind the first at the same seeds; None where no difference has a mean."""
+    first, lines = study.arms[0], []
+    for label, c in study.against_first.items():
+        if c.paired.mean is not None:
+            ends = [(c.first.finals[seed], c.second.finals[seed]) for seed in c.seeds]
+            each = [b - a if a != b else 0.0 for a, b in ends]  # two runs without a score are alike
+            lines.append(Line(label, study.tints[label], each, c.paired.mean, c.paired.interval))
+    if not lines:
+        return None
+    words = "Means: " + ", ".join(f"{line.label} {line.centre:.3g}" for line in lines) + "."
+    panel = Panel("differences", f"Behind {first.label} at the same seed", words)
+    with panel.draw(4.6, 0.9 + 0.4 * len(lines)) as axes:
+        axes.axvline(0, color=SOFT, lw=1)
+        _in_lines(axes, lines)
+        axes.set_xlabel(f"{study.metric} above that of {first.label}")
+    return panel
 
 
-def differences(arms: list[Arm], found: list[Comparison], metric: str) -> str:
-    """How far each arm is behind the first at the same seeds: dots, their mean a bar, its t interval a line."""
-    against = [c for c in found if c.first is arms[0] and c.paired.mean is not None]
-    with _figure("differences", 10, 0.9 + 0.42 * len(against)) as (figure, out):
-        axes = figure.subplots()
-        for row, c in enumerate(against):
-            tint = colour(arms.index(c.second))
-            each = [c.second.finals[seed] - c.first.finals[seed] for seed in c.seeds]
-            axes.plot(each, [row] * len(each), "o", ms=5, color=tint, mec="white", mew=0.8, alpha=0.8)
-            axes.plot([c.paired.mean], [row], "|", ms=16, mew=2.5, color=tint)
-            if c.paired.interval:
-                axes.plot(c.paired.interval, [row, row], color=tint, lw=1.5, alpha=0.6)
-        axes.axvline(0, color="#52606d", lw=1)
-        axes.set_yticks(range(len(against)), [c.second.label for c in against])
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"{metric} above that of {arms[0].label}, by seed")
-    return out[0]
+def _in_lines(axes: Axes, lines: list[Line]) -> None:
+    for y, line in enumerate(lines):
+        tint = colour(line.tint)
+        if line.interval:
+            axes.plot(line.interval, [y, y], color=tint, lw=2, alpha=0.55)
+        if math.isfinite(line.centre):
+            axes.plot([line.centre], [y], "|", ms=20, mew=2.5, color=tint)
+        axes.plot(line.dots, [y] * len(line.dots), "o", ms=5.5, color=tint, mec=CARD, mew=0.8, alpha=0.9)
+    axes.set_yticks(range(len(lines)), [textwrap.fill(line.label, 20) for line in lines])
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
 
 
-def wins(arms: list[Arm], found: list[Comparison]) -> str:
-    """A table in colours: the share of seeds at which the row's method is ahead of the column's."""
-    share = {(c.first.label, c.second.label): c.paired.wins for c in found}
+def scores(study: Study) -> dict[str, Panel]:
+    """Score against each kind of cost: thin lines are seeds, thick ones the interquartile mean with its interval."""
+    return {along: _scores(study, along) for along in COSTS}
+
+
+def _scores(study: Study, along: str) -> Panel:
+    words = f"One curve for each of {_listed(study.arms)}, with a band for its 95 % interval and a thin line a seed."
+    panel = Panel(f"scores-{along}", f"{study.metric} against {COSTS[along]}", words)
+    with panel.draw(5.2, 3.5) as axes:
+        for arm in study.arms:
+            _score_curves(axes, study, arm, along)
+        level(axes, study.floor)
+        log_if_positive(axes, [y for arm in study.arms for run in arm.runs for y in run.scores])
+        axes.set_xlabel(COSTS[along])
+        axes.set_ylabel(f"{study.metric} (lower is better)")
+        short_numbers(axes)
+    return panel
+
+
+def _score_curves(axes: Axes, study: Study, arm: Arm, along: str) -> None:
+    tint, course = study.tints[arm.label], study.courses[arm.label]
+    for run in arm.runs:
+        axes.plot(*run.curve(study.metric, along), color=colour(tint), lw=0.7, alpha=0.4)
+    x = [np.mean([run.cost(n, along) for run in arm.runs if n in run.clock]) for n in course.images]
+    axes.fill_between(x, course.low, course.high, color=colour(tint), alpha=0.15, lw=0)
+    axes.plot(x, finite(course.middle), color=colour(tint), lw=2.2, ls=stroke(tint))
+
+
+def shares(study: Study) -> Panel:
+    """The performance profile: the share of runs that ended at or below each score."""
+    ends = {arm.label: arm.scores for arm in study.arms}
+    return profiles(
+        "profile", f"Share of runs that end at or below each {study.metric}", study.metric, ends, study.tints
+    )
+
+
+def profiles(name: str, title: str, along: str, ends: dict[str, list[float]], tints: dict[str, int]) -> Panel:
+    """One step line for each method; a run without a score never counts."""
+    levels = np.unique([value for each in ends.values() for value in each if math.isfinite(value)])
+    panel = Panel(name, title, f"One step line for each of {_listed(ends)}; the higher and further left, the better.")
+    with panel.draw() as axes:
+        if len(levels):
+            margin = 0.05 * np.ptp(levels) or 0.05 * abs(levels[0]) or 1.0
+            x = np.array([levels[0] - margin, *levels, levels[-1] + margin])
+            for label, each in ends.items():
+                tint = tints[label]
+                axes.step(x, profile(each, x), where="post", color=colour(tint), lw=1.8, ls=stroke(tint))
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlabel(along)
+        axes.set_ylabel("share of runs")
+    return panel
+
+
+def _listed(arms: Iterable[Arm | str]) -> str:
+    return ", ".join(arm if isinstance(arm, str) else arm.label for arm in arms)
+
+
+def wins(study: Study) -> list[list[float | None]]:
+    """The share of seeds at which the row's method is ahead of the column's, ties half; None for pairs without one."""
+    share = {(c.first.label, c.second.label): c.paired.wins for c in study.pairs}
     share |= {(b, a): 1 - w for (a, b), w in share.items()}
-    labels = [arm.label for arm in arms]
-    with _figure("wins", 10, 1.2 + 0.5 * len(arms)) as (figure, out):
-        axes = figure.subplots()
-        cells = [[share.get((a, b), math.nan) for b in labels] for a in labels]
-        axes.imshow(cells, cmap="BrBG", vmin=-0.6, vmax=1.6, aspect="auto")
-        for i, row in enumerate(cells):
-            for j, value in enumerate(row):
-                if math.isfinite(value):
-                    axes.text(j, i, f"{value:.0%}", ha="center", va="center")
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set_yticks(range(len(labels)), labels)
-        axes.grid(visible=False)
-    return out[0]
+    return [[share.get((a.label, b.label)) for b in study.arms] for a in study.arms]
 
 
-def curves(arms: list[Arm], names: tuple[str, ...]) -> str:
-    """The named records of each arm against images seen, mean over seeds, one panel an arm."""
-    columns = 3
-    lines = -(-len(arms) // columns)
-    with _figure("curves-" + "-".join(names), 10, 2.5 * lines) as (figure, out):
-        panels = list(figure.subplots(lines, columns, sharex=True, squeeze=False).flat)
-        for axes, arm in zip(panels, arms, strict=False):
-            for i, name in enumerate(names):
-                x, y = _mean([run.curve(name) for run in arm.runs])
-                if any(y):
-                    axes.plot(x, y, color=COLOURS[i], lw=1.3, label=name)
-            axes.set_title(arm.label, loc="left", fontsize=10)
-            _short_numbers(axes)
-        for axes in panels[len(arms) :]:
-            axes.set_visible(False)
-        handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(
-            handles.values(), handles.keys(), ncols=len(handles) or 1, frameon=False, loc="outside lower center"
-        )
-    return out[0]
-
-
-def norms(arms: list[Arm]) -> str:
-    """Weight-gradient norms of both players, mean over seeds."""
-    with _figure("norms", 10, 3.2) as (figure, out):
-        panels = figure.subplots(1, 2)
-        for axes, name, who in zip(panels, ("g_grad_norm", "d_grad_norm"), ("generator", "critic"), strict=True):
-            for i, arm in enumerate(arms):
-                axes.plot(*_mean([run.curve(name) for run in arm.runs]), color=colour(i), lw=1.3, label=arm.label)
-            axes.set_title(f"gradient norm of the {who}", loc="left", fontsize=10)
-            axes.set_yscale("log")
-            axes.set_xlabel("real images seen")
-            _short_numbers(axes)
-        panels[1].legend(frameon=False, fontsize=9)
-    return out[0]
-
-
-@contextmanager
-def _figure(name: str, width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure to draw on; its SVG is in the list once the block has ended."""
-    out: list[str] = []
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        figure.patch.set_alpha(0)
-        yield figure, out
-        buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(
-            buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-        out.append(_inline(buffer.getvalue(), name))
-
-
-def _inline(svg: str, name: str) -> str:
-    """Only the <svg> element, as wide as its place, its ids distinct from those of other figures."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(xlink:href="|href="|url\()#', rf"\1#{name}-", svg)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{name}"', svg, count=1)
-
-
-def _mean(found: list[tuple[list[float], list[float]]]) -> tuple[list[float], list[float]]:
-    """The mean curve, point by point, as far as all runs got."""
-    found = [curve for curve in found if curve[0]]
-    shared = min((len(x) for x, _ in found), default=0)
-    return tuple([fmean(c[axis][i] for c in found) for i in range(shared)] for axis in (0, 1))
-
-
-def _floor(axes: Axes, floor: float | None, vertical: bool) -> None:
-    if floor is not None:
-        draw = axes.axvline if vertical else axes.axhline
-        draw(floor, color="#52606d", lw=1, ls=":", label="real against real")
-
-
-def _log_if_positive(axes: Axes, values: list[float]) -> None:
-    if values and min(values) > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _short_numbers(axes: Axes) -> None:
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+def ranks(arms: list[Arm]) -> list[list[float]] | None:
+    """For each arm the chance of each rank over resampled seeds; None where the arms have not the same seeds."""
+    if len({tuple(arm.finals) for arm in arms}) != 1:
+        return None
+    return rank_probabilities(np.array([arm.scores for arm in arms])).tolist()

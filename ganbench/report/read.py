@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Run:
     facts: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     footing: dict[str, dict[str, Any]] = field(default_factory=dict)
+    probes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def arm(self) -> str:
@@ -35,13 +37,20 @@ class Run:
 
     def curve(self, name: str, along: str = "images") -> tuple[list[float], list[float]]:
         """(x, y) of the records that have both; `along` is images, steps (the generator's) or t_train."""
-        at: dict[float, float] = {}
-        x = 0.0
+        at = {row["images"]: row[name] for row in self.rows if row.get(name) is not None}
+        return [self.cost(images, along) for images in at], list(at.values())
+
+    def cost(self, images: int, along: str) -> float:
+        """What so many real images came to, in images, generator steps or training seconds."""
+        return {"images": images, "steps": images / self.images_a_step, "t_train": self.clock.get(images, 0.0)}[along]
+
+    @cached_property
+    def clock(self) -> dict[int, float]:
+        """Training seconds by images seen, so far as they were told."""
+        seconds, seen = 0.0, {}
         for row in self.rows:
-            x = {"images": row["images"], "steps": row["images"] / self.images_a_step}.get(along, row.get(along, x))
-            if row.get(name) is not None:
-                at[x] = row[name]
-        return list(at), list(at.values())
+            seen[row["images"]] = seconds = row.get("t_train", seconds)
+        return seen
 
     @property
     def images_a_step(self) -> int:
@@ -85,9 +94,19 @@ class Run:
 
 def read(folder: Path) -> list[Run]:
     """Every run in a sweep's folder but trials, or the one run that the folder is."""
-    folders = [folder] if (folder / "status.json").exists() else sorted(p for p in folder.iterdir() if p.is_dir())
-    runs = [_read(p) for p in folders if not p.name.startswith(".") and p.name != TRIALS]
+    runs = [_read(p) for p in ([folder] if (folder / "status.json").exists() else _below(folder))]
     return sorted(runs, key=lambda run: (run.label, run.arm, str(run.seed).zfill(9)))
+
+
+def sweeps(folder: Path) -> list[Path]:
+    """The sweeps that a folder of sweeps holds; none if it is a sweep, or a run, itself."""
+    if (folder / "status.json").exists() or any((p / "status.json").exists() for p in _below(folder)):
+        return []
+    return [p for p in _below(folder) if any((run / "status.json").exists() for run in _below(p))]
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != TRIALS)
 
 
 def _read(folder: Path) -> Run:
@@ -99,7 +118,8 @@ def _read(folder: Path) -> Run:
         label = f"{config['loss']['name']}-{config['penalty']['name']}"
         status, reason, seed = facts["status"], facts.get("reason"), config["seed"]
         footing = _footing(folder, needed=status in ("finished", "diverged"))
-        return Run(folder, status, reason, label, seed, config["metric"]["name"], config, facts, rows, footing)
+        name, probes = config["metric"]["name"], _probes(folder / "probes.jsonl")
+        return Run(folder, status, reason, label, seed, name, config, facts, rows, footing, probes)
     except Exception as error:  # a damaged folder can fail in any way, and must become a row, not a crash
         known = facts if isinstance(facts, dict) else {}
         reason = f"{type(error).__name__}: {error}"
@@ -114,7 +134,17 @@ def _footing(folder: Path, needed: bool) -> dict[str, dict[str, Any]]:
     return {part: dict(footing[part]) for part in ("equal", "setting", "start", "machine")}
 
 
-def _rows(text: str) -> list[dict[str, Any]]:
+def _probes(file: Path) -> list[dict[str, Any]]:
+    """What the critic left of the generator's gradient, of a run that was asked to measure it."""
+    needed = ("images", "critic", "steps", "loss")
+    return _rows(file.read_text(encoding="utf-8"), needed) if file.exists() else []
+
+
+def _rows(text: str, needed: tuple[str, ...] = ("images",)) -> list[dict[str, Any]]:
     """The records; a last line without its end is what a kill leaves, and is not one."""
     whole, _, _ = text.rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
+    rows = [json.loads(line) for line in whole.splitlines()]
+    lacking = [key for row in rows for key in needed if key not in row]
+    if lacking:
+        raise ValueError(f"a record without {lacking[0]}")
+    return rows

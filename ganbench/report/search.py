@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import fmean
 
 from ganbench.report.compare import Arm, arms, differences
-from ganbench.report.page import markdown_table, number
 from ganbench.report.read import read
+from ganbench.report.tables import markdown_table, number
 
 
 def table(found: list[Arm]) -> list[list[str]]:

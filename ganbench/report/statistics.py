@@ -59,7 +59,7 @@ def paired(a: ArrayLike, b: ArrayLike) -> Paired:
     if not np.isfinite(difference).all():
         return Paired(n, None, None, sign_flip(_signed_ranks(difference)), wins, None, None)
     deviation = float(np.std(difference, ddof=1)) if n > 1 else None
-    spread = n > 2 and np.ptp(a) > 0 and np.ptp(b) > 0
+    spread = n > 2 and all(np.isfinite(x).all() and np.ptp(x) > 0 for x in (a, b))
     correlation = float(np.corrcoef(a, b)[0, 1]) if spread else None
     p = sign_flip(difference)
     return Paired(n, float(difference.mean()), t_interval(difference), p, wins, deviation, correlation)

@@ -1,0 +1,510 @@
+"""The report's page in a real browser, from planted runs: what it shows, and that its controls do what they say."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+from test_report import chromium, plant
+
+from ganbench import data, pictures
+from ganbench.report import frames, overview, probing, training
+from ganbench.report.page import write
+from ganbench.report.study import study
+
+MOMENTS = (0, 1600, 3200, 4800, 6400)
+STEPS = (0, *(2**k for k in range(11)))
+
+
+def enrich(run: Path, start: int = 0, moments: tuple[int, ...] = MOMENTS, recall: float = 0.9) -> None:
+    """Give a planted run what a long one has: scores on the way, diversity, classes, probes and other pictures."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    final = next((row["fd_lenet"] for row in rows if row["images"] == 6400 and "fd_lenet" in row), None)
+    kept = [row for row in rows if "fd_lenet" not in row]
+    for i, images in enumerate(moments):
+        share = i / (len(moments) - 1)
+        score = 20 * ((final or 10) / 20) ** share
+        if final is None and images == 6400:
+            continue
+        classes = [0.1 + 0.05 * math.sin(k + start) for k in range(10)]
+        kept.append({
+            "images": images, "fd_lenet": score, "recall": recall * share, "coverage": 0.8 * share, "density": 0.6,
+            "memorisation": 0.9, "kid": None, "histogram": classes,
+        })  # fmt: skip
+    kept.sort(key=lambda row: row["images"])
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    status = json.loads((run / "status.json").read_text())
+    status["floor"] |= {"coverage": 0.97, "density": 1.0, "memorisation": 0.85, "histogram": [0.1] * 10}
+    (run / "status.json").write_text(json.dumps(status))
+    for images in moments:
+        paint(start, images).save(run / "samples" / f"{images:09d}.png")
+
+
+def paint(start: int, images: int) -> Image.Image:
+    """One grey a picture, told by its run and its moment."""
+    return Image.new("L", (256, 256), grey(start, images))
+
+
+def grey(start: int, images: int) -> int:
+    return 20 + 40 * start + images // 200
+
+
+def probe(run: Path, rates: dict[str, float], images: tuple[int, ...] = (0, 3200)) -> None:
+    """Probes of which each loss's gradient falls by `rate` for each doubling of the critic's steps."""
+    lines = []
+    for loss, rate in rates.items():
+        for moment in images:
+            for critic in ("onward", "scratch"):
+                for k in STEPS:
+                    norm = 3 * rate ** math.log2(k + 1)
+                    told = {"g_norm": norm, "snr": 2.0, "saturated": None, "slope": 0.5, "told_apart": 0.9}
+                    at = {"images": moment, "critic": critic, "steps": k, "loss": loss, "cosine": 0.7}
+                    lines.append(json.dumps(at | told))
+    (run / "probes.jsonl").write_text("\n".join(lines) + "\n")
+
+
+RATES = {"gan": {"gan": 1.1, "minimax": 0.4}, "wgan-gp": {"wgan": 1.0}, "hinge": {"hinge": 0.3}}
+FINALS = {"gan": [4.0, 5.0, 6.0], "wgan-gp": [2.0, 2.5, 3.0], "hinge": [3.0, 9.0, None]}
+
+
+def plant_rich(folder: Path) -> None:
+    for number, (loss, finals) in enumerate(FINALS.items()):
+        for seed, final in enumerate(finals):
+            run = plant(folder, loss, seed, final, speed=50.0 if loss == "wgan-gp" else 100.0)
+            enrich(run, number, recall=0.3 if loss == "hinge" else 0.9)
+            probe(run, RATES[loss])
+    (folder / "hinge-none-s0/samples/000006400.png").unlink()
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rich")
+    plant_rich(folder)
+    write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens a page; at the end nothing may have been said on its console or asked from outside."""
+    heard, asked, contexts = [], [], []
+
+    def go(file: Path, width: int = 1280, **settings: object) -> Page:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **settings))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: heard.append(message.text))
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert heard == []
+    assert asked and all(url.startswith(("file:", "data:")) for url in asked)
+
+
+SECTIONS = ["verdict", "results", "curves", "differences", "vanishing", "diversity", "samples", "training", "runs"]
+
+
+def test_the_page_holds_itself_and_every_section(rich: Path, opened) -> None:
+    assert "http" not in (rich / "report.html").read_text()
+    page = opened(rich / "report.html")
+    assert page.locator("h1").inner_text() == "3 GAN methods on mnist5k"
+    assert page.locator("main > section").evaluate_all("all => all.map(s => s.id)") == SECTIONS
+    links = page.locator("nav a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    assert links == [f"#{name}" for name in SECTIONS]
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth === 256)")
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    words = page.locator("svg").evaluate_all(
+        "all => all.map(s => [s.getAttribute('role'), s.getAttribute('aria-label')])"
+    )
+    assert all(role == "img" and len(label.split()) > 5 for role, label in words)
+
+
+def test_a_missing_probe_says_how_to_get_it(tmp_path: Path) -> None:
+    plant(tmp_path, "gan", 0, 4.0)
+    write(tmp_path)
+    assert "<code>probe=vanishing</code>" in (tmp_path / "report.html").read_text()
+
+
+def test_the_switch_shows_one_axis(rich: Path, opened) -> None:
+    page = opened(rich / "report.html")
+    shown = page.locator(".axes figure:visible")
+    drawn = {"images": "real images seen", "steps": "generator steps", "t_train": "training seconds"}
+    assert shown.count() == 1 and drawn["images"] in shown.text_content()
+    page.get_by_role("radio", name="training seconds").click()
+    assert shown.count() == 1 and drawn["t_train"] in shown.locator("svg").text_content()
+    page.keyboard.press("ArrowUp")
+    assert shown.count() == 1 and drawn["steps"] in shown.locator("svg").text_content()
+
+
+def column(page: Page, table: str, number: int) -> list[str]:
+    return page.locator(f"#{table} tbody tr > :nth-child({number})").all_inner_texts()
+
+
+def test_tables_sort_and_what_is_missing_comes_last(rich: Path, opened) -> None:
+    page = opened(rich / "report.html")
+    head = page.locator("#results-table th", has_text="IQM")
+    assert column(page, "results-table", 3) == ["2.5", "5", "–"]
+    head.get_by_role("button").click()
+    assert (head.get_attribute("aria-sort"), column(page, "results-table", 3)) == ("ascending", ["2.5", "5", "–"])
+    page.keyboard.press("Enter")  # the button has the focus
+    assert (head.get_attribute("aria-sort"), column(page, "results-table", 3)) == ("descending", ["5", "2.5", "–"])
+    assert column(page, "results-table", 1) == ["gan-none", "wgan-gp", "hinge-none"]
+    other = page.locator("#results-table th", has_text="seconds")
+    other.get_by_role("button").focus()
+    page.keyboard.press("Space")
+    assert column(page, "results-table", 8) == ["64", "64", "128"]  # as text, 128 would come first
+    assert (head.get_attribute("aria-sort"), other.get_attribute("aria-sort")) == ("none", "ascending")
+    page.locator("#runs-table th", has_text="folder").get_by_role("button").click()
+    assert column(page, "runs-table", 1)[:2] == ["gan-none-s0", "gan-none-s1"]
+    page.locator("#probed th", has_text="scratch, 3,200").get_by_role("button").click()
+    assert column(page, "probed", 1) == ["hinge-none", "gan-none, minimax (diagnostic)", "wgan-gp", "gan-none"]
+    page.locator("#sides th", has_text="recall").get_by_role("button").click()
+    assert page.locator("#sides tfoot th").inner_text() == "real data"
+    assert column(page, "sides", 1)[0] == "hinge-none"
+
+
+SEEN = "words => document.getElementById('seen').textContent === words"
+PIXELS = """() => [...document.querySelectorAll('.grids img')].map(img => {
+  const c = document.createElement('canvas').getContext('2d'); c.drawImage(img, 0, 0);
+  return c.getImageData(9, 9, 1, 1).data[0];
+})"""
+
+
+def settled(page: Page) -> list[int]:
+    page.evaluate("Promise.all([...document.images].map(img => img.decode()))")
+    return page.evaluate(PIXELS)
+
+
+def test_the_slider_moves_every_picture(rich: Path, opened) -> None:
+    page = opened(rich / "report.html")
+    order = ["wgan-gp", "gan-none", "hinge-none"]  # arms by score; planted as 1, 0 and 2
+    captions = page.locator(".film-of figcaption")
+    assert [words.split(" ")[0] for words in captions.all_inner_texts()] == order
+    # hinge has no picture at the end, and shows its last
+    assert settled(page) == [grey(1, 6400), grey(0, 6400), grey(2, 4800)]
+    assert "4,800 images" in captions.nth(2).inner_text()
+    page.locator("#moment").focus()
+    page.keyboard.press("Home")
+    assert settled(page) == [grey(1, 0), grey(0, 0), grey(2, 0)]
+    page.keyboard.press("ArrowRight")
+    assert settled(page) == [grey(1, 1600), grey(0, 1600), grey(2, 1600)]
+    assert page.locator("#seen").inner_text() == "1,600 images"
+    assert captions.nth(0).inner_text() == "wgan-gp fd_lenet 11.2, 1,600 images"  # 20 (2 / 20)^(1/4)
+    assert page.locator(".film-of img").nth(0).get_attribute("alt").endswith("after 1,600 images")
+    page.keyboard.press("End")
+    assert settled(page) == [grey(1, 6400), grey(0, 6400), grey(2, 4800)]
+
+
+def test_play_runs_to_the_end_and_stops(rich: Path, opened) -> None:
+    page = opened(rich / "report.html")
+    button = page.locator("#play")
+    button.click()
+    assert page.locator("#seen").inner_text() == "0 images" and button.inner_text() == "Pause"
+    page.wait_for_function(SEEN, arg="6,400 images")
+    assert button.inner_text() == "Play"
+
+
+INKS = "[getComputedStyle(document.body).color, getComputedStyle(document.querySelector('#results svg text')).fill]"
+
+
+def test_light_and_dark(rich: Path, opened) -> None:
+    page = opened(rich / "report.html", color_scheme="light")
+    light = page.evaluate(INKS)
+    page.get_by_role("button", name="Dark").click()
+    dark = page.evaluate(INKS)
+    assert all(a != b for a, b in zip(light, dark, strict=True))
+    page.reload()
+    assert page.evaluate(INKS) == dark  # as was asked for
+    page.get_by_role("button", name="Light").click()
+    assert page.evaluate(INKS) == light
+    assert opened(rich / "report.html", color_scheme="dark").evaluate(INKS) == dark
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_colours_have_contrast(rich: Path) -> None:
+    """WCAG 2 AA: 4.5 for text, 3 for lines; on cards, light and dark."""
+    sheets = re.findall(r"color-scheme: (?:light|dark);[^}]*", (rich / "report.html").read_text())
+    assert len(sheets) == 3
+    for sheet in sheets:
+        tokens = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", sheet))
+        least = dict.fromkeys(("ink", "soft", "accent", "bad"), 4.5) | {f"c{i}": 3 for i in range(8)}
+        for name, due in least.items():
+            assert contrast(tokens[name], tokens["card"]) >= due, (name, tokens[name])
+        assert contrast(tokens["amber"], tokens["amber-paper"]) >= 4.5
+
+
+LETTERS = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  return [...svg.querySelectorAll('text')].map(t => scale * parseFloat(getComputedStyle(t).fontSize));
+})"""
+
+
+def test_on_a_phone(rich: Path, opened) -> None:
+    page = opened(rich / "report.html", width=390)
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth <= 390")
+    sizes = [size for size in page.evaluate(LETTERS) if size]
+    assert len(sizes) > 100 and min(sizes) >= 8
+
+
+def test_in_print(rich: Path, opened) -> None:
+    page = opened(rich / "report.html", color_scheme="dark")
+    page.locator("#moment").focus()
+    page.keyboard.press("Home")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator(".axes figure:visible").count() == 3
+    for control in ("nav", "#play", "#moment", "fieldset"):
+        assert not page.locator(control).is_visible()
+    assert page.locator("#training svg:visible").count() == page.locator("#training svg").count() > 3
+    page.wait_for_function(SEEN, arg="6,400 images")
+    assert settled(page) == [grey(1, 6400), grey(0, 6400), grey(2, 4800)]
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 41, 51)"
+    page.emulate_media(media="screen")
+    page.wait_for_function(SEEN, arg="0 images")
+    assert settled(page) == [grey(1, 0), grey(0, 0), grey(2, 0)]
+    assert page.locator("#training svg:visible").count() == 0
+
+
+def test_without_javascript(rich: Path, opened) -> None:
+    page = opened(rich / "report.html", java_script_enabled=False)
+    assert page.locator(".axes figure:visible").count() == 3
+    assert page.locator(".film-of img:visible").count() == 3
+    assert page.locator(".control:visible").count() == 0
+    page.locator("#training summary").first.click()
+    assert page.locator("#training svg:visible").count() == 3
+
+
+def test_two_reports_are_the_same(rich: Path) -> None:
+    before = (rich / "report.html").read_bytes()
+    write(rich)
+    assert (rich / "report.html").read_bytes() == before
+
+
+def test_a_method_has_one_colour(rich: Path) -> None:
+    found = study(rich)
+    assert found.tints == {"gan-none": 0, "hinge-none": 1, "wgan-gp": 2}
+    for panels in (training.by_arm(found, ("d_loss",)), training.histograms(found)):
+        for panel in panels:
+            assert set(re.findall(r"var\(--c(\d)\)", panel.svg)) == {str(found.tints[panel.title])}
+
+
+def test_every_seed_is_a_dot(rich: Path, opened) -> None:
+    page = opened(rich / "report.html")
+    dots = page.locator("svg[aria-label^='Final'] use[style*='--card']")
+    assert dots.count() == 8  # nine runs, of which one has no score
+
+
+def test_bands_need_three_scores(rich: Path) -> None:
+    courses = study(rich).courses
+    assert courses["gan-none"].images == list(MOMENTS)
+    assert courses["gan-none"].middle == pytest.approx([20 * (5 / 20) ** (i / 4) for i in range(5)], rel=0.01)
+    low, high = courses["gan-none"].low[-1], courses["gan-none"].high[-1]
+    assert 4 <= low < 5 < high <= 6
+    assert math.isnan(courses["hinge-none"].low[-1]) and courses["hinge-none"].middle[-1] == math.inf
+    assert math.isfinite(courses["hinge-none"].low[-2])
+
+
+@pytest.mark.parametrize(
+    ("left", "due"),
+    [
+        ([0.009, 0.5], "vanishes"),
+        ([0.009, 0.5, 0.5], "stays"),
+        ([0.01, 0.01], "stays"),
+        ([100.0, 100.0], "stays"),
+        ([101.0, 1.0], "explodes"),
+        ([0.0], "vanishes"),
+        ([], "not told"),
+    ],
+)
+def test_the_rule_of_the_probe(left: list[float], due: str) -> None:
+    assert probing.word(left) == due
+
+
+def test_probes_are_read_by_method_moment_and_critic(rich: Path) -> None:
+    rows = [[str(cell) for cell in row] for row in probing.table(probing.probes(study(rich)))]
+    assert len(rows) == 16
+    assert rows[0] == ["wgan-gp", "0", "onward", "1", "stays", "0.9", "–", "0.5", "2", "0.7"]
+    asked = {row[0]: row[3:5] for row in rows if row[1:3] == ["3,200", "scratch"]}
+    assert asked["gan-none"] == ["2.59", "stays"]  # 1.1 by doubling, log2(1025) doublings
+    assert asked["gan-none, minimax (diagnostic)"] == ["0.000105", "vanishes"]
+    assert asked["hinge-none"] == ["5.89e-06", "vanishes"]
+
+
+def test_the_page_says_what_vanishes(rich: Path, opened) -> None:
+    page = opened(rich / "report.html")
+    heads = page.locator("#probed thead th").all_inner_texts()
+    assert heads == ["method", "onward, 0", "onward, 3,200", "scratch, 0", "scratch, 3,200"]
+    told = dict(zip(column(page, "probed", 1), column(page, "probed", 5), strict=True))
+    assert told == {
+        "wgan-gp": "stays (×1)",
+        "gan-none": "stays (×2.6)",
+        "gan-none, minimax (diagnostic)": "vanishes (×0.0001)",
+        "hinge-none": "vanishes (×5.9e-06)",
+    }
+    assert "less than 0.01 of its norm" in page.locator("#vanishing").inner_text()
+    assert page.locator("#vanishing svg").count() == 5  # two moments, two critics, and the closed form
+
+
+def test_a_gradient_that_was_nothing_from_the_start(tmp_path: Path) -> None:
+    """It cannot be told what is left of it; nor does a null crash the page."""
+    run = plant(tmp_path, "gan", 0, 4.0)
+    lines = [
+        {"images": 0, "critic": "onward", "steps": k, "loss": "gan", "g_norm": n} for k, n in ((0, 0.0), (1, None))
+    ]
+    (run / "probes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write(tmp_path)
+    (row,) = probing.table(probing.probes(study(tmp_path)))
+    assert str(row[4]) == "not told"
+
+
+def test_samples_too_much_alike_are_flagged(rich: Path) -> None:
+    (told,) = training.too_much_alike(study(rich))
+    assert told.startswith("hinge-none: coverage 0.8 is more than 0.3 above recall 0.3")
+    assert str(training.Crowd(1.6, None, 0.1)) == "density 1.6 is above 1.5"
+    assert str(training.Crowd(1.5, 0.8, 0.55)) == ""
+
+
+def test_a_list_is_no_score(rich: Path) -> None:
+    head = next(line for line in write(rich).splitlines() if line.startswith("| method | recall"))
+    assert "histogram" not in head
+    assert [panel.title for panel in training.histograms(study(rich))] == ["wgan-gp", "gan-none", "hinge-none"]
+
+
+def test_a_broken_picture_is_named(tmp_path: Path) -> None:
+    run = plant(tmp_path, "gan", 0, 4.0)
+    (run / "samples/000003200.png").write_bytes(b"cut off")
+    (film,) = frames.films(study(tmp_path))
+    assert [frame.images for frame in film.frames] == [0, 6400]
+    write(tmp_path)
+    assert "could not be read: 000003200.png" in (tmp_path / "report.html").read_text()
+
+
+def test_trials_are_no_run(tmp_path: Path) -> None:
+    plant(tmp_path, "gan", 0, 4.0)
+    plant(tmp_path / "trials", "gan", 1, 4.0)
+    assert [run.folder.name for run in study(tmp_path).runs] == ["gan-none-s0"]
+
+
+def test_points_are_explained(tmp_path: Path) -> None:
+    run = plant(tmp_path, "gan", 0, 4.0)
+    write(tmp_path)
+    assert "Grey: real density" not in (tmp_path / "report.html").read_text()
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"shape:\n(  - \d+\n)+", "shape: [2]\n", config))
+    write(tmp_path)
+    assert "Grey: real density" in (tmp_path / "report.html").read_text()
+
+
+def test_sixty_runs_fit_into_five_megabytes(tmp_path: Path) -> None:
+    """Six methods at ten seeds, eleven grids of digits in noise each, and a hundred records of losses."""
+    rng = np.random.default_rng(0)
+    digits = data.mnist5k().train
+    for loss in ("gan", "lsgan", "wgan-gp", "wgan-lp", "dragan", "hinge"):
+        for seed in range(10):
+            run = plant(tmp_path, loss, seed, float(rng.uniform(1, 9)))
+            enrich(run, 0, tuple(range(0, 6401, 640)))
+            rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+            names = ("d_loss", "g_loss", "d_penalty", "d_real", "d_fake", "d_grad_norm", "g_grad_norm")
+            rows += [{"images": 64 * i} | dict(zip(names, rng.uniform(1, 2, 7), strict=True)) for i in range(100)]
+            rows.sort(key=lambda row: row["images"])
+            (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            for file in (run / "samples").iterdir() if seed == 0 else ():  # the one seed that is shown
+                noise = torch.from_numpy(rng.integers(0, 80, (64, 1, 32, 32)))
+                chosen = digits[rng.integers(len(digits), size=64)].long()
+                pictures.grid((chosen // 2 + noise).to(torch.uint8)).save(file)
+    write(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/webp") == 66
+    assert len(page.encode()) <= 5_000_000
+
+
+def test_an_overview_of_several_sweeps(tmp_path: Path, opened) -> None:
+    for name in ("digits", "more digits"):
+        (tmp_path / name).mkdir()
+        plant_rich(tmp_path / name)
+    text = overview.write(tmp_path)
+    assert "| method | digits | more digits |" in text and "| wgan-gp | **2.5 (2 to 3)** |" in text
+    page = opened(tmp_path / "report.html")
+    assert "http" not in (tmp_path / "report.html").read_text()
+    assert page.locator("#methods tbody th").all_inner_texts() == ["wgan-gp", "gan-none", "hinge-none"]
+    assert "logarithms of scores; 0 is 0.5, 1 is 20" in page.locator("#profile").inner_text()
+    assert page.locator("#ranks tbody td").all_text_contents()[:3] == ["100\xa0%", "0\xa0%", "0\xa0%"]
+    assert opened(tmp_path / "report.html", width=390).evaluate("document.documentElement.scrollWidth <= 390")
+    page.get_by_role("link", name="more digits").click()
+    assert page.locator("h1").inner_text() == "3 GAN methods on mnist5k"
+
+
+def test_normalised_scores(tmp_path: Path) -> None:
+    """By hand: of 0.5 for real data and 20 untrained, 4 lies at ln 8 / ln 40; of -0.5 and 20, at 4.5 / 20.5."""
+    plant(tmp_path, "gan", 0, 4.0)
+    to = overview.scale(study(tmp_path))
+    assert (to(0.5), to(20.0), to(math.inf)) == (0, 1, math.inf)
+    assert to(4.0) == pytest.approx(0.56371, abs=1e-5) and "logarithms" in str(to)
+    status = json.loads((tmp_path / "gan-none-s0/status.json").read_text())
+    for floor, due in ((-0.5, pytest.approx(4.5 / 20.5)), (20.0, None), (None, None)):
+        status["floor"]["fd_lenet"] = floor
+        (tmp_path / "gan-none-s0/status.json").write_text(json.dumps(status))
+        to = overview.scale(study(tmp_path))
+        assert due == (to and to(4.0)) and (to is None or "scores themselves" in str(to))
+
+
+def test_a_score_below_zero_is_not_put_into_a_logarithm(tmp_path: Path) -> None:
+    plant(tmp_path, "gan", 0, -0.1)
+    assert overview.scale(study(tmp_path))(-0.1) == pytest.approx(-0.6 / 19.5)
+
+
+def test_the_command_takes_a_folder_of_sweeps(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        plant(tmp_path / name, "gan", 0, 4.0)
+        plant(tmp_path / name, "hinge", 0, 5.0)
+    command = [sys.executable, "-m", "ganbench.report", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / name / "report.html").exists() for name in (".", "a", "b"))
+    shutil.rmtree(tmp_path / "b")
+    plant(tmp_path / "b", "gan", 0, 4.0)
+    plant(tmp_path / "b", "hinge", 0, 5.0, "protocol.batch=64")
+    refused = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert refused.returncode == 6 and refused.stderr.startswith("b: These runs do not stand on equal footing")
+
+
+def test_the_report_needs_neither_torch_nor_wandb(rich: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from ganbench.report import overview, page, search; "
+        f"page.write(Path({str(rich)!r})); sys.exit(', '.join({{'torch', 'wandb'}} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
