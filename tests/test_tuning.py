@@ -23,7 +23,7 @@ from scipy.stats import kstest
 from ganbench import outcome
 from ganbench.data import Data, scored_on
 from ganbench.report.read import Run, read
-from ganbench.report.tuning import budgets, expected_best, table_of_trials, tables
+from ganbench.report.tuning import budgets, expected_best, table_of_trials, tables, trials
 from ganbench.tuning import FIRST_SEED, draw
 
 SMALL = ("dataset=ring", "protocol=tuned-2d", "experiment=smoke", "wandb=disabled", "device=cpu")
@@ -213,7 +213,7 @@ def test_the_report_names_the_track_and_what_differs(whole: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert "4 runs" in done.stdout and "each method with the best of 2 random trials" in done.stdout
     assert "trials: unreadable" not in done.stdout
-    lists = tables(folder)
+    lists = tables(trials(folder))
     assert [rows[0][:2] for _, rows in lists] == [["method", "trial"], ["trial", "lr"], ["method", "1 trial"]]
     text = (folder / "results.md").read_text()
     for method, final in (("gan-none", METHODS[0]), ("wgan-gp", METHODS[1])):
@@ -222,6 +222,7 @@ def test_the_report_names_the_track_and_what_differs(whole: Path, tmp_path: Path
     assert text.count("**") == 4 and "| method | 1 trial | 2 trials |" in text
     page = (folder / "report.html").read_text()
     assert "each method with the best of 2 random trials" in page and "protocol.trial" in page
+    assert 'id="tuning"' in page and 'aria-label="The best of so many trials.' in page
     assert read(folder)[0].footing["equal"]["scored_on"] == "held_out"
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
+from ganbench.report import tuning
 from ganbench.report.compare import Arm
 from ganbench.report.drawing import CARD, SOFT, Panel, colour, finite, level, log_if_positive, short_numbers, stroke
 from ganbench.report.statistics import profile, rank_probabilities
@@ -121,6 +122,22 @@ def profiles(name: str, title: str, along: str, ends: dict[str, list[float]], ti
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel(along)
         axes.set_ylabel("share of runs")
+    return panel
+
+
+def budgets(study: Study) -> Panel | None:
+    """The best score to be expected of 1, 2, 4, … of a search's trials, by method; None without a search."""
+    if not study.trials:
+        return None
+    panel = Panel("budgets", "The best of so many trials", f"One curve for each of {_listed(study.trials)}.")
+    with panel.draw() as axes:
+        for label, curve in tuning.budget_curves(study.trials).items():
+            known = {n: score for n, score in curve.items() if score is not None}
+            tint = study.tints.get(label, len(study.tints))
+            axes.plot(known.keys(), known.values(), "o-", ms=4, color=colour(tint), lw=1.8, ls=stroke(tint))
+        axes.set_xlabel("random trials")
+        axes.set_ylabel(f"{study.metric}, expected best")
+        axes.xaxis.get_major_locator().set_params(integer=True)
     return panel
 
 

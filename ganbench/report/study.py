@@ -108,9 +108,9 @@ class Study:
         return list(zip([arm.label for arm in self.arms], told, strict=True)) if told[0] else []
 
     @cached_property
-    def tuning(self) -> list[tuple[str, list[list[str]]]]:
-        """Tables of the trials that settings were chosen from, each with a sentence; none without a search."""
-        return tuning.tables(self.folder)
+    def trials(self) -> dict[str, list[Run]]:
+        """By method, the runs that its settings were chosen from; empty without a search."""
+        return tuning.trials(self.folder)
 
     @cached_property
     def tints(self) -> dict[str, int]:

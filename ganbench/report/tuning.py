@@ -49,9 +49,8 @@ def _expected(ordered: list[float], budget: int) -> float | None:
     return sum(way * score for way, score in zip(ways, ordered, strict=True) if way) / math.comb(n, budget)
 
 
-def tables(folder: Path) -> list[tuple[str, list[list[str]]]]:
-    """For a sweep with a search, tables of heads and rows, each with a sentence that says what it is."""
-    methods = trials(folder)
+def tables(methods: dict[str, list[Run]]) -> list[tuple[str, list[list[str]]]]:
+    """Of a search, tables of heads and rows, each with a sentence that says what it is."""
     if not methods:
         return []
     return [
@@ -105,9 +104,14 @@ def _cell(run: Run, marked: bool) -> str:
     return f"**{run.final:.3g}**" if marked else f"{run.final:.3g}"
 
 
+def budget_curves(methods: dict[str, list[Run]]) -> dict[str, dict[int, float | None]]:
+    """By method, the best score to be expected of each number of trials."""
+    return {method: expected_best(run.final for run in runs) for method, runs in methods.items()}
+
+
 def budgets(methods: dict[str, list[Run]]) -> list[list[str]]:
     """A row for each method, a column for each number of trials."""
-    curves = {method: expected_best([run.final for run in runs]) for method, runs in methods.items()}
+    curves = budget_curves(methods)
     columns = sorted({budget for curve in curves.values() for budget in curve})
     rows = [[method, *(_told(curve.get(budget)) for budget in columns)] for method, curve in curves.items()]
     return [["method", *(f"{n} trial{'s' * (n > 1)}" for n in columns)], *rows]
