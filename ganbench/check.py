@@ -155,7 +155,11 @@ def _check_range(cfg: DictConfig, key: str, good: Callable[[Any], bool], words: 
     parent = OmegaConf.select(cfg, node) if node else cfg
     if last not in parent:
         return
-    value = parent[last]
+    refuse_outside(key, parent[last], good, words)
+
+
+def refuse_outside(key: str, value: Any, good: Callable[[Any], bool], words: str) -> None:
+    """Raise Refused for a value that is not good, or of a kind that cannot be asked."""
     try:
         fine = good(value)
     except TypeError:

@@ -21,7 +21,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganbench import outcome, sweep
-from ganbench.check import RANGES, unknown_key
+from ganbench.check import RANGES, refuse_outside, unknown_key
 from ganbench.config import Refused, Track
 from ganbench.sweep import Job
 
@@ -175,12 +175,7 @@ def _refuse_range(where: str, key: str, of: DictConfig) -> None:
 
 def _refuse_value(where: str, key: str, value: Any) -> None:
     words, good, _ = next(r for r in RANGES if f"protocol.{key}" in r[2].split())
-    try:
-        fine = good(value)
-    except TypeError:
-        fine = False
-    if not fine:
-        raise Refused(f"{where}={value} is out of range: allowed is {words}.")
+    refuse_outside(where, value, good, words)
 
 
 def _refuse_taken(overrides: Sequence[str], keys: Sequence[str], cure: str) -> None:
