@@ -17,6 +17,7 @@ from ganbench.report.statistics import (
     paired,
     profile,
     rank_probabilities,
+    share_interval,
     sign_flip,
 )  # fmt: skip
 
@@ -50,6 +51,14 @@ def test_the_sign_flip_test_is_exact() -> None:
     assert sign_flip(np.zeros(7)) == 1
     many = np.random.default_rng(2).normal(0.5, 1, 20)
     assert sign_flip(many) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.02)
+
+
+def test_the_interval_of_a_share_is_exact() -> None:
+    for hits in range(11):
+        due = stats.binomtest(hits, 10).proportion_ci(0.95, "exact")
+        assert share_interval(hits / 10, 10) == pytest.approx((due.low, due.high))
+    low, high = share_interval(0.25, 10)  # a tie
+    assert share_interval(0.2, 10)[0] < low < share_interval(0.3, 10)[0] < high
 
 
 def test_holm_corrects_in_steps() -> None:

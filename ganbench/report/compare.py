@@ -120,6 +120,11 @@ class Comparison(NamedTuple):
         """Those that both have."""
         return sorted(set(self.first.finals) & set(self.second.finals))
 
+    def detectable(self, pairs: int) -> float | None:
+        """The smallest difference that these seeds would have shown four times in five, among so many pairs."""
+        found = self.paired
+        return detectable(found.deviation, found.n, LEVEL / pairs) if found.deviation else None
+
     @property
     def shown(self) -> bool:
         """Whether `first` may be called better, by the rule that the page states."""
@@ -222,7 +227,7 @@ def _open(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
     told = []
     for c in against:
         if not c.shown and c.paired.n >= fewest_to_claim(pairs):
-            seen = detectable(c.paired.deviation, c.paired.n, LEVEL / pairs) if c.paired.deviation else None
+            seen = c.detectable(pairs)
             told.append(f"{c.second.label} ({f'{seen:.2g}' if seen is not None else 'unknown'})")
     if not told:
         return []

@@ -90,6 +90,8 @@ def _scores(found: Study) -> dict[str, Any]:
         "wins": figures.wins(found) if found.pairs else None,
         "ranks": figures.ranks(found.arms) if len(found.arms) > 1 else None,
         "shares": figures.shares(found),
+        "pair_heads": tables.PAIR_HEADS,
+        "pairs": tables.pairs(found),
         "n_fake": found.config["metric"].get("n_fake"),
     }
 

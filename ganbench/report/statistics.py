@@ -65,6 +65,14 @@ def paired(a: ArrayLike, b: ArrayLike) -> Paired:
     return Paired(n, float(difference.mean()), t_interval(difference), p, wins, deviation, correlation)
 
 
+def share_interval(share: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share of n seeds (Clopper and Pearson 1934); a tie counts as half a seed."""
+    hits, tail = share * n, (1 - LEVEL) / 2
+    low = stats.beta.ppf(tail, hits, n - hits + 1) if hits else 0.0
+    high = stats.beta.ppf(1 - tail, hits + 1, n - hits) if hits < n else 1.0
+    return float(low), float(high)
+
+
 def t_interval(values: ArrayLike) -> tuple[float, float] | None:
     """95 % t interval of the mean; None for fewer than two values."""
     values = np.asarray(values, float)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ganbench.report import tuning
 from ganbench.report.compare import Arm, Comparison
 from ganbench.report.read import Run
+from ganbench.report.statistics import share_interval
 from ganbench.report.study import Study, at_end
 
 HEADS = (
@@ -22,6 +23,18 @@ HEADS = (
     "images/s",
     "best on the way",
     "final, each seed",
+)
+PAIR_HEADS = (
+    "ahead",
+    "behind",
+    "by",
+    "95 % interval",
+    "p",
+    "at seeds",
+    "chance of it",
+    "correlation",
+    "could be seen",
+    "shown",
 )
 FIELDS = (
     "folder",
@@ -90,6 +103,28 @@ def _behind(against: Comparison | None) -> list[Cell]:
     seeds = against.paired.wins * against.paired.n
     told = number(gap) + (f" ({span(around)})" if around else "")
     return [amount(gap, told), amount(against.p), amount(seeds, f"{seeds:g} of {against.paired.n}")]
+
+
+def pairs(study: Study) -> list[list[Cell]]:
+    """A row for every pair of methods, under PAIR_HEADS."""
+    return [_pair(c, len(study.pairs)) for c in study.pairs]
+
+
+def _pair(c: Comparison, pairs: int) -> list[Cell]:
+    found = c.paired
+    chance = share_interval(found.wins, found.n)
+    return [
+        words(c.first.label),
+        words(c.second.label),
+        amount(found.mean),
+        Cell(span(found.interval), found.interval[0]) if found.interval else Cell("–", None),
+        amount(c.p),
+        amount(found.wins, f"{found.wins * found.n:g} of {found.n}"),
+        amount(chance[0], f"{chance[0]:.0%} to {chance[1]:.0%}"),
+        amount(found.correlation),
+        amount(c.detectable(pairs) if found.n > 1 else None),
+        words("yes" if c.shown else "no"),
+    ]
 
 
 def sides(study: Study) -> list[str]:
