@@ -1,5 +1,6 @@
 """What README.md tells people to type and write works as written."""
 
+import csv
 import re
 import shlex
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, ganbench
+
+from ganbench.report.statistics import iqm
 
 README = (REPOSITORY / "README.md").read_text()
 COMMANDS = [
@@ -42,6 +45,21 @@ def test_sweeps_compose(command: list[str], tmp_path: Path) -> None:
 
 def test_there_are_commands_to_test() -> None:
     assert len(COMMANDS) >= 4 and len(SWEEPS) >= 2
+
+
+@pytest.mark.parametrize(("column", "dataset"), [(1, "ring"), (2, "grid"), (3, "mnist5k")])
+def test_the_scores_shown_are_those_of_the_runs(column: int, dataset: str) -> None:
+    """The benchmark's table against the interquartile means of what lies in outputs/reference."""
+    finals: dict[str, list[float]] = {}
+    with (REPOSITORY / f"outputs/reference/{dataset}.csv").open() as file:
+        for row in csv.DictReader(file):
+            finals.setdefault(row["method"], []).append(float(row["final"]))
+    table = README[README.index("| method | ring | grid | mnist5k |") :].split("\n\n")[0].splitlines()[2:8]
+    shown = {
+        cells[1]: float(cells[1 + column].split()[0].strip("*")) for cells in (re.split(r" ?\| ?", r) for r in table)
+    }
+    assert shown == {method: float(f"{iqm(scores):.3g}") for method, scores in finals.items()}
+    assert all(len(scores) == 10 for scores in finals.values())
 
 
 def test_a_loss_of_ones_own_and_its_generator_again(tmp_path: Path) -> None:
