@@ -421,11 +421,11 @@ def test_trials_are_no_run(tmp_path: Path) -> None:
 def test_points_are_explained(tmp_path: Path) -> None:
     run = plant(tmp_path, "gan", 0, 4.0)
     write(tmp_path)
-    assert "Grey: real density" not in (tmp_path / "report.html").read_text()
+    assert "Orange: samples" not in (tmp_path / "report.html").read_text()
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(re.sub(r"shape:\n(  - \d+\n)+", "shape: [2]\n", config))
     write(tmp_path)
-    assert "Grey: real density" in (tmp_path / "report.html").read_text()
+    assert "Orange: samples" in (tmp_path / "report.html").read_text()
 
 
 def test_sixty_runs_fit_into_five_megabytes(tmp_path: Path) -> None:
