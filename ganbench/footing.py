@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ganbench import streams
 from ganbench.data import Data
 
 
-def footing(cfg: DictConfig, data: Data, metric: Any, G: nn.Module, D: nn.Module) -> dict[str, dict[str, Any]]:
+def footing(
+    cfg: DictConfig, data: Data, metric: Any, G: nn.Module, D: nn.Module, opt_g: Optimizer, opt_d: Optimizer
+) -> dict[str, dict[str, Any]]:
     """`equal` must be the same for all, `setting` where a track has one setting for all, `start` for all of one seed.
 
     `machine` may differ, and is told.
@@ -46,9 +49,10 @@ def footing(cfg: DictConfig, data: Data, metric: Any, G: nn.Module, D: nn.Module
             "track": p.track.value,
         },
         "setting": {
-            "optimizer": cfg.optimizer.name,
-            "lr": cfg.optimizer.lr,
-            "betas": None if cfg.optimizer.betas is None else list(cfg.optimizer.betas),
+            "optimizer": _both(type(opt_g).__name__, type(opt_d).__name__),
+            "lr": _both(opt_g.defaults["lr"], opt_d.defaults["lr"]),
+            "betas": _both(*(list(o.defaults["betas"]) if "betas" in o.defaults else None for o in (opt_g, opt_d))),
+            "optimizer_options": _both(_options(opt_g), _options(opt_d)),
             "n_critic": p.n_critic,
             "penalty_weight": cfg.penalty.get("weight"),
         },
@@ -66,6 +70,17 @@ def refuse_moved(before: dict[str, dict[str, Any]], after: dict[str, dict[str, A
     if moved:
         values = f"{before['equal'][moved[0]]} before training and {after['equal'][moved[0]]} after it"
         raise RuntimeError(f"footing: {moved[0]} was {values}; what runs are compared on must not change.")
+
+
+def _both(generator: Any, critic: Any) -> Any:
+    """What is the same for both players is told once."""
+    return generator if generator == critic else {"generator": generator, "critic": critic}
+
+
+def _options(optimizer: Optimizer) -> dict[str, Any]:
+    """What else it was built with, but what is off or unset, in which versions of torch differ."""
+    own = {k: v for k, v in optimizer.defaults.items() if k not in ("lr", "betas")}
+    return {k: v for k, v in sorted(own.items()) if v is not None and v is not False and v != 0}
 
 
 def architecture(net: nn.Module) -> str:

@@ -63,9 +63,10 @@ class Vanishing:
         They see the real batches from critic step `first` on. Under a critic of the GAN loss the minimax generator is
         measured as well: it is the one of which the theory speaks.
         """
-        G, losses = copy.deepcopy(G), {self.name: loss} | ({"minimax": Minimax()} if isinstance(loss, GAN) else {})
+        G, loss = copy.deepcopy(G), copy.deepcopy(loss)
+        losses = {self.name: loss} | ({"minimax": Minimax()} if isinstance(loss, GAN) else {})
         z = streams.normal((self.n, self.z_dim), self.seed, "z_probe_look", 0, data.train.device)
-        real = to_float(data.test[: self.n])
+        real = to_float(data.test[torch.arange(self.n) % len(data.test)])
         towards = energy_gradient(G, z, real)
         for name, (D, optimizer) in critics.items():
             done = 0
@@ -85,7 +86,7 @@ class Vanishing:
 
 
 def look(G: nn.Module, D: nn.Module, losses: dict, z: Tensor, real: Tensor, towards: Tensor) -> dict[str, dict]:
-    """What D leaves of each loss's gradient of G's weights, over z [n, z_dim].
+    """What D leaves of each loss's gradient of G's weights, over z [n, z_dim] and as many reals; always in fp32.
 
     `g_norm` is that gradient's norm; `snr` its norm over its scatter between parts of z; `saturated` the share of
     samples with |dL_G/dD(x)| < 0.001; `slope` the median ‖∇D‖ at samples; `told_apart` the share of pairs of a
@@ -93,7 +94,7 @@ def look(G: nn.Module, D: nn.Module, losses: dict, z: Tensor, real: Tensor, towa
     the energy distance to the reals: a large gradient may still point nowhere.
     """
     with evaluating(D):
-        of_parts = [_part(G, D, losses, part, real[: len(part)]) for part in z.chunk(PARTS)]
+        of_parts = [_part(G, D, losses, *part) for part in zip(z.chunk(PARTS), real.chunk(PARTS), strict=True)]
         with torch.no_grad():
             fake = G(z)
         beside = {"slope": slope(D, fake).median(), "told_apart": _ranked(D, real, fake)}

@@ -55,7 +55,7 @@ class Record:
 
     def note(self, **facts: Any) -> None:
         """Add facts about the whole run to status.json."""
-        self.status |= facts
+        self.status |= {k: _plain(v) for k, v in facts.items()}
         write_status(self.out, self.status)
 
     def footing(self, footing: dict[str, Any]) -> None:

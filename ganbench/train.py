@@ -54,7 +54,7 @@ def train(cfg: DictConfig, out: Path) -> float:
         refuse_critic(D, to_float(data.train[:4]))
         refuse_loss(loss, cfg.loss.name)
         refuse_penalty(penalty, cfg.penalty.name, D, *to_float(data.train[:8]).chunk(2))
-        stood_on = footing(cfg, data, metric, G, D)
+        stood_on = footing(cfg, data, metric, G, D, opt_g, opt_d)
         record.footing(stood_on)
         autocast = players_precision(cfg.precision.value, device)
         steps = p.images // (p.batch * p.n_critic)
@@ -95,7 +95,7 @@ def train(cfg: DictConfig, out: Path) -> float:
             meter.add(generator_step(D, G, real, z, loss, opt_g, autocast))
             ema.update(average, G, p.ema)
         bar.close()
-        refuse_moved(stood_on, footing(cfg, data, metric, G, D))
+        refuse_moved(stood_on, footing(cfg, data, metric, G, D, opt_g, opt_d))
         log.info(beside(scores, metric.floor))
         score = scores[metric.name]
         return math.inf if score is None else score

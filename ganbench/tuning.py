@@ -31,8 +31,8 @@ FIRST_SEED = 1000  # trial k trains with seed 1000 + k, which no final run may h
 
 # What may be searched: the settings in which methods of one table may differ. With each, what sets it in its place.
 SEARCHED = {
-    "lr": ("protocol.lr", "optimizer.lr"),
-    "betas": ("protocol.betas", "optimizer.betas"),
+    "lr": ("protocol.lr", "optimizer.lr", "optimizer.generator.lr", "optimizer.critic.lr"),
+    "betas": ("protocol.betas", "optimizer.betas", "optimizer.generator.betas", "optimizer.critic.betas"),
     "n_critic": ("protocol.n_critic",),
     "penalty_weight": ("protocol.penalty_weight", "penalty.weight"),
 }

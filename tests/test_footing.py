@@ -28,7 +28,7 @@ def of(*overrides: str, loaded: data.Data | None = None, features=None) -> dict:
     metric = build(cfg.metric, name=cfg.metric.name, data=loaded, device=CPU, **given)
     players = make_players(cfg, CPU)
     # through JSON, as a report would read it
-    return json.loads(json.dumps(footing(cfg, loaded, metric, players.G, players.D)))
+    return json.loads(json.dumps(footing(cfg, loaded, metric, players.G, players.D, players.opt_g, players.opt_d)))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,8 @@ CHANGES = {
     "space": {"overrides": ["protocol.space={lr:{of:[0.1]}}"]},
     "protocol": {"overrides": ["protocol.name=mine"]},
     "track": {"overrides": ["protocol.track=paper"]},
-    "optimizer": {"overrides": ["optimizer.name=mine"]},
+    "optimizer": {"overrides": ["optimizer.critic._target_=torch.optim.AdamW"], "also": {"optimizer_options"}},
+    "optimizer_options": {"overrides": ["+optimizer.critic.weight_decay=0.01"]},
     "lr": {"overrides": ["protocol.lr=0.001"]},
     "betas": {"overrides": ["protocol.betas=[0.5,0.9]"]},
     "n_critic": {"overrides": ["protocol.n_critic=2"]},
@@ -123,6 +124,12 @@ def test_what_is_compared_is_not_in_it(plain: dict) -> None:
         assert mismatches([run("a", plain), run("b", of(*same))]) == []
     assert mismatches([run("a", plain), run("b", of("seed=1"), seed=1)]) == []
     assert mismatches([run("a", plain), run("failed before it began", {})]) == []
+
+
+def test_a_player_s_own_rate_is_seen(plain: dict) -> None:
+    """Told from the optimisers that were built, not from the setting above them."""
+    found = mismatches([run("a", plain), run("b", of("optimizer.critic.lr=1e-5"))])
+    assert [str(m) for m in found] == ['lr is 0.002 in a, {"generator": 0.002, "critic": 1e-05} in b']
 
 
 def test_machines_are_told_not_refused(plain: dict) -> None:

@@ -19,6 +19,7 @@ from test_report import chromium, plant
 
 from ganbench import data, pictures
 from ganbench.report import frames, overview, probing, training
+from ganbench.report.level import Unlike
 from ganbench.report.page import write
 from ganbench.report.study import study
 
@@ -416,6 +417,24 @@ def test_trials_are_no_run(tmp_path: Path) -> None:
     plant(tmp_path, "gan", 0, 4.0)
     plant(tmp_path / "trials", "gan", 1, 4.0)
     assert [run.folder.name for run in study(tmp_path).runs] == ["gan-none-s0"]
+
+
+def test_one_broken_sweep_does_not_cost_the_others(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        plant(tmp_path / name, "gan", 0, 4.0)
+    (tmp_path / "b/gan-none-s0/config.yaml").unlink()
+    assert "- b: left out, since no run in it can be compared." in overview.write(tmp_path)
+    assert (tmp_path / "a/report.html").exists() and "b: left out" in (tmp_path / "report.html").read_text()
+
+
+def test_sweeps_of_two_tracks_stand_in_no_table(tmp_path: Path) -> None:
+    plant(tmp_path / "a", "gan", 0, 4.0)
+    plant(tmp_path / "b", "gan", 0, 4.0, "protocol=paper")
+    with pytest.raises(Unlike, match="track is equal in a, paper in b"):
+        overview.write(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+    text = overview.write(tmp_path, ("track",))
+    assert "protocol paper (each method with its authors' settings)" in text and "(one setting for all methods)" in text
 
 
 def test_points_are_explained(tmp_path: Path) -> None:

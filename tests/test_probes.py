@@ -63,6 +63,34 @@ def test_the_run_s_own_critic_goes_on_and_a_fresh_one_starts(tmp_path: Path) -> 
     assert len(set(at.values())) == len(at) - 4  # every step moves them, but for the four that begin alike
 
 
+class Remembering(GAN):
+    """A loss with a memory."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def g(self, fake: Tensor) -> Tensor:
+        self.seen += 1
+        return super().g(fake) / self.seen
+
+
+def test_a_loss_with_a_memory_keeps_it(tmp_path: Path) -> None:
+    own = (*TINY, "loss._target_=test_probes.Remembering")
+    train(settings(*own, *PROBE), tmp_path / "with")
+    train(settings(*own), tmp_path / "without")
+    assert rows(tmp_path / "with") == rows(tmp_path / "without")
+
+
+def test_fewer_reals_than_samples() -> None:
+    """Held-out data are gone round as often as it takes, for a loss that compares both."""
+    data = Data(torch.randn(40, 1), torch.randn(3, 1))
+    D = Perceptron((1,), 8)
+    probe = Vanishing([], None, 1, 64, "rpgan", 8, 1, 0)
+    critics = {"scratch": Critic(D, torch.optim.Adam(D.parameters(), 1e-3))}
+    told = list(probe(Shift(1.0), critics, build(settings("loss=rpgan").loss), build(settings().penalty), data, 0))
+    assert [row["steps"] for row in told] == [0, 1] and all(math.isfinite(row["g_norm"]) for row in told)
+
+
 def test_only_the_seeds_asked_for() -> None:
     probe = build(settings(*PROBE, "probe.seeds=[1,2]", "seed=2").probe, name="gan")
     assert probe.moments == [0, 0.5, 1]

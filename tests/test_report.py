@@ -125,8 +125,8 @@ def test_the_three_files(sweep: Path) -> None:
     assert lines[4].startswith("| hinge-none | 3 | – | – | – | 0.75 | 3 of 3 |")
     assert lines[4].endswith("| 3, 9, diverged |")
     assert "wgan-gp has the lowest final fd_lenet, 2.5 (2 to " in text
-    assert "in the interquartile mean over 3 seed(s), before gan-none with 5." in text
-    assert "With 3 seed(s) this is a hint, not a result: for 3 comparison(s) claims need 7 seeds or more" in text
+    assert "in the interquartile mean over 3 seeds, before gan-none with 5." in text
+    assert "With 3 seeds this is a hint, not a result: for 3 comparisons claims need 7 seeds or more" in text
     assert "is better than" not in text and "No difference" not in text
     assert "hinge-none-s2: diverged (d_loss was nan)." in text
     table = list(csv.DictReader((sweep / "results.csv").open()))
@@ -188,15 +188,76 @@ def test_a_sweep_without_a_single_score(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").exists()
 
 
+def change(file: Path, **values) -> None:
+    """Of a JSON file, or of the last line of one of JSON lines."""
+    *before, last = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
+    file.write_text("\n".join([*before, json.dumps(json.loads(last) | values)]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "why"),
+    [
+        ("status.json", {"score": "1.2"}, "score is '1.2', no number"),
+        ("status.json", {"t_train": "x"}, "t_train is 'x', no number"),
+        ("status.json", {"floor": {"kid": "low"}}, "kid is 'low', no number"),
+        ("metrics.jsonl", {"recall": "high"}, "recall is 'high', no number"),
+        ("metrics.jsonl", {"histogram": [1, "a"]}, "histogram is 'a', no number"),
+        ("metrics.jsonl", {"images": None}, "a record without images"),
+    ],
+)
+def test_values_that_are_none_become_a_row(sweep: Path, file: str, values: dict, why: str) -> None:
+    change(sweep / "gan-none-s0" / file, **values)
+    assert f"gan-none-s0: unreadable (ValueError: {why})" in write(sweep)
+    assert "unreadable" in (sweep / "report.html").read_text()
+
+
+@pytest.mark.parametrize("key", ["seed: 0", "protocol:"])
+def test_a_garbled_configuration_becomes_a_row(sweep: Path, key: str) -> None:
+    config = sweep / "gan-none-s0/config.yaml"
+    config.write_text(re.sub(rf"^{key}.*$", f"{key.split(':')[0]}: zero", config.read_text(), count=1, flags=re.M))
+    assert "gan-none-s0: unreadable (" in write(sweep)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_number_comes_last(sweep: Path, score: float) -> None:
+    for seed in (0, 1, 2):
+        change(sweep / f"wgan-gp-s{seed}/status.json", score=score)
+    text = write(sweep)
+    assert "gan-none has the lowest final fd_lenet, 5 " in text
+    assert "| wgan-gp | 3 | – |" in text
+
+
+def test_a_field_of_another_version_is_named(sweep: Path) -> None:
+    footing = sweep / "gan-none-s0/footing.json"
+    told = json.loads(footing.read_text())
+    footing.write_text(json.dumps(told | {"equal": told["equal"] | {"moon": "full"}}))
+    with pytest.raises(Unlike, match=r"(?s)moon is full in gan-none-s0, null in .* the same version of ganbench"):
+        write(sweep)
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed", "running"])
+def test_a_run_that_was_cut_short_says_nothing_of_its_method(sweep: Path, status: str) -> None:
+    change(sweep / "gan-none-s1/status.json", status=status, reason="SIGTERM")
+    text = write(sweep)
+    assert f"gan-none-s1: {status} (SIGTERM)" in text and "| gan-none | 2 | 5 |" in text
+    assert "only those that all have are compared (not 1)" in text
+
+
+def test_methods_without_a_common_seed(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        plant(tmp_path, "gan", seed, 4.0)
+        plant(tmp_path, "hinge", seed + 2, 5.0)
+    text = write(tmp_path)
+    assert "No two methods share a seed" in text and "share no seed: their differences cannot be paired" in text
+
+
 def test_a_method_whose_runs_diverge_comes_last(tmp_path: Path) -> None:
     for seed, final in enumerate([5.0, 6.0]):
         plant(tmp_path, "gan", seed, final)
     for seed, final in enumerate([1.0, None]):
         plant(tmp_path, "wgan-gp", seed, final)
     text = write(tmp_path)
-    assert (
-        "gan-none has the lowest final fd_lenet, 5.5 in the interquartile mean over 2 seed(s), before wgan-gp" in text
-    )
+    assert "gan-none has the lowest final fd_lenet, 5.5 in the interquartile mean over 2 seeds, before wgan-gp" in text
     assert "with too few runs that reached one." in text
 
 

@@ -14,6 +14,7 @@ LEVEL = 0.05
 # The share of seeds at which the better one must be ahead, beside the test. With 3/4, of differences of one standard
 # deviation a quarter would be missed at ten seeds; the test alone misses a fifth.
 WINS = 0.6
+ENDED = ("finished", "diverged")
 
 
 @dataclass
@@ -68,10 +69,12 @@ class Arm:
 
 
 def arms(runs: list[Run]) -> list[Arm]:
-    """Best first. Arms that share a pair of loss and penalty get the settings that tell them apart in their label."""
+    """Of runs that came to their own end, the best first; others were cut short, and say nothing of their method.
+
+    Arms that share a pair of loss and penalty get the settings that tell them apart in their label."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        if run.status != "unreadable":
+        if run.status in ENDED:
             groups.setdefault(run.arm, []).append(run)
     found = [Arm(group[0].label, group) for group in groups.values()]
     for label in {arm.label for arm in found}:
@@ -128,7 +131,7 @@ class Comparison(NamedTuple):
     @property
     def shown(self) -> bool:
         """Whether `first` may be called better, by the rule that the page states."""
-        return self.p < LEVEL and self.paired.wins >= WINS
+        return self.p < LEVEL and self.paired.tested > 0 and self.paired.wins >= WINS
 
 
 def comparisons(found: list[Arm]) -> list[Comparison]:
@@ -184,6 +187,10 @@ def verdict(found: list[Arm], metric: str, pairs: list[Comparison] | None = None
     ]
 
 
+def plural(n: int, word: str) -> str:
+    return f"{n} {word}" + ("" if n == 1 else "s")
+
+
 def _seconds(arm: Arm) -> str:
     return f"{arm.seconds:.0f} s" if arm.seconds >= 10 else f"{arm.seconds:.2g} s"
 
@@ -197,29 +204,33 @@ def _order(best: Arm, second: Arm, metric: str) -> str:
     around = f" ({best.interval[0]:.3g} to {best.interval[1]:.3g})" if best.interval else ""
     return (
         f"{best.label} has the lowest final {metric}, {best.iqm:.3g}{around} in the interquartile mean over "
-        f"{len(best.scores)} seed(s), before {second.label} with {second_words}."
+        f"{plural(len(best.scores), 'seed')}, before {second.label} with {second_words}."
     )
 
 
 def _shown(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
-    seeds = min((c.paired.n for c in against), default=0)
+    if not against:
+        return ["No two methods share a seed, so that nothing can be paired, and nothing is claimed."]
+    seeds = min(c.paired.n for c in against)
     if seeds < fewest_to_claim(pairs):
         return [
-            f"With {seeds} seed(s) this is a hint, not a result: for {pairs} comparison(s) claims need "
+            f"With {plural(seeds, 'seed')} this is a hint, not a result: for {plural(pairs, 'comparison')} claims need "
             f"{fewest_to_claim(pairs)} seeds or more, since fewer could show no difference, however large."
         ]
-    beaten = [c.second.label for c in against if c.shown]
+    beaten = [c for c in against if c.shown]
     if not beaten:
         return []
+    names, least = ", ".join(c.second.label for c in beaten), min(c.paired.wins for c in beaten)
+    where = f"{least * seeds:g} of {seeds} seeds" + (" or more" if least < 1 else "")
     return [
-        f"It is better than {', '.join(beaten)}: ahead at {WINS:.0%} of {seeds} seeds or more, and p < 0.05 in a "
-        f"sign-flip test of paired differences, corrected for {pairs} comparison(s)."
+        f"It is better than {names}: ahead at {where}, and p < 0.05 in a sign-flip test of paired differences, corrected "
+        f"for {plural(pairs, 'comparison')}."
     ]
 
 
 def fewest_to_claim(pairs: int) -> int:
     """Seeds at which the least p of a sign-flip test, 2 / 2^n, is below the level once corrected."""
-    return math.floor(math.log2(2 * pairs / LEVEL)) + 1
+    return math.floor(math.log2(2 * max(pairs, 1) / LEVEL)) + 1
 
 
 def _open(best: Arm, against: list[Comparison], pairs: int) -> list[str]:

@@ -103,5 +103,16 @@ def log_if_positive(axes: Axes, values: list[float]) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
+def log_where_it_can(axes: Axes, values: list[float]) -> None:
+    """As above; around 0 evenly, and beyond in the logarithm, where some are not above it."""
+    if values and min(values) <= 0 < max(values):
+        even = max(-min(values), max(values) * 1e-4)
+        axes.set_yscale("symlog", linthresh=even, linscale=0.5)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        log_if_positive(axes, values)
+
+
 def short_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

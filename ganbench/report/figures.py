@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from ganbench.report import tuning
 from ganbench.report.compare import Arm
-from ganbench.report.drawing import CARD, SOFT, Panel, colour, finite, level, log_if_positive, short_numbers, stroke
+from ganbench.report.drawing import CARD, SOFT, Panel, colour, finite, level, log_where_it_can, short_numbers, stroke
 from ganbench.report.statistics import profile, rank_probabilities
 from ganbench.report.study import Study
 
@@ -84,7 +84,7 @@ def _scores(study: Study, along: str) -> Panel:
         for arm in study.arms:
             _score_curves(axes, study, arm, along)
         level(axes, study.floor)
-        log_if_positive(axes, [y for arm in study.arms for run in arm.runs for y in run.scores])
+        log_where_it_can(axes, [y for arm in study.arms for run in arm.runs for y in run.scores])
         axes.set_xlabel(COSTS[along])
         axes.set_ylabel(f"{study.metric} (lower is better)")
         short_numbers(axes)
@@ -134,7 +134,7 @@ def budgets(study: Study) -> Panel | None:
         for label, curve in tuning.budget_curves(study.trials).items():
             known = {n: score for n, score in curve.items() if score is not None}
             tint = study.tints.get(label, len(study.tints))
-            axes.plot(known.keys(), known.values(), "o-", ms=4, color=colour(tint), lw=1.8, ls=stroke(tint))
+            axes.plot(known.keys(), known.values(), marker="o", ms=4, color=colour(tint), lw=1.8, ls=stroke(tint))
         axes.set_xlabel("random trials")
         axes.set_ylabel(f"{study.metric}, expected best")
         axes.xaxis.get_major_locator().set_params(integer=True)

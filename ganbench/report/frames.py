@@ -66,7 +66,7 @@ def _source(file: Path) -> str | None:
     try:
         with Image.open(file) as opened:
             picture = opened.convert("RGB")
-    except OSError:
+    except (OSError, Image.DecompressionBombError):
         return None
     picture.thumbnail((SIDE, SIDE))
     tries = [_webp(picture, lossless=True, quality=60), _webp(picture, quality=80)]

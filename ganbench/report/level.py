@@ -31,8 +31,9 @@ CURES = {
     "protocol": "the same protocol=…",
     "track": "the same protocol=…",
     "optimizer": "the same optimizer=…",
-    "lr": "the same protocol.lr=…",
+    "lr": "the same protocol.lr=… (and no optimizer.critic.lr=… of its own)",
     "betas": "the same protocol.betas=…",
+    "optimizer_options": "the same optimizer=… and optimizer.….…=…",
     "n_critic": "the same protocol.n_critic=…",
     "penalty_weight": "the same protocol.penalty_weight=…",
     "generator_weights": "the same version of ganbench and torch for all runs of a seed",
@@ -76,7 +77,9 @@ def refuse_unlike(runs: list[Run], allowed: Iterable[str]) -> list[Mismatch]:
     found = mismatches(runs)
     refused = [mismatch for mismatch in found if mismatch.field not in allowed]
     if refused:
-        lines = [f"  {m}\n    mend: run again with {CURES[m.field]}" for m in refused]
+        lines = [
+            f"  {m}\n    mend: run again with {CURES.get(m.field, 'the same version of ganbench')}" for m in refused
+        ]
         fields = " ".join(f"--allow-mismatch {field}" for field in dict.fromkeys(m.field for m in refused))
         raise Unlike(
             "These runs do not stand on equal footing, and one table would compare more than losses:\n"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ganbench.report import figures
-from ganbench.report.compare import Arm
+from ganbench.report.compare import Arm, plural
 from ganbench.report.drawing import Panel
 from ganbench.report.level import Unlike
 from ganbench.report.page import render, write_study
@@ -53,15 +53,39 @@ def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
 
     Raises Unlike if the runs of one of them stand on unequal footing, before anything is written.
     """
-    studies = [_study(child, allowed) for child in sweeps(folder)]
+    studies, broken = _studies(folder, allowed)
+    _refuse_mixed(studies, allowed)
     for found in studies:
         write_study(found)
-    over = Overview(studies)
+    over = Overview(studies, broken)
     text = over.markdown()
     (folder / "results.md").write_text(text, encoding="utf-8")
     page = render("overview.html.j2", title=over.title, over=over, folder=folder.resolve().name)
     (folder / "report.html").write_text(page, encoding="utf-8")
     return text
+
+
+def _studies(folder: Path, allowed: tuple[str, ...]) -> tuple[list[Study], list[str]]:
+    """Of every sweep that holds a run to compare; and a sentence on each that holds none."""
+    studies, broken = [], []
+    for child in sweeps(folder):
+        try:
+            studies.append(_study(child, allowed))
+        except FileNotFoundError:
+            broken.append(f"{child.name}: left out, since no run in it can be compared.")
+    if not studies:
+        raise FileNotFoundError(f"No sweep in {folder} holds a run that can be compared.")
+    return studies, broken
+
+
+def _refuse_mixed(studies: list[Study], allowed: tuple[str, ...]) -> None:
+    tracks = {found.config["protocol"].get("track"): found.folder.name for found in studies}
+    if len(tracks) > 1 and "track" not in allowed:
+        told = ", ".join(f"{track} in {name}" for track, name in tracks.items())
+        raise Unlike(
+            f"track is {told}: sweeps of several tracks answer different questions, and stand in no table together. "
+            "Report each folder by itself; or, with the tracks named on the page: --allow-mismatch track"
+        )
 
 
 def _study(folder: Path, allowed: tuple[str, ...]) -> Study:
@@ -74,12 +98,12 @@ def _study(folder: Path, allowed: tuple[str, ...]) -> Study:
 class Overview:
     """Methods over datasets. What is compared over all of them are the methods that each of them has."""
 
-    def __init__(self, studies: list[Study]):
-        self.studies = studies
+    def __init__(self, studies: list[Study], broken: list[str]):
+        self.studies, self.broken = studies, broken
         self.names = [found.folder.name for found in studies]
         self.arms = [{arm.label: arm for arm in found.arms} for found in studies]
         self.scales = [scale(found) for found in studies]
-        self.title = f"GAN methods on {len(studies)} datasets"
+        self.title = f"GAN methods in {plural(len(studies), 'sweep')}"
         self.shared = [label for label in self.arms[0] if all(label in arms for arms in self.arms)]
         self.ranks = self._ranks()
         self.labels = self._ordered()
@@ -98,10 +122,10 @@ class Overview:
         return sorted(every, key=lambda label: (label not in self.shared, rank.get(label, 0.0)))
 
     @property
-    def verdicts(self) -> list[tuple[str, list[str], int]]:
-        """Of each sweep its folder's name, the first sentences of its verdict and the number of its notes."""
+    def verdicts(self) -> list[tuple[str, str, list[str], list[str]]]:
+        """Of each sweep its folder's name, what it is, its verdict, and what to know before believing it."""
         found = zip(self.names, self.studies, strict=True)
-        return [(name, one.verdict[:2], len(one.notes)) for name, one in found]
+        return [(name, one.subtitle, one.verdict, one.notes) for name, one in found]
 
     @property
     def rows(self) -> list[tuple[str, list[tuple[str, float | None, bool]]]]:
@@ -116,21 +140,25 @@ class Overview:
         around = f" ({span(arm.interval)})" if arm.interval else ""
         return number(arm.iqm) + around, arm.iqm, not (behind and behind.shown)
 
-    def profile(self) -> Panel:
-        """Over all runs on normalised scores."""
-        ends = {
-            label: [
-                to(score) for arms, to in zip(self.arms, self.scales, strict=True) if to for score in arms[label].scores
-            ]
-            for label in self.shared
-        }
-        title = "Share of runs that end at or below each normalised score"
-        return figures.profiles("profile", title, "normalised score", ends, self.tints)
+    def profiles(self) -> list[Panel]:
+        """Over all runs on normalised scores; logarithms and scores themselves spread differently, so apart."""
+        return [panel for log in (True, False) if (panel := self._profile(log))]
+
+    def _profile(self, log: bool) -> Panel | None:
+        pooled = [(arms, to) for arms, to in zip(self.arms, self.scales, strict=True) if to and to.log == log]
+        if not pooled:
+            return None
+        ends = {label: [to(score) for arms, to in pooled for score in arms[label].scores] for label in self.shared}
+        of = "logarithms" if log else "scores themselves"
+        title = f"Share of runs that end at or below each normalised score ({of})"
+        return figures.profiles(f"profile-{of.split()[0]}", title, "normalised score", ends, self.tints)
 
     def markdown(self) -> str:
         lines = [f"# {self.title}", ""]
-        for name, sentences, _ in self.verdicts:
-            lines += [f"- [{name}]({name}/report.html): {' '.join(sentences)}"]
+        for name, what, sentences, notes in self.verdicts:
+            lines += [f"- [{name}]({name}/report.html) ({what}): {' '.join(sentences)}"]
+            lines += [f"  - {note}" for note in notes]
+        lines += [f"- {told}" for told in self.broken]
         table = [[label, *(f"**{text}**" if bold else text for text, _, bold in row)] for label, row in self.rows]
         about = "Interquartile means with 95 % intervals; in bold the best, and what is not shown to be worse."
         return "\n".join([*lines, "", about, "", markdown_table([["method", *self.names], *table])])

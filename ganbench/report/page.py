@@ -81,8 +81,8 @@ def _listed(seeds: list[int]) -> str:
 
 def _scores(found: Study) -> dict[str, Any]:
     return {
-        "heads": tables.HEADS,
-        "results": tables.results(found),
+        "heads": tables.HEADS[:-1],  # the dots of the figure beside it are the last column
+        "results": [row[:-1] for row in tables.results(found)],
         "finals": figures.finals(found),
         "scores": figures.scores(found),
         "costs": figures.COSTS,

@@ -187,9 +187,9 @@ def in_closed_form(study: Study) -> Panel:
 
 
 def tints(study: Study) -> dict[str, int]:
-    """Of each loss in closed form: the colour of the first method that has it, otherwise one that no method has."""
+    """Of each loss in closed form: the colour of the method that has it, if can be without a penalty, or a free one."""
     theirs: dict[str, int] = {}
-    for arm in study.arms:
+    for arm in sorted(study.arms, key=lambda arm: arm.runs[0].config["penalty"]["name"] != "none"):
         theirs.setdefault(arm.runs[0].config["loss"]["name"], study.tints[arm.label])
     free = (tint for tint in count() if tint not in study.tints.values())
     return {name: theirs[name] if name in theirs else next(free) for name in theory.LEFT}

@@ -49,7 +49,8 @@ class Run:
         """Training seconds by images seen, so far as they were told."""
         seconds, seen = 0.0, {}
         for row in self.rows:
-            seen[row["images"]] = seconds = row.get("t_train", seconds)
+            seconds = row.get("t_train") or seconds
+            seen[row["images"]] = seconds
         return seen
 
     @property
@@ -65,8 +66,8 @@ class Run:
     @property
     def final(self) -> float:
         """The score at the end of the budget; infinite for a run that did not get there with one."""
-        fine = self.status == "finished" and self.facts.get("score") is not None
-        return self.facts["score"] if fine else math.inf
+        score = self.facts.get("score") if self.status == "finished" else None
+        return score if score is not None and math.isfinite(score) else math.inf
 
     @property
     def last(self) -> dict[str, Any]:
@@ -119,11 +120,28 @@ def _read(folder: Path) -> Run:
         status, reason, seed = facts["status"], facts.get("reason"), config["seed"]
         footing = _footing(folder, needed=status in ("finished", "diverged"))
         name, probes = config["metric"]["name"], _probes(folder / "probes.jsonl")
+        _refuse_garbled(seed, facts, config)
         return Run(folder, status, reason, label, seed, name, config, facts, rows, footing, probes)
     except Exception as error:  # a damaged folder can fail in any way, and must become a row, not a crash
         known = facts if isinstance(facts, dict) else {}
         reason = f"{type(error).__name__}: {error}"
         return Run(folder, "unreadable", reason, str(known.get("label", "")), known.get("seed"))
+
+
+def _refuse_garbled(seed: Any, facts: dict[str, Any], config: dict[str, Any]) -> None:
+    """Raise ValueError for what a page would stumble over."""
+    told = {key: facts.get(key) for key in ("score", "t_train", "images")} | (facts.get("floor") or {})
+    _refuse_no_numbers(told | {"seed": seed} | {k: config["protocol"][k] for k in ("images", "batch", "n_critic")})
+    if not isinstance(seed, int):
+        raise ValueError(f"seed is {seed!r}, no whole number")
+
+
+def _refuse_no_numbers(values: dict[str, Any]) -> None:
+    """Numbers, lists of them, or nothing; but for reasons, which are text."""
+    for key, value in values.items():
+        for one in value if isinstance(value, list) else [value]:
+            if not (one is None or isinstance(one, int | float) or key.endswith(("_why", "_why_raw"))):
+                raise ValueError(f"{key} is {one!r}, no number")
 
 
 def _footing(folder: Path, needed: bool) -> dict[str, dict[str, Any]]:
@@ -136,15 +154,17 @@ def _footing(folder: Path, needed: bool) -> dict[str, dict[str, Any]]:
 
 def _probes(file: Path) -> list[dict[str, Any]]:
     """What the critic left of the generator's gradient, of a run that was asked to measure it."""
-    needed = ("images", "critic", "steps", "loss")
-    return _rows(file.read_text(encoding="utf-8"), needed) if file.exists() else []
+    words = ("critic", "loss")
+    return _rows(file.read_text(encoding="utf-8"), ("images", "steps"), words) if file.exists() else []
 
 
-def _rows(text: str, needed: tuple[str, ...] = ("images",)) -> list[dict[str, Any]]:
+def _rows(text: str, needed: tuple[str, ...] = ("images",), words: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """The records; a last line without its end is what a kill leaves, and is not one."""
     whole, _, _ = text.rpartition("\n")
     rows = [json.loads(line) for line in whole.splitlines()]
-    lacking = [key for row in rows for key in needed if key not in row]
+    lacking = [key for row in rows for key in (*needed, *words) if row.get(key) is None]
     if lacking:
         raise ValueError(f"a record without {lacking[0]}")
+    for row in rows:
+        _refuse_no_numbers({key: value for key, value in row.items() if key not in words})
     return rows

@@ -17,6 +17,7 @@ from ganbench.report.compare import (
     course,
     differences,
     on_shared_seeds,
+    plural,
     verdict,
 )
 from ganbench.report.level import machines, refuse_unlike
@@ -68,7 +69,7 @@ class Study:
 
     @property
     def title(self) -> str:
-        return f"{len(self.arms)} GAN methods on {self.dataset}"
+        return f"{plural(len(self.arms), 'GAN method')} on {self.dataset}"
 
     @property
     def subtitle(self) -> str:
