@@ -223,8 +223,8 @@ def _shown(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
     names, least = ", ".join(c.second.label for c in beaten), min(c.paired.wins for c in beaten)
     where = f"{least * seeds:g} of {seeds} seeds" + (" or more" if least < 1 else "")
     return [
-        f"It is better than {names}: ahead at {where}, and p < 0.05 in a sign-flip test of paired differences, corrected "
-        f"for {plural(pairs, 'comparison')}."
+        f"It is better than {names}: ahead at {where}, and p < 0.05 in a sign-flip test of paired differences, "
+        f"corrected for {plural(pairs, 'comparison')}."
     ]
 
 
