@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from conftest import settings
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ganbench.report import search, training
+from ganbench.report import drawing, search, training
 from ganbench.report.compare import arms, comparisons
 from ganbench.report.level import Unlike
 from ganbench.report.page import write
@@ -306,6 +307,23 @@ def test_every_drawn_panel_belongs_to_an_arm(sweep: Path) -> None:
     panels = training.by_arm(study(sweep), ("d_loss",))
     assert [panel.title for panel in panels] == ["wgan-gp", "gan-none", "hinge-none"]
     assert all(len(re.findall(r'id="d_loss-\d-axes_\d+"', panel.svg)) == 1 for panel in panels)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "ticks"),
+    [
+        ([1.4, 0.002, -0.0007], "symlog", [-0.001, 0, 0.001, 0.01, 0.1, 1]),
+        ([1.4, 0.0], "symlog", [-0.001, 0, 0.001, 0.01, 0.1, 1]),
+        ([20.0, 3.0], "log", None),
+        ([-1.0, -2.0], "linear", None),
+    ],
+)
+def test_scores_on_both_sides_of_zero_stay_apart(values: list[float], scale: str, ticks: list[float] | None) -> None:
+    axes = Figure().subplots()
+    axes.plot(values)
+    drawing.log_where_it_can(axes, values)
+    assert axes.get_yscale() == scale
+    assert ticks is None or axes.get_yticks() == pytest.approx(ticks)
 
 
 def test_numbers_are_short() -> None:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 # Told apart by people with any colour vision (after Okabe and Ito 2008): on white, and on dark.
 COLOURS = ("#0072b2", "#c85500", "#00805e", "#b0508f", "#947000", "#4a4a4a", "#3d93cc", "#8b5a2b")
@@ -104,12 +104,14 @@ def log_if_positive(axes: Axes, values: list[float]) -> None:
 
 
 def log_where_it_can(axes: Axes, values: list[float]) -> None:
-    """As above; around 0 evenly, and beyond in the logarithm, where some are not above it."""
+    """As above; where some are not above 0, evenly around it and in the logarithm beyond."""
     if values and min(values) <= 0 < max(values):
-        even = max(-min(values), max(values) * 1e-4)
+        even = 10 ** math.ceil(math.log10(max(-min(values), max(values) * 1e-4)))
         axes.set_yscale("symlog", linthresh=even, linscale=0.5)
+        axes.set_ylim(bottom=-2 * even)
+        axes.set_yticks([-even, 0, *(even * 10**k for k in range(math.floor(math.log10(max(values) / even)) + 1))])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
     else:
         log_if_positive(axes, values)
 
