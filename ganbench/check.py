@@ -120,7 +120,7 @@ RANGES = (
         "model.generator.width model.critic.width dataset.modes dataset.side metric.neighbours probe.steps",
     ),
     ("2 or more", lambda v: v >= 2, "protocol.batch metric.n_fake"),
-    ("16 or more", lambda v: v >= 16, "probe.n"),
+    ("a multiple of 16", lambda v: v >= 16 and v % 16 == 0, "probe.n"),
     ("a list of numbers from 0 to 1", lambda v: all(0 <= m <= 1 for m in v), "probe.moments"),
     ("2 or more, or null for all", lambda v: v is None or v >= 2, "metric.n_real metric.n_train"),
     ("0, or 3 or more", lambda v: v == 0 or v >= 3, "metric.sizes"),

@@ -72,7 +72,7 @@ BAD = [
     ("probe=gradient", ["probe/gradient", "none", "vanishing"]),
     ("probe=vanishing probe.moments=[0.1,2]", ["probe.moments", "[0.1, 2]", "from 0 to 1"]),
     ("probe=vanishing probe.steps=0", ["probe.steps", "0", "1 or more"]),
-    ("probe=vanishing probe.n=8", ["probe.n", "8", "16 or more"]),
+    ("probe=vanishing probe.n=100", ["probe.n", "100", "a multiple of 16"]),
     ("probe=vanishing probe.seed=[a]", ["probe.seed", "int"]),
     ("protocol=paper loss=minimax", ["protocol=paper", "minimax-none", "gan-none", "protocol=equal"]),
     ("loss=wgan-gp ~penalty.weight", ["penalty.weight", "no value"]),
