@@ -11,7 +11,7 @@ from scipy import integrate
 from torch import Tensor, nn
 
 from ganbench.conformance import Rows, close, guarded, rng
-from ganbench.conformance.losses import Pair
+from ganbench.conformance.losses import Pair, samples
 from ganbench.conformance.penalties import TARGETS
 from ganbench.steps import critic_step, generator_step
 
@@ -57,7 +57,7 @@ def _of_equals(name: str, loss, penalty: Penalty) -> Rows:
     pair = Pair(0, 1)
     D, _ = _best(loss, penalty, pair, lambda x: torch.full_like(x, 0.2))
     due, claim = {"gp": 1.0, "lp": 0.2, "zero_centred": 0.0}[name], "mean |slope| for equal distributions, from 0.2"
-    yield close(WASSERSTEIN, f"wgan-{name}", claim, D.mean_slope(pair.samples(N)[0]), due, abs=0.03)
+    yield close(WASSERSTEIN, f"wgan-{name}", claim, D.mean_slope(samples(pair, N)[0]), due, abs=0.03)
 
 
 class Slopes(nn.Module):
@@ -86,7 +86,7 @@ def _right_sign(pair: Pair, x: Tensor) -> Tensor:
 
 
 def _estimate(D: Slopes, pair: Pair) -> float:
-    real, fake = (x[:, None] for x in pair.samples(N))
+    real, fake = (x[:, None] for x in samples(pair, N))
     return (D(real).mean() - D(fake).mean()).item()
 
 
@@ -95,7 +95,7 @@ Start = Callable[[Tensor], Tensor]  # slopes at given places
 
 def _best(loss, penalty: Penalty, pair: Pair, start: Start, steps: int = 300) -> tuple[Slopes, float]:
     """The critic that minimises loss and penalty from given slopes, and what they come to."""
-    real, fake = (x[:, None] for x in pair.samples(N))
+    real, fake = (x[:, None] for x in samples(pair, N))
     D = Slopes(real.squeeze(1), fake.squeeze(1), start)
     optimizer = torch.optim.Adam(D.parameters(), 0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
