@@ -128,6 +128,11 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Every setting as it is written down, and as a run that is there already is held against it."""
+    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+
+
 def label(cfg: DictConfig) -> str:
     """The pair that was trained, such as `wgan-gp`; never the name of the file that chose it."""
     return f"{cfg.loss.name}-{cfg.penalty.name}"

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from ganbench.config import INCIDENTAL, Refused
+from ganbench.config import INCIDENTAL, Refused, resolved
 
 endings: list[str] = []  # the statuses of the runs that this process was asked for
 
@@ -43,7 +43,7 @@ def settled(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
         there = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     except (OSError, YAMLError):
         return None
-    here = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    here = resolved(cfg)
     passing = [key for key in INCIDENTAL if key != "seed"]
     found = _difference(*({k: v for k, v in _protocol_first(c).items() if k not in passing} for c in (there, here)))
     if found:

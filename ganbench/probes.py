@@ -12,6 +12,7 @@ from ganbench import streams
 from ganbench.contract import compares, g_loss
 from ganbench.data import Data, batch, to_float
 from ganbench.losses import GAN, Minimax
+from ganbench.metrics.modes import energy_distance
 from ganbench.models import evaluating
 from ganbench.penalties import slope
 from ganbench.steps import critic_step, saturated
@@ -132,8 +133,7 @@ def _of_gradients(each: Tensor, towards: Tensor) -> dict[str, Tensor]:
 
 def energy_gradient(G: nn.Module, z: Tensor, real: Tensor) -> Tensor:
     """The gradient by G's weights of the energy distance, in the space of the data, of G(z) to the reals."""
-    fake, real = G(z).flatten(1), real.flatten(1)
-    distance = 2 * torch.cdist(fake, real).mean() - torch.cdist(fake, fake).sum() / (len(fake) * (len(fake) - 1))
+    distance = energy_distance(G(z).flatten(1), real.flatten(1))
     return _flat(torch.autograd.grad(distance, list(G.parameters())))
 
 

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from ganbench import __version__
-from ganbench.config import Refused, label
+from ganbench.config import Refused, label, resolved
 from ganbench.outcome import refuse_used, write_status
 
 
@@ -41,7 +41,7 @@ class Record:
         for part in ("samples", "checkpoints"):
             (out / part).mkdir(parents=True, exist_ok=True)
         self.out, self.start = out, time.time()
-        config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+        config = resolved(cfg)
         OmegaConf.save(OmegaConf.create(config), out / "config.yaml")
         self.status = {"status": "running", "reason": None, "label": label(cfg), "seed": cfg.seed} | _software()
         write_status(self.out, self.status)

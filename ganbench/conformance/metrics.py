@@ -88,7 +88,7 @@ def _by_pairs(x: Tensor, y: Tensor) -> float:
 
 def energy() -> Rows:
     """2 E|N(m, 2)| - 2 E|N(0, 2)| for N(0,1) and N(m,1), by the folded normal's mean."""
-    x, y = torch.randn(2, 4000, 1, generator=rng())
+    x, y = torch.randn(2, 4000, 1, generator=rng()).double()
     due = 2 * _folded(1.5) - 2 * _folded(0)
     yield close("metrics", "energy", "N(0,1) to N(1.5,1)", energy_distance(x, y + 1.5), due, rel=0.05)
     yield close("metrics", "energy", "0 for equal distributions", energy_distance(x, y), 0, abs=0.005)

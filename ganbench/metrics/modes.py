@@ -10,11 +10,10 @@ from ganbench.metrics.diversity import NAMES, diversity
 from ganbench.metrics.features import LeNet
 
 
-def energy_distance(x: Tensor, y: Tensor) -> float:
-    """2 E|X-Y| - E|X-X'| - E|Y-Y'|, unbiased, so that it may fall below 0 for equal distributions."""
-    x, y = x.double(), y.double()
+def energy_distance(x: Tensor, y: Tensor) -> Tensor:
+    """2 E|X-Y| - E|X-X'| - E|Y-Y'|, unbiased, so that it may fall below 0 for equal distributions; differentiable."""
     within = sum(torch.cdist(s, s).sum() / (len(s) * (len(s) - 1)) for s in (x, y))
-    return float(2 * torch.cdist(x, y).mean() - within)
+    return 2 * torch.cdist(x, y).mean() - within
 
 
 def nearest(x: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:
@@ -58,7 +57,10 @@ class ModesMetric:
         if not fake.isfinite().all():
             return none(self.names, "samples are not finite")
         which, good = nearest(fake, self.modes)
-        found: Scores = {self.name: energy_distance(fake, self.real), "high_quality": float(good.double().mean())}
+        found: Scores = {
+            self.name: float(energy_distance(fake.double(), self.real.double())),
+            "high_quality": float(good.double().mean()),
+        }
         return (
             found
             | mode_scores(which[good], len(self.modes.centres))

@@ -10,7 +10,7 @@ import numpy as np
 from ganbench.report import figures
 from ganbench.report.compare import Arm, plural
 from ganbench.report.drawing import Panel
-from ganbench.report.level import Unlike
+from ganbench.report.level import Mismatch, Unlike
 from ganbench.report.page import render, write_study
 from ganbench.report.read import sweeps
 from ganbench.report.study import Study, study
@@ -79,12 +79,13 @@ def _studies(folder: Path, allowed: tuple[str, ...]) -> tuple[list[Study], list[
 
 
 def _refuse_mixed(studies: list[Study], allowed: tuple[str, ...]) -> None:
-    tracks = {found.config["protocol"].get("track"): found.folder.name for found in studies}
+    tracks: dict[str, list[str]] = {}
+    for found in studies:
+        tracks.setdefault(str(found.config["protocol"].get("track")), []).append(found.folder.name)
     if len(tracks) > 1 and "track" not in allowed:
-        told = ", ".join(f"{track} in {name}" for track, name in tracks.items())
         raise Unlike(
-            f"track is {told}: sweeps of several tracks answer different questions, and stand in no table together. "
-            "Report each folder by itself; or, with the tracks named on the page: --allow-mismatch track"
+            f"{Mismatch('track', tracks)}: sweeps of several tracks answer different questions, and stand in no table "
+            "together. Report each folder by itself; or, with the tracks named on the page: --allow-mismatch track"
         )
 
 

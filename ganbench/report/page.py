@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ganbench.report import drawing, figures, frames, probing, tables, training, tuning
+from ganbench.report import drawing, figures, frames, probing, tables, training
 from ganbench.report.read import Run
 from ganbench.report.study import Study, study
 
@@ -40,7 +40,7 @@ def page(found: Study) -> str:
         facts=_facts(found),
         runs=tables.all_runs(found),
         software=_software(found.runs),
-        searched=tuning.tables(found.trials),
+        searched=found.searched,
         budgets=figures.budgets(found),
         **shown,
     )

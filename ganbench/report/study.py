@@ -114,6 +114,11 @@ class Study:
         return tuning.trials(self.folder)
 
     @cached_property
+    def searched(self) -> list[tuple[str, list[list[str]]]]:
+        """Tables of the search, each with a sentence; none without one."""
+        return tuning.tables(self.trials)
+
+    @cached_property
     def tints(self) -> dict[str, int]:
         """By label the number of its colour: by name, so that a method keeps it from page to page."""
         return {label: i for i, label in enumerate(sorted(arm.label for arm in self.arms))}

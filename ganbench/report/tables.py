@@ -5,7 +5,6 @@ import io
 import math
 from typing import NamedTuple
 
-from ganbench.report import tuning
 from ganbench.report.compare import Arm, Comparison
 from ganbench.report.read import Run
 from ganbench.report.statistics import share_interval
@@ -175,7 +174,7 @@ def markdown(study: Study) -> str:
     beside = side_scores(study)
     heads = ["method", *sides(study)]
     more = f"\nOther scores at the end, mean over seeds:\n\n{markdown_table([heads, *beside])}" if beside else ""
-    search = "".join(f"\n{said}\n\n{markdown_table(rows)}" for said, rows in tuning.tables(study.trials))
+    search = "".join(f"\n{said}\n\n{markdown_table(rows)}" for said, rows in study.searched)
     return "\n".join(lines) + "\n" + markdown_table([list(HEADS), *results(study)]) + more + search
 
 
