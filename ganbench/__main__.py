@@ -7,11 +7,11 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ganbench import check, config, outcome, sweep
+from ganbench import check, config, outcome, stop, sweep
 
 
 def main() -> None:
-    sweep.leave_on_sigterm()
+    stop.leave_at_once()
     # Let errors reach us whole, so that a refusal is one sentence and a crash keeps its traceback.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     config.register()
@@ -21,7 +21,7 @@ def main() -> None:
         check.refuse_no_name(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(sweep.task)()
     except KeyboardInterrupt:
-        print("Interrupted. Runs that had begun say so in their status.json.", file=sys.stderr)
+        print("Interrupted. The same command with the same name=… goes on where its runs stopped.", file=sys.stderr)
         sys.exit(130)
     except config.Refused as refusal:
         print(refusal, file=sys.stderr)

@@ -116,8 +116,9 @@ RANGES = (
     (
         "1 or more",
         lambda v: v >= 1,
-        "threads protocol.images protocol.n_critic protocol.evaluations protocol.log_every model.width model.z_dim "
-        "model.generator.width model.critic.width dataset.modes dataset.side metric.neighbours probe.steps",
+        "threads checkpoint_every protocol.images protocol.n_critic protocol.evaluations protocol.log_every "
+        "model.width model.z_dim model.generator.width model.critic.width dataset.modes dataset.side "
+        "metric.neighbours probe.steps",
     ),
     ("2 or more", lambda v: v >= 2, "protocol.batch metric.n_fake"),
     ("a multiple of 16", lambda v: v >= 16 and v % 16 == 0, "probe.n"),

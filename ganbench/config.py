@@ -17,7 +17,7 @@ CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if (p / "config.yam
 GROUPS = ("loss", "penalty", "model", "dataset", "metric", "probe")
 
 # Settings that say where and how a run was made, not what was compared.
-INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "smoke")
+INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "smoke", "checkpoint_every", "retry")
 
 
 class Device(Enum):
@@ -92,6 +92,8 @@ class Config:
     device: Device = MISSING
     precision: Precision = MISSING
     threads: int = MISSING
+    checkpoint_every: int = MISSING
+    retry: bool = MISSING
     name: str = MISSING
     loss: Any = MISSING
     penalty: Any = MISSING

@@ -3,13 +3,15 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 class Meter:
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.rows: list[dict[str, Tensor]] = []
         self.seconds, self.clock = 0.0, time.perf_counter()
 
@@ -21,17 +23,25 @@ class Meter:
 
         The one place where training waits for the device.
         """
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        if not names:
+        columns = self._columns()
+        if not columns:
             return {}
-        columns = [torch.stack([row[name] for row in self.rows if name in row]) for name in names]
-        means = torch.stack([column.mean() for column in columns]).tolist()
+        means = torch.stack([column.mean() for column in columns.values()]).tolist()
         self.rows = []
         self._tick()
-        return dict(zip(names, means, strict=True)) | {
+        return dict(zip(columns, means, strict=True)) | {
             "t_train": self.seconds,
             "t_images_per_second": images / self.seconds,
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has not been read yet, and the seconds up to the last reading or pause."""
+        return {"seconds": self.seconds, "unread": self._columns()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds, self.clock = state["seconds"], time.perf_counter()
+        columns = state["unread"].items()
+        self.rows = [{name: value} for name, column in columns for value in column.to(self.device)]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -39,6 +49,10 @@ class Meter:
         self._tick()
         yield
         self.clock = time.perf_counter()
+
+    def _columns(self) -> dict[str, Tensor]:
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return {name: torch.stack([row[name] for row in self.rows if name in row]) for name in names}
 
     def _tick(self) -> None:
         now = time.perf_counter()

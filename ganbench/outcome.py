@@ -1,7 +1,9 @@
 """How runs ended, as their folders tell it. Needs no torch."""
 
-import itertools
 import json
+import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ganbench.config import INCIDENTAL, Refused, resolved
+from ganbench.sources import code
+
+log = logging.getLogger("ganbench")
+
+ROOM = 32e6  # bytes; whether the checkpoints fit is seen once their size is known
 
 endings: list[str] = []  # the statuses of the runs that this process was asked for
 
@@ -28,29 +35,73 @@ def read_status(folder: Path) -> dict[str, Any]:
         return {"status": "failed", "reason": f"no readable status.json ({error})"}
 
 
-def refuse_used(folder: Path) -> None:
-    """Raise Refused for a folder in which something of a run lies already."""
-    for part in ("status.json", "config.yaml", "metrics.jsonl", "samples", "checkpoints"):
-        if (folder / part).exists():
-            raise Refused(f"{folder / part} is there already, and outputs are never overwritten: choose another name=…")
+def begun(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
+    """The status of the run of this configuration that `folder` holds, ended or not; None if it holds none.
 
-
-def settled(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
-    """The status of the run of this configuration that finished or diverged in `folder`; None if there is none yet,
-    or one that was cut short. Raise Refused if the folder holds a run of another configuration.
+    Raise Refused if what it holds is another run, one made with other code, or none that can be read.
     """
+    if not (folder / "config.yaml").exists():
+        return _never_configured(folder)
+    status = read_status(folder)
+    _refuse_other(folder, cfg)
+    here = code(cfg)
+    if status.get("code", here) != here:
+        raise Refused(
+            f"{folder} holds a run made with other code (ganbench {status.get('ganbench')}, commit "
+            f"{status.get('commit')}, torch {status.get('torch')}; sources {status['code']}, here {here}): "
+            "go on with that code, or choose another name=…"
+        )
+    return status
+
+
+def _never_configured(folder: Path) -> dict[str, Any] | None:
+    """A run writes its status first and its settings next: without these it has not begun, but may have failed."""
+    for part in ("metrics.jsonl", "samples", "checkpoints"):
+        if (folder / part).exists():
+            raise Refused(
+                f"{folder / part} is there already, but no config.yaml to tell of what: choose another name=…"
+            )
+    if not (folder / "status.json").exists():
+        return None
+    status = read_status(folder)
+    if "code" not in status and "reason" not in status:
+        raise Refused(f"{folder / 'status.json'} is there already, and is no run's: choose another name=…")
+    return status if status["status"] == "failed" else None
+
+
+def _refuse_other(folder: Path, cfg: DictConfig) -> None:
     try:
         there = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    except (OSError, YAMLError):
-        return None
-    here = resolved(cfg)
-    passing = [key for key in INCIDENTAL if key != "seed"]
-    found = _difference(*({k: v for k, v in _protocol_first(c).items() if k not in passing} for c in (there, here)))
+        passing = [key for key in INCIDENTAL if key != "seed"]
+        both = ({k: v for k, v in _protocol_first(c).items() if k not in passing} for c in (there, resolved(cfg)))
+        found = _difference(*both)
+    except (OSError, YAMLError, TypeError, ValueError) as error:
+        raise Refused(f"{folder / 'config.yaml'} cannot be read ({error}): choose another name=…") from None
     if found:
         key, before, now = found
         raise Refused(f"{folder} holds a run with {key}={before}, not {now}: choose another name=…, or set it back.")
-    status = read_status(folder)
-    return status if status["status"] in ("finished", "diverged") else None
+
+
+def settled(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
+    """The status of a run there to which the same command has nothing to add: it finished or diverged, or it failed
+    and `retry` is not set. None if there is something to do. Raises like `begun`.
+    """
+    status = begun(folder, cfg)
+    ends = ("finished", "diverged") if cfg.retry else ("finished", "diverged", "failed")
+    return status if status and status["status"] in ends else None
+
+
+def refuse_no_room(folder: Path) -> None:
+    """Raise Refused where nothing can be written, or next to nothing."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise Refused(f"{folder} cannot be written: {there} is read-only here; choose another hydra.run.dir=… or disk.")
+    free = shutil.disk_usage(there).free
+    if free < ROOM:
+        raise Refused(
+            f"{folder} lies on a full disk: {free / 1e6:.1f} MB are free in {there}, and a run needs at least "
+            f"{ROOM / 1e6:.0f} MB; make room, or run elsewhere."
+        )
 
 
 def _protocol_first(config: dict[str, Any]) -> dict[str, Any]:
@@ -66,17 +117,30 @@ def _difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | 
     return None if there == here else (key, there, here)
 
 
-def set_aside(folder: Path) -> Path:
-    """Move what a run that was cut short has left to a name beside it that no report reads."""
-    names = (folder.with_name(f".{folder.name}-{n}") for n in itertools.count(1))
-    return folder.rename(next(name for name in names if not name.exists()))
-
-
 def write_status(folder: Path, status: dict[str, Any]) -> None:
     """Replace status.json in one move, so that no reader sees half of it."""
-    aside = folder / ".status.tmp"
-    aside.write_text(json.dumps(status, indent=2) + "\n", encoding="utf-8")
-    aside.replace(folder / "status.json")
+    write_whole(folder / "status.json", (json.dumps(status, indent=2) + "\n").encode())
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Put `content` in place of the file in one move, safe against a kill and a loss of power; on an error the file
+    that was there stays.
+    """
+    aside = file.with_name(f".{file.name}.tmp")
+    try:
+        with aside.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(file)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def bury(folder: Path, exitcode: int | None, **known: Any) -> dict[str, Any]:
@@ -86,5 +150,8 @@ def bury(folder: Path, exitcode: int | None, **known: Any) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         how = f"killed by signal {-exitcode}" if exitcode and exitcode < 0 else f"process ended with code {exitcode}"
         status |= {"status": "failed", "reason": how}
-        write_status(folder, status)
+        try:
+            write_status(folder, status)
+        except OSError as error:  # on a full disk; a sweep has others to look after
+            log.error(f"{folder / 'status.json'} could not be written: {error}")
     return status

@@ -6,27 +6,36 @@ probes.jsonl      with a probe: what better critics would leave of the generator
 metrics.jsonl     one line per record; `images` is the real images the critic had seen, `t_…` are wall-clock
 status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score
 samples/          the averaged generator's samples of a fixed z, named by images seen
-checkpoints/      the last state of both players, the average and both optimisers
+checkpoints/      the two last states of both players, the average and both optimisers
+.lock             who is at work here
 """
 
 import json
+import logging
 import math
+import os
 import platform
 import subprocess
 import time
 import traceback
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import wandb
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from ganbench import __version__
+from ganbench import __version__, checkpoint
 from ganbench.config import Refused, label, resolved
-from ganbench.outcome import refuse_used, write_status
+from ganbench.outcome import begun, settled, write_status, write_whole
+from ganbench.sources import code
+from ganbench.stop import Interrupted
+
+log = logging.getLogger("ganbench")
+
+RECORDS = ("metrics.jsonl", "probes.jsonl")  # what only grows, and is cut back when a run goes on
 
 
 class Diverged(Exception):
@@ -34,17 +43,24 @@ class Diverged(Exception):
 
 
 class Record:
-    """Use as a context: what ends the block decides the status. Divergence ends it quietly, errors pass through."""
+    """Use as a context, with the folder claimed: what ends the block decides the status. Divergence ends it quietly,
+    errors pass through.
+
+    Where the folder holds a run of this configuration that was cut short, it goes on: `restore` says from where.
+    """
 
     def __init__(self, cfg: DictConfig, out: Path):
-        refuse_used(out)
-        for part in ("samples", "checkpoints"):
-            (out / part).mkdir(parents=True, exist_ok=True)
-        self.out, self.start = out, time.time()
+        if settled(out, cfg):
+            raise Refused(f"{out} holds this run already, with nothing left to do: choose another name=…")
+        self.out, self.start, self.before = out, time.time(), begun(out, cfg)
+        self.saved = self._cut_back()
         config = resolved(cfg)
-        OmegaConf.save(OmegaConf.create(config), out / "config.yaml")
-        self.status = {"status": "running", "reason": None, "label": label(cfg), "seed": cfg.seed} | _software()
-        write_status(self.out, self.status)
+        self.status = self._standing(cfg)
+        write_status(out, self.status)
+        if not (out / "config.yaml").exists():
+            write_whole(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
+        for part in ("samples", "checkpoints"):
+            (out / part).mkdir(exist_ok=True)
         self.lines = (out / "metrics.jsonl").open("a", encoding="utf-8")
         try:
             self.wandb = _mirror(cfg, out, config)
@@ -53,14 +69,66 @@ class Record:
             raise
         self.note(wandb_id=self.wandb.id)
 
+    def _standing(self, cfg: DictConfig) -> dict[str, Any]:
+        """The status to begin with: what the run had noted, if it goes on."""
+        earlier = {k: v for k, v in (self.before or {}).items() if k != "traceback"}
+        now = {"status": "running", "reason": None, "label": label(cfg), "seed": cfg.seed} | _software(cfg)
+        if self.saved is None:
+            return now
+        resumed = [*earlier.get("resumed", []), {"images": self.saved["images"], "t": now.pop("t_started")}]
+        return earlier | now | {"resumed": resumed}
+
+    def _cut_back(self) -> dict[str, Any] | None:
+        """The last checkpoint, once the records say no more than was said when it was made; None if there is none."""
+        if not self.before or not (self.out / "checkpoints").exists():
+            return None
+        try:
+            saved = checkpoint.load(self.out, set_aside=True)
+        except FileNotFoundError:
+            if (self.out / "metrics.jsonl").exists() and (self.out / "metrics.jsonl").stat().st_size:
+                raise Refused(
+                    f"{self.out} has records but no checkpoint to go on from: choose another name=…"
+                ) from None
+            return None
+        except checkpoint.Damaged as damage:
+            raise Refused(str(damage)) from None
+        for name, size in saved["records"].items():
+            if (self.out / name).exists():
+                os.truncate(self.out / name, size)
+        return saved
+
+    def restore(self, players: Any, meter: Any) -> int:
+        """Set what training changes to what it was at the last checkpoint; return the generator step of that, or 0."""
+        if self.saved is None:
+            return 0
+        saved, self.saved = self.saved, None
+        for name, part in players._asdict().items():
+            part.load_state_dict(saved[name])
+        meter.load_state_dict(saved["meter"])
+        log.info(f"goes on from {saved['images']:,} images")
+        return saved["step"]
+
+    def save(self, step: int, images: int, players: Any, meter: Any) -> None:
+        """A checkpoint of the moment before this step's records, which whoever goes on from it makes again."""
+        os.fsync(self.lines.fileno())
+        sizes = {n: (self.out / n).stat().st_size if (self.out / n).exists() else 0 for n in RECORDS}
+        parts = {name: part.state_dict() for name, part in players._asdict().items()}
+        state = parts | {"images": images, "meter": meter.state_dict(), "records": sizes}
+        checkpoint.save(self.out / "checkpoints", step, **state)
+
     def note(self, **facts: Any) -> None:
         """Add facts about the whole run to status.json."""
         self.status |= {k: _plain(v) for k, v in facts.items()}
         write_status(self.out, self.status)
 
     def footing(self, footing: dict[str, Any]) -> None:
-        """Write footing.json: what must be equal between runs that are compared."""
-        (self.out / "footing.json").write_text(json.dumps(footing, indent=2) + "\n", encoding="utf-8")
+        """Write footing.json: what must be equal between runs that are compared. Raise Refused if it said otherwise
+        when this run began.
+        """
+        content = json.dumps(footing, indent=2) + "\n"
+        if self.saved is not None and (self.out / "footing.json").exists():
+            _refuse_moved(json.loads((self.out / "footing.json").read_text(encoding="utf-8")), json.loads(content))
+        write_whole(self.out / "footing.json", content.encode())
 
     def log(self, images: int, values: dict[str, Any]) -> None:
         """One line of metrics.jsonl, and its numbers to W&B. Numbers that are not finite become null."""
@@ -97,10 +165,17 @@ class Record:
 
     def _end(self, error: BaseException | None) -> str:
         status, reason = _ending(error)
-        if status == "failed":
+        if isinstance(error, Refused) and self.before:  # as it was: another try may find what this one missed
+            status, reason = self.before["status"], self.before.get("reason")
+        elif status == "failed":
             self.status["traceback"] = "".join(traceback.format_exception(error))
-        self.note(status=status, reason=reason, t_wall=round(time.time() - self.start, 3))
-        self.lines.close()
+        try:
+            self.note(status=status, reason=reason, t_wall=round(time.time() - self.start, 3))
+            self.lines.close()
+        except OSError as failure:  # on a full disk; what ended the run is to be seen, not this
+            if error is None:
+                raise
+            log.error(f"{self.out / 'status.json'} still says running, since it could not be written: {failure}")
         return status
 
 
@@ -112,7 +187,22 @@ def _ending(error: BaseException | None) -> tuple[str, str | None]:
             return "diverged", str(error)
         case Exception():
             return "failed", f"{type(error).__name__}: {error}"
-    return "interrupted", "SIGINT" if isinstance(error, KeyboardInterrupt) else f"exit {error} (143 is SIGTERM)"
+        case Interrupted():
+            return "interrupted", error.signal
+        case KeyboardInterrupt():
+            return "interrupted", "SIGINT"
+    return "failed", f"the run's own code left with {error!r}"
+
+
+def _refuse_moved(before: dict[str, Any], now: dict[str, Any]) -> None:
+    for part, fields in before.items():
+        for field, value in fields.items():
+            if now[part].get(field) == value:
+                continue
+            told = f"{field} was {value} when this run began, and is {now[part].get(field)} now"
+            if part != "machine":
+                raise Refused(f"{told}: bring back what it began with, or choose another name=…")
+            log.warning(f"{told}: from here on the run need not be bit-equal to one that was never stopped")
 
 
 def _plain(value: Any) -> Any:
@@ -145,11 +235,12 @@ def _start(cfg: DictConfig, out: Path, config: dict[str, Any]):
     )
 
 
-def _software() -> dict[str, Any]:
+def _software(cfg: DictConfig) -> dict[str, Any]:
     return {
         "ganbench": __version__,
         "commit": _commit(),
-        "torch": torch.__version__,
+        "code": code(cfg),
+        "torch": version("torch"),
         "python": platform.python_version(),
         "host": platform.node(),
         "t_started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

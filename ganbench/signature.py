@@ -28,7 +28,7 @@ def signature(target: str) -> dict[str, Argument] | None:
 
 def _definition(module: str, name: str) -> ast.stmt | None:
     """Where `name` of `module` is defined, followed through imports; None if it is an alias of something else."""
-    file = _source(module)
+    file = source(module)
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if getattr(node, "name", None) == name:
             return node
@@ -43,7 +43,7 @@ def _definition(module: str, name: str) -> ast.stmt | None:
     raise NoSuchTarget(f"{module} defines no {name!r}")
 
 
-def _source(module: str) -> Path:
+def source(module: str) -> Path:
     """The file of a module, found without importing the packages above it."""
     top, *below = module.split(".")
     spec = importlib.util.find_spec(top) if top else None

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -25,63 +27,68 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganbench import outcome
 from ganbench.check import check, explained
+from ganbench.claim import Taken, claimed, taken
 from ganbench.config import Refused, Track, label, register
+from ganbench.stop import leave_at_once
 
 log = logging.getLogger("ganbench")
+
+TAKEN = 75  # how a run's process ends that found another at work in its folder (EX_TEMPFAIL)
 
 
 def task(cfg: DictConfig) -> float:
     """What Hydra calls for each run."""
     check(cfg)  # again, for launchers and sweepers that are not ours
+    out = Path(HydraConfig.get().runtime.output_dir)
+    done = outcome.settled(out, cfg)
+    if done:
+        outcome.endings.append(done["status"])
+        return _score(done)
     from ganbench.train import train
 
-    out = Path(HydraConfig.get().runtime.output_dir)
     try:
         return train(cfg, out)
     finally:
         outcome.endings.append(outcome.read_status(out)["status"])
 
 
-def leave_on_sigterm() -> None:
-    """Turn SIGTERM into an exit that lets a run record that it was interrupted."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-
-
 class RefuseBadConfig(Callback):
-    """Stops a single run before Hydra makes its folder."""
+    """Stops a single run before Hydra makes its folder, or writes into one whose run has ended."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             config.name = config.name  # `now` in it must not tick again
-            refuse(without_hydra(config), Path(config.hydra.run.dir))
+            cfg, folder = without_hydra(config), Path(config.hydra.run.dir)
+            done = refuse(cfg, folder)
         except Exception as error:
             # Hydra turns ordinary errors of a callback into warnings; only an exit gets through.
             print(error, file=sys.stderr)
             raise SystemExit(2) from None
+        if done:
+            print(f"{folder}: {_told(done)}; done before, and nothing is left to do.{_cure(done)}", file=sys.stderr)
+            raise SystemExit(outcome.exit_code([done["status"]]))
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
-def refuse(cfg: DictConfig, out: Path, fresh: bool = True) -> None:
-    """Raise Refused for a run that cannot be made, or (`fresh`) not there."""
+def refuse(cfg: DictConfig, out: Path, look: bool = True) -> dict[str, Any] | None:
+    """Raise Refused for a run that cannot be made, or (if to `look`) not there. Return the status of one that needs
+    no more.
+    """
     check(cfg)
     if cfg.protocol.track is Track.tuned and cfg.protocol.trial is None:
         raise Refused(
             f"protocol={cfg.protocol.name} searches before it compares, which takes -m and no other protocol: "
             f"python -m ganbench -m protocol={cfg.protocol.name} loss=gan,hinge seed=0,1,2 name=mine"
         )
-    if fresh:
-        outcome.refuse_used(out)
+    outcome.refuse_no_room(out)
     if cfg.device.value == "cuda":
         from ganbench.train import choose_device
 
         choose_device("cuda")
+    return outcome.settled(out, cfg) if look else None
 
 
 @dataclass
@@ -90,23 +97,26 @@ class Job:
     config: DictConfig
     folder: Path
 
+    def settled(self) -> dict[str, Any] | None:
+        return outcome.settled(self.folder, without_hydra(self.config))
+
 
 def compose(
     context: HydraContext,
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     first: int = 0,
-    fresh: bool = True,
+    look: bool = True,
 ) -> list[Job]:
     """The configuration and folder of each run, all checked; raises before any of them has started.
 
-    Unless `fresh`, their folders may hold something already.
+    Unless to `look`, their folders may hold runs of other settings.
     """
     config.name = config.name  # `now` in it must not tick between runs
     jobs = []
     for index, overrides in enumerate(job_overrides, first):
         try:
-            jobs.append(_compose_one(context, config, overrides, index, fresh))
+            jobs.append(_compose_one(context, config, overrides, index, look))
         except (Refused, ConfigCompositionException, OmegaConfBaseException) as error:
             raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {explained(error)}") from None
     for folder, n in Counter(job.folder for job in jobs).items():
@@ -118,7 +128,7 @@ def compose(
     return jobs
 
 
-def _compose_one(context: HydraContext, config: DictConfig, overrides: Sequence[str], index: int, fresh: bool) -> Job:
+def _compose_one(context: HydraContext, config: DictConfig, overrides: Sequence[str], index: int, look: bool) -> Job:
     job = context.config_loader.load_sweep_config(config, list(overrides))
     with open_dict(job):
         job.name = config.name
@@ -126,7 +136,7 @@ def _compose_one(context: HydraContext, config: DictConfig, overrides: Sequence[
         job.hydra.sweep.dir = str(Path(job.hydra.sweep.dir).absolute())
         job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)
     folder = Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir
-    refuse(without_hydra(job), folder, fresh)
+    refuse(without_hydra(job), folder, look)
     return Job(overrides, job, folder)
 
 
@@ -138,22 +148,39 @@ def run(
     first: int,
     n_jobs: int | None,
 ) -> Sequence[JobReturn]:
-    """Run each job in a new process, `n_jobs` at a time. One that fails, diverges or is killed costs only itself."""
+    """Run each job in a new process, `n_jobs` at a time. One that fails, diverges or is killed costs only itself.
+
+    What is done already stays, what was cut short goes on, and what another launcher has in hand is waited for.
+    """
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     jobs = compose(context, config, job_overrides, first)
     at_once = min(n_jobs or _default_jobs(jobs), len(jobs))
-    log.info(f"{len(jobs)} runs, {at_once} at a time, in {jobs[0].folder.parent}")
+    done = sum(job.settled() is not None for job in jobs)
+    before = f", of which {done} are done already" if done else ""
+    log.info(f"{len(jobs)} runs{before}, {at_once} at a time, in {jobs[0].folder.parent}")
+    leaving = threading.Event()
 
-    def one(number: int, job: Job) -> dict[str, Any]:
-        status = _in_process(context, task, job)
-        log.info(f"run {number}/{len(jobs)} {job.folder.name}: {_told(status)}")
+    def one(k: int, wait: bool) -> dict[str, Any] | None:
+        """How run k ended; None, unless asked to `wait`, if another launcher has it in hand."""
+        known = jobs[k].settled()
+        status = known or _unless_taken(context, task, jobs[k])
+        while wait and status is None and not leaving.is_set():
+            time.sleep(0.5)
+            status = _unless_taken(context, task, jobs[k])
+        if status:
+            log.info(f"run {k + 1}/{len(jobs)} {jobs[k].folder.name}: {_told(status)}{' (before)' if known else ''}")
         return status
 
     with ThreadPoolExecutor(at_once) as pool:
         try:
-            statuses = list(pool.map(one, range(1, len(jobs) + 1), jobs))
-        except BaseException:  # an interrupt: start nothing more, and let what runs write its last words
+            statuses: list[dict[str, Any] | None] = [None] * len(jobs)
+            for wait in (False, True):  # first what nobody else has in hand
+                left = [k for k, status in enumerate(statuses) if status is None]
+                for k, status in zip(left, pool.map(partial(one, wait=wait), left), strict=True):
+                    statuses[k] = status
+        except BaseException:  # an interrupt: start nothing more, and let what runs save its state
+            leaving.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
@@ -162,12 +189,23 @@ def run(
     return [_returned(job, status) for job, status in zip(jobs, statuses, strict=True)]
 
 
-def _in_process(context: HydraContext, task: TaskFunction, job: Job) -> dict[str, Any]:
+def _unless_taken(context: HydraContext, task: TaskFunction, job: Job) -> dict[str, Any] | None:
+    """How the run ended, before or now; None if another launcher has it in hand."""
+    return None if taken(job.folder) else job.settled() or _run_alone(context, task, job)
+
+
+def _run_alone(context: HydraContext, task: TaskFunction, job: Job) -> dict[str, Any] | None:
     # A daemon: an interrupted sweep takes its runs with it.
     process = _processes().Process(target=_child, args=(context, task, job.config), daemon=True)
     process.start()
     process.join()
-    return outcome.bury(job.folder, process.exitcode, label=label(job.config), seed=job.config.seed)
+    if process.exitcode == TAKEN:
+        return None
+    try:
+        with claimed(job.folder):
+            return outcome.bury(job.folder, process.exitcode, label=label(job.config), seed=job.config.seed)
+    except Taken:  # another launcher has gone on with what our process left
+        return None
 
 
 def _processes() -> BaseContext:
@@ -175,12 +213,15 @@ def _processes() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["ganbench.train"])
+    # torch imports its compiler with the first optimiser: 1.5 s that each run would need again.
+    found.set_forkserver_preload(["ganbench.train", "torch._dynamo"])
     return found
 
 
 def _child(context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
-    leave_on_sigterm()
+    leave_at_once()
+    # Ctrl-C on a terminal reaches every process there; the sweep passes it on, and twice would mean at once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     register()
     setup_globals()
@@ -194,6 +235,8 @@ def _child(context: HydraContext, task: TaskFunction, config: DictConfig) -> Non
     )
     if result.status == JobStatus.FAILED:
         error = result._return_value
+        if isinstance(error, Taken):
+            sys.exit(TAKEN)
         log.error(error if isinstance(error, Refused) else "".join(traceback.format_exception(error)))
         sys.exit(1)
 
@@ -205,7 +248,6 @@ def _end_with_parent() -> None:
 
 
 def _returned(job: Job, status: dict[str, Any]) -> JobReturn:
-    score = status.get("score") if status["status"] == "finished" else None
     return JobReturn(
         overrides=list(job.overrides),
         cfg=without_hydra(job.config),
@@ -213,8 +255,13 @@ def _returned(job: Job, status: dict[str, Any]) -> JobReturn:
         working_dir=str(job.folder),
         task_name=job.config.hydra.job.name,
         status=JobStatus.COMPLETED,
-        _return_value=float("inf") if score is None else score,
+        _return_value=_score(status),
     )
+
+
+def _score(status: dict[str, Any]) -> float:
+    score = status.get("score") if status["status"] == "finished" else None
+    return float("inf") if score is None else score
 
 
 def _summarise(jobs: list[Job], statuses: list[dict[str, Any]]) -> None:
@@ -223,7 +270,15 @@ def _summarise(jobs: list[Job], statuses: list[dict[str, Any]]) -> None:
     log.info(", ".join(f"{n} {status}" for status, n in Counter(ended).items()))
     for job, status in zip(jobs, statuses, strict=True):
         if status["status"] != "finished":
-            log.warning(f"{job.folder.name}: {_told(status)}")
+            log.warning(f"{job.folder.name}: {_told(status)}{_cure(status)}")
+
+
+def _cure(status: dict[str, Any]) -> str:
+    cures = {
+        "failed": "; the same command with retry=true tries it again, from its last checkpoint",
+        "interrupted": "; the same command goes on with it",
+    }
+    return cures.get(status["status"], "")
 
 
 def _default_jobs(jobs: list[Job]) -> int:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganbench import checkpoint, ema, pictures, streams
+from ganbench import ema, pictures, streams
+from ganbench.claim import claimed
 from ganbench.config import Refused, build
 from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
 from ganbench.data import Data, batch, scored_on, to_float, to_stored
@@ -28,6 +29,7 @@ from ganbench.penalties import slope
 from ganbench.probes import Critic
 from ganbench.record import Diverged, Record
 from ganbench.steps import critic_step, generator_step
+from ganbench.stop import Stop
 
 log = logging.getLogger("ganbench")
 
@@ -46,7 +48,7 @@ def train(cfg: DictConfig, out: Path) -> float:
     """Train as `cfg` says, record everything in the folder `out`, and return the ranked score (inf if diverged)."""
     device, p, z_dim = choose_device(cfg.device.value), cfg.protocol, cfg.model.z_dim
     torch.set_num_threads(cfg.threads)
-    with Record(cfg, out) as record, logging_redirect_tqdm():
+    with Stop() as stop, claimed(out), Record(cfg, out) as record, logging_redirect_tqdm():
         data = scored_on(build(cfg.dataset), p.scored_on.value).to(device)
         metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)
         loss, penalty, probe = build(cfg.loss), build(cfg.penalty), build(cfg.probe, name=cfg.loss.name)
@@ -60,11 +62,17 @@ def train(cfg: DictConfig, out: Path) -> float:
         steps = p.images // (p.batch * p.n_critic)
         evaluate_at = {round(k * steps / p.evaluations) for k in range(p.evaluations + 1)}
         probe_at = {round(moment * steps) for moment in probe.moments}
+        save_at = evaluate_at | set(range(0, steps, cfg.checkpoint_every))
         announce(record, device, cfg, players, steps, metric)
 
-        meter, bar = Meter(), progress(p.images)
-        for step in range(steps + 1):
+        meter, bar = Meter(device), progress(p.images)
+        first = record.restore(players, meter)
+        for step in range(first, steps + 1):
             images = step * p.batch * p.n_critic
+            if step in save_at or stop.asked:
+                with meter.paused():
+                    record.save(step, images, players, meter)
+            stop.leave_if_asked()
             if step % p.log_every == 0 or step in evaluate_at:
                 losses = meter.read(images)
                 bar.update(images - bar.n)
@@ -78,7 +86,6 @@ def train(cfg: DictConfig, out: Path) -> float:
                     shown_samples = draw(average, n=pictures.number(data), stream="z_grid")
                     record.picture(images, pictures.picture(shown_samples, data, D))
                     record.note(score=scores[metric.name], images=images, t_train=meter.seconds)
-                    checkpoint.save(out / "checkpoints", step, images, **players._asdict())
                     log.info(line(images, p.images, metric.name, scores, losses))
             if step in probe_at:
                 with meter.paused():

@@ -10,8 +10,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,16 +88,16 @@ def tune(launcher: Launcher, context: HydraContext, config: DictConfig, job_over
     methods = _methods(context, config, job_overrides)
     trials = _trials(context, config, methods)
     _refuse_other_finals(context, config, methods)
-    with _alone(Path(config.hydra.sweep.dir), config):
-        ended = _complete(launcher, [job for jobs in trials for job in jobs], "trials")
-        by_method = [[ended.pop(0) for _ in jobs] for jobs in trials]
-        chosen = [_winner(statuses) for statuses in by_method]
-        finals = [
-            job
-            for method, best in zip(methods, chosen, strict=True)
-            for job in (_finals(context, config, method, best) if best is not None else [])
-        ]
-        final_statuses = _complete(launcher, finals, "final runs")
+    _keep_command(Path(config.hydra.sweep.dir), config)
+    ended = _complete(launcher, [job for jobs in trials for job in jobs], "trials")
+    by_method = [[ended.pop(0) for _ in jobs] for jobs in trials]
+    chosen = [_winner(statuses) for statuses in by_method]
+    finals = [
+        job
+        for method, best in zip(methods, chosen, strict=True)
+        for job in (_finals(context, config, method, best) if best is not None else [])
+    ]
+    final_statuses = _complete(launcher, finals, "final runs")
     _tell(methods, by_method, chosen)
     tried = [status["status"] for statuses in by_method for status in statuses]
     # A trial that diverged is what a search is there to find out, and no trouble; one that failed is.
@@ -112,7 +111,7 @@ def _methods(context: HydraContext, config: DictConfig, job_overrides: Sequence[
         _refuse_taken(overrides, ("protocol.trial", "protocol.scored_on"), "the tuned track sets it; leave it out.")
     plain = [*_plain_names(config), "protocol.trial=none"]
     groups: dict[tuple[str, ...], list[Job]] = {}
-    for job in sweep.compose(context, config, [[*o, *plain] for o in job_overrides], fresh=False):
+    for job in sweep.compose(context, config, [[*o, *plain] for o in job_overrides], look=False):
         refuse_search(job)
         given = [o for o in job.overrides[: -len(plain)] if _key(o) != "seed"]
         groups.setdefault(tuple(given), []).append(job)
@@ -195,9 +194,7 @@ def _names() -> str:
 def _trials(context: HydraContext, config: DictConfig, methods: list[Method]) -> list[list[Job]]:
     """Every method's, in their order."""
     overrides = [_trial_overrides(config, method, trial) for method in methods for trial in range(method.trials)]
-    jobs = sweep.compose(context, config, overrides, fresh=False)
-    for job in jobs:
-        outcome.settled(job.folder, sweep.without_hydra(job.config))
+    jobs = sweep.compose(context, config, overrides)
     return [[jobs.pop(0) for _ in range(method.trials)] for method in methods]
 
 
@@ -233,7 +230,7 @@ def _quoted(text: str) -> str:
 def _finals(context: HydraContext, config: DictConfig, method: Method, trial: int) -> list[Job]:
     """The final runs of a method, with the settings of that trial."""
     choice = _choice(method.drawn(trial), trial_name(trial))
-    return sweep.compose(context, config, [_final_overrides(method, job, choice) for job in method.finals], fresh=False)
+    return sweep.compose(context, config, [_final_overrides(method, job, choice) for job in method.finals])
 
 
 def _final_overrides(method: Method, final: Job, choice: list[str]) -> list[str]:
@@ -245,8 +242,7 @@ def _refuse_other_finals(context: HydraContext, config: DictConfig, methods: lis
     """Before any trial: final runs that are there already must be ours, whatever trial they say was the best."""
     there = [(m, job) for m in methods for job in m.finals if (job.folder / "config.yaml").exists()]
     told = [_final_overrides(method, job, _told_choice(method, job.folder)) for method, job in there]
-    for job in sweep.compose(context, config, told, fresh=False):
-        outcome.settled(job.folder, sweep.without_hydra(job.config))
+    sweep.compose(context, config, told)
 
 
 def _told_choice(method: Method, folder: Path) -> list[str]:
@@ -257,31 +253,17 @@ def _told_choice(method: Method, folder: Path) -> list[str]:
     return _choice(method.drawn(trial), trial_name(trial))
 
 
-@contextmanager
-def _alone(folder: Path, config: DictConfig) -> Iterator[None]:
-    """Two at once would take each other's runs for cut short."""
-    import fcntl  # here, so that where there is none only this does without
-
+def _keep_command(folder: Path, config: DictConfig) -> None:
+    """As Hydra's own sweeper does."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Refused(f"{folder}: another process is at work there; wait, or choose another name=…") from None
-        if not (folder / "multirun.yaml").exists():
-            OmegaConf.save(config, folder / "multirun.yaml")
-        yield
+    if not (folder / "multirun.yaml").exists():
+        OmegaConf.save(config, folder / "multirun.yaml")
 
 
 def _complete(launcher: Launcher, jobs: list[Job], what: str) -> list[dict[str, Any]]:
     """Run those that are not done yet, and return how each has ended."""
-    rest = [job for job in jobs if outcome.settled(job.folder, sweep.without_hydra(job.config)) is None]
+    rest = [job for job in jobs if job.settled() is None]
     log.info(f"{what}: {len(jobs)}, of which {len(jobs) - len(rest)} are done already")
-    for job in rest:
-        if job.folder.exists():
-            status = outcome.read_status(job.folder)["status"]
-            aside = outcome.set_aside(job.folder)
-            log.warning(f"{job.folder.name}: {status} before; what it left is now in {aside.name}, and it starts anew")
     if rest:
         launcher.launch([job.overrides for job in rest], initial_job_idx=0)
     statuses = [outcome.read_status(job.folder) for job in jobs]
@@ -314,7 +296,7 @@ def _tell(methods: list[Method], by_method: list[list[dict[str, Any]]], chosen: 
         elif missing:
             log.error(
                 f"{method.name}: no final runs, since {', '.join(missing)} did not end, and every method gets as many "
-                "trials; the same command again makes what is missing"
+                "trials; the same command again makes what is missing, with retry=true what failed, too"
             )
         else:
             log.error(

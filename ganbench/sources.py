@@ -1,0 +1,52 @@
+"""Which code a run is made with: a run that was begun with other code is another run. Needs no torch."""
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ganbench.config import HERE
+from ganbench.signature import NoSuchTarget, source
+
+# Read, draw and check what runs have made, and change none of it.
+ONLOOKERS = ("report", "conformance", "bench.py", "theory.py", "plugins")
+
+
+def code(cfg: DictConfig) -> str:
+    """12 hexadecimal digits of ganbench's own sources, those of a user's own classes, and torch's version."""
+    found = hashlib.sha256(f"{_own()} torch {version('torch')}".encode())
+    for file in sorted({file for target in _targets(cfg) for file in _outside(target)}):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:12]
+
+
+@lru_cache(maxsize=1)
+def _own() -> str:
+    found = hashlib.sha256()
+    for file in sorted(HERE.rglob("*.py")):
+        if file.relative_to(HERE).parts[0] not in ONLOOKERS:
+            found.update(file.relative_to(HERE).as_posix().encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield node["_target_"]
+        for key in node:
+            yield from _targets(node[key])
+
+
+def _outside(target: str) -> Iterator[Path]:
+    """The file of a user's own class; libraries are known by their versions."""
+    module = target.rpartition(".")[0]
+    try:
+        file = source(module)
+    except NoSuchTarget:
+        return
+    if not module.startswith(("ganbench.", "torch.")) and "site-packages" not in file.parts:
+        yield file
