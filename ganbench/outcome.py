@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from ganbench.sources import code
 log = logging.getLogger("ganbench")
 
 ROOM = 32e6  # bytes; whether the checkpoints fit is seen once their size is known
+
+ASKED_TO_LEAVE = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of processes
 
 endings: list[str] = []  # the statuses of the runs that this process was asked for
 
@@ -144,12 +147,14 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 def bury(folder: Path, exitcode: int | None, **known: Any) -> dict[str, Any]:
-    """The status of a run whose process is gone: one that wrote none, or still claims to be running, has failed."""
+    """The status of a run whose process is gone: one that wrote none, or still claims to be running, has failed, or
+    was interrupted if that is how its process ended.
+    """
     status = known | read_status(folder)
     if status["status"] == "running" or not (folder / "status.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         how = f"killed by signal {-exitcode}" if exitcode and exitcode < 0 else f"process ended with code {exitcode}"
-        status |= {"status": "failed", "reason": how}
+        status |= {"status": "interrupted" if exitcode in ASKED_TO_LEAVE else "failed", "reason": how}
         try:
             write_status(folder, status)
         except OSError as error:  # on a full disk; a sweep has others to look after
