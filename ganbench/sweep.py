@@ -83,12 +83,15 @@ def refuse(cfg: DictConfig, out: Path, look: bool = True) -> dict[str, Any] | No
             f"protocol={cfg.protocol.name} searches before it compares, which takes -m and no other protocol: "
             f"python -m ganbench -m protocol={cfg.protocol.name} loss=gan,hinge seed=0,1,2 name=mine"
         )
+    done = outcome.settled(out, cfg) if look else None
+    if done:
+        return done
     outcome.refuse_no_room(out)
     if cfg.device.value == "cuda":
         from ganbench.train import choose_device
 
         choose_device("cuda")
-    return outcome.settled(out, cfg) if look else None
+    return None
 
 
 @dataclass

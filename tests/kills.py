@@ -1,4 +1,5 @@
-"""Kill runs at random moments, and inside the writing of their checkpoints, until they have ended; then compare bits.
+"""Kill and interrupt runs at random moments, and inside the writing of their checkpoints, until they have ended; then
+compare bits.
 
     python tests/kills.py --kills 1000
 
@@ -15,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ from omegaconf import DictConfig
 
 from ganbench import checkpoint
 from ganbench.outcome import read_status
+from ganbench.stop import SIGNALS, Interrupted
 from ganbench.train import train
 
 RING = ("dataset=ring", "experiment=smoke", "wandb=disabled", "device=cpu", "model.width=16", "checkpoint_every=4")
@@ -80,6 +83,8 @@ def begin(cfg: DictConfig, out: Path, fatal: tuple[str, int] | None = None) -> i
         if not out.exists() or read_status(out)["status"] != "finished":
             train(cfg, out)
         os._exit(0)
+    except (Interrupted, KeyboardInterrupt) as left:
+        os._exit(left.code if isinstance(left, Interrupted) else 130)
     except BaseException as error:
         print(f"{out.name}: {error!r}", file=sys.stderr)
         os._exit(1)
@@ -143,30 +148,30 @@ def opened(original, dies):
 
 
 def waited(child: int) -> bool:
-    """Whether it was killed, rather than done; anything else is a finding of its own."""
+    """Whether it was stopped, rather than done; anything else is a finding of its own."""
     _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
+    if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in (130, 143):
         return True
     if os.WEXITSTATUS(status):
         raise SystemExit(f"a run ended with code {os.WEXITSTATUS(status)} where it should go on")
     return False
 
 
-def harass(cfg: DictConfig, out: Path, kills: int, whole: float, rng: random.Random) -> tuple[int, int]:
-    """Kill the run that often (fewer, if it is done before), then let it end: the kills, and those inside a save."""
-    done = inside = 0
-    while done < kills:
-        aimed = rng.random() < 0.4
-        child = begin(cfg, out, (rng.choice(INSIDE), rng.randint(1, 3)) if aimed else None)
-        if not aimed:
+def harass(cfg: DictConfig, out: Path, stops: int, whole: float, rng: random.Random) -> Counter:
+    """Stop the run that often (less, if it is done before), then let it end; how often it was stopped in which way."""
+    done = Counter()
+    while done.total() < stops:
+        how = rng.choice(("save", "save", "kill", "kill", "signal"))
+        child = begin(cfg, out, (rng.choice(INSIDE), rng.randint(1, 3)) if how == "save" else None)
+        if how != "save":
             time.sleep(rng.uniform(0.02, whole))
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL if how == "kill" else rng.choice(SIGNALS))
         if not waited(child):
             break
-        done, inside = done + 1, inside + aimed
+        done[how] += 1
     while waited(begin(cfg, out)):
         pass
-    return done, inside
+    return done
 
 
 def main() -> int:
@@ -182,17 +187,15 @@ def main() -> int:
         began = time.time()
         waited(begin(cfg, top / method))
         wanted[method], took[method] = digest(top / method), time.time() - began
-    kills = inside = runs = 0
-    differ: list[str] = []
-    while kills < given.kills:
+    done, runs, differ = Counter(), 0, []
+    while done["kill"] + done["save"] < given.kills or done["save"] < given.kills / 4 or runs < len(METHODS):
         method = METHODS[runs % len(METHODS)]
         out = top / f"{method}-{runs}"
-        # A run of several attempts, each of which comes a little further
-        killed, within = harass(configs[method], out, min(10, given.kills - kills), took[method], rng)
-        kills, inside, runs = kills + killed, inside + within, runs + 1
+        done, runs = done + harass(configs[method], out, 10, took[method], rng), runs + 1
         if digest(out) != wanted[method]:
             differ.append(str(out))
-    told = {"kills": kills, "inside_a_save": inside, "runs": runs, "differ": differ}
+    kills = {"kills": done["kill"] + done["save"], "inside_a_save": done["save"], "signals": done["signal"]}
+    told = kills | {"runs": runs, "differ": differ}
     print(json.dumps(told | {"seconds": round(time.time() - start), "folder": str(top)}))
     return 1 if differ else 0
 

@@ -1,0 +1,267 @@
+"""Checkpoints: none is lost to a kill, a full disk or a flipped bit, and none runs code."""
+
+import errno
+import json
+import logging
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, ganbench, rows, settings
+
+from ganbench import checkpoint
+from ganbench.config import Refused, build
+from ganbench.train import train
+
+RING = ("dataset=ring", "experiment=smoke", "wandb=disabled", "device=cpu", "model.width=16")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    train(settings("loss=hinge", *RING), folder)
+    return folder
+
+
+@pytest.fixture
+def cut(whole: Path, tmp_path: Path) -> Path:
+    """The same run, as a kill right before its end leaves it: two checkpoints, and records up to the end."""
+    folder = tmp_path / "cut"
+    shutil.copytree(whole, folder)
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(status | {"status": "running"}))
+    return folder
+
+
+def files(run: Path) -> list[Path]:
+    return sorted((run / "checkpoints").glob("step-*.pt"))
+
+
+def equal(one: dict, other: dict) -> bool:
+    nets = ("G", "D", "average")
+    return all(torch.equal(value, other[net][name]) for net in nets for name, value in one[net].items())
+
+
+def test_each_is_synced_before_it_is_named_and_named_before_another_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+
+    def watched(name: str, original):
+        def call(*arguments, **named):
+            target = arguments[0]
+            path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else str(target)
+            done.append((name, Path(path).name))
+            return original(*arguments, **named)
+
+        return call
+
+    for name in ("fsync", "replace", "unlink"):
+        monkeypatch.setattr(os, name, watched(name, getattr(os, name)))
+    for step in range(3):
+        last = checkpoint.save(tmp_path, step, x=torch.zeros(1))
+    aside = f".{last.name}.tmp"
+    assert done[-4:-1] == [("fsync", aside), ("replace", aside), ("fsync", tmp_path.name)]
+    assert done[-1][0] == "unlink" and done[-1][1].startswith("step-00000000-")
+    assert len(done) == 3 * 3 + 1
+
+
+def test_no_damaged_file_is_taken_for_a_checkpoint(whole: Path, tmp_path: Path) -> None:
+    """1,000 of them: cut at 200 lengths, or with one bit flipped anywhere."""
+    file = files(whole)[-1]
+    content, rng = file.read_bytes(), random.Random(0)
+    damaged = tmp_path / file.name
+    for k in range(1000):
+        if k < 200:
+            wrong = content[: len(content) * k // 200]
+        else:
+            at, bit = rng.randrange(len(content)), 1 << rng.randrange(8)
+            wrong = content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]
+        damaged.write_bytes(wrong)
+        with pytest.raises(checkpoint.Damaged, match=f"{file.name} is damaged"):
+            checkpoint.read(damaged)
+    damaged.write_bytes(content)
+    assert checkpoint.read(damaged)["step"] == 60
+
+
+def test_the_newest_whole_one_wins_and_the_damaged_one_is_set_aside(
+    cut: Path, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    newest = files(cut)[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint.load(cut)["step"] == 30
+    assert newest.name in caplog.text and "is damaged" in caplog.text
+    train(settings("loss=hinge", *RING), cut)
+    assert newest.with_name(f"{newest.name}.corrupt").exists()
+    assert rows(cut) == rows(whole) and equal(checkpoint.load(cut), checkpoint.load(whole))
+    status = json.loads((cut / "status.json").read_text())
+    assert status["status"] == "finished" and [r["images"] for r in status["resumed"]] == [960]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("damage", "none of its checkpoints is whole"), ("delete", "records but no checkpoint")]
+)
+def test_a_run_never_starts_from_zero_in_silence(fault: str, said: str, cut: Path) -> None:
+    before = (cut / "metrics.jsonl").read_bytes()
+    for file in files(cut):
+        file.write_bytes(b"") if fault == "damage" else file.unlink()
+    with pytest.raises(Refused, match=said):
+        train(settings("loss=hinge", *RING), cut)
+    assert (cut / "metrics.jsonl").read_bytes() == before
+    assert json.loads((cut / "status.json").read_text())["status"] == "running"
+
+
+def test_other_data_than_it_began_with_are_refused(cut: Path) -> None:
+    footing = json.loads((cut / "footing.json").read_text())
+    footing["equal"]["train_data"] = "0" * 12
+    (cut / "footing.json").write_text(json.dumps(footing))
+    with pytest.raises(Refused, match="train_data was 000000000000 when this run began"):
+        train(settings("loss=hinge", *RING), cut)
+    assert json.loads((cut / "status.json").read_text())["status"] == "running"
+
+
+def test_no_more_is_lost_than_since_the_last_checkpoint(tmp_path: Path) -> None:
+    """Of a run that dies in the middle of its 37th step."""
+    cfg = settings("loss=gan", *RING, "checkpoint_every=8", "protocol.log_every=1")
+
+    class Dies(Exception):
+        pass
+
+    steps = iter(range(10**6))
+    from ganbench import train as module
+
+    original = module.generator_step
+    try:
+        module.generator_step = lambda *a: original(*a) if next(steps) < 36 else (_ for _ in ()).throw(Dies)
+        with pytest.raises(Dies):
+            train(cfg, tmp_path)
+    finally:
+        module.generator_step = original
+    assert rows(tmp_path)[-1]["images"] == 36 * 32
+    assert checkpoint.load(tmp_path)["step"] == 32
+    assert [checkpoint.read(file)["step"] for file in files(tmp_path)] == [30, 32]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A real file system of 40 MB, which the test may fill."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", mount], capture_output=True).returncode:
+        pytest.skip("a file system of its own can be mounted by root only")
+    yield mount
+    subprocess.run(["umount", "-l", mount], check=True)
+
+
+def leave(folder: Path, free: int) -> None:
+    """Fill the disk up to so many bytes (in whole blocks)."""
+    filler = folder / "filler"
+    filler.unlink(missing_ok=True)
+    size = shutil.disk_usage(folder).free - free
+    with filler.open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, size)
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_a_full_disk_never_takes_the_old_one(looked: bool, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 amounts of room from one block to more than enough, with and without a look before the writing."""
+    if not looked:
+        monkeypatch.setattr(checkpoint, "_refuse_no_room", lambda folder, size: None)
+    folder, outcomes = small_disk / "checkpoints", []
+    folder.mkdir()
+    for k in range(20):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (small_disk / "filler").unlink(missing_ok=True)
+        for step in (1, 2):
+            checkpoint.save(folder, step, x=torch.full((100_000,), float(step)))
+        leave(small_disk, 4096 + 32768 * k)
+        try:
+            checkpoint.save(folder, 3, x=torch.full((100_000,), 3.0))
+            outcomes.append(3)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+            assert ("need 40" in str(error) and "make room" in str(error)) == looked
+            outcomes.append(2)
+        state = checkpoint.load(folder.parent)
+        assert state["step"] == outcomes[-1] and torch.equal(state["x"], torch.full((100_000,), float(state["step"])))
+        assert not list(folder.glob(".*"))
+    assert outcomes == sorted(outcomes) and set(outcomes) == {2, 3}
+
+
+def test_a_run_on_a_full_disk_says_so_and_goes_on_with_more_room(small_disk: Path, tmp_path: Path) -> None:
+    arguments = ("loss=gan", *RING, "model.width=600", "protocol.images=640", "name=full")
+    leave(small_disk, 33_000_000)
+    refusal = ganbench(*arguments, cwd=small_disk)
+    assert refusal.returncode == 1
+    status = json.loads((small_disk / "outputs/run/full/status.json").read_text())
+    assert status["status"] == "failed"
+    assert "more bytes in" in status["reason"] and "are free; make room" in status["reason"]
+    again = ganbench(*arguments, cwd=small_disk)
+    assert again.returncode == 1 and "retry=true" in again.stderr
+    subprocess.run(["mount", "-o", "remount,size=400m", small_disk], check=True)
+    (small_disk / "filler").unlink()
+    done = ganbench(*arguments, "retry=true", cwd=small_disk)
+    assert done.returncode == 0, done.stderr
+    leave(small_disk, 20_000_000)
+    other = ganbench(*arguments[:-1], "name=other", cwd=small_disk)
+    assert other.returncode == 2 and "lies on a full disk: 20.0 MB are free" in other.stderr
+    assert not (small_disk / "outputs/run/other").exists()
+
+
+def test_a_read_only_disk_is_refused_at_once(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    refusal = ganbench("loss=gan", *RING, "name=read", cwd=small_disk, flags=("-X", "importtime"))
+    assert refusal.returncode == 2
+    assert "outputs/run/read cannot be written" in refusal.stderr and "is read-only" in refusal.stderr
+    assert not any(line.rstrip().endswith("| torch") for line in refusal.stderr.splitlines())
+
+
+def test_one_of_format_1_still_loads() -> None:
+    """Written before files had digests; what its generator draws was noted then."""
+    folder = REPOSITORY / "tests/data/format-1"
+    state = checkpoint.load(folder)
+    assert (state["format"], state["step"], state["images"]) == (1, 4, 128)
+    model = settings("dataset=ring", "model.width=4").model
+    G = build(model.generator)
+    G.load_state_dict(state["average"])
+    drawn = G(torch.linspace(-1, 1, model.z_dim)[None])
+    assert drawn.flatten().tolist() == pytest.approx([0.0424155742, -0.1379807144], abs=1e-6)
+
+
+def test_one_of_a_later_format_is_refused_by_name_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    file = checkpoint.save(tmp_path / "checkpoints", 7)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="has checkpoint format 3; this version reads 1 and 2") as refusal:
+        checkpoint.load(tmp_path, set_aside=True)
+    assert not isinstance(refusal.value, checkpoint.Damaged) and file.exists()
+
+
+class Hostile:
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("named_by_digest", [True, False])
+def test_a_hostile_one_executes_nothing(named_by_digest: bool, tmp_path: Path) -> None:
+    folder, marker = tmp_path / "checkpoints", tmp_path / "marker"
+    folder.mkdir()
+    file = folder / "step-00000001.pt"
+    torch.save({"format": 1, "step": 1, "G": Hostile(marker)}, file)
+    if named_by_digest:
+        file = file.rename(folder / f"step-00000001-{checkpoint._digest(file.read_bytes())}.pt")
+    with pytest.raises(checkpoint.Damaged, match="none of its checkpoints is whole"):
+        checkpoint.load(tmp_path)
+    assert not marker.exists()
+    torch.load(file, weights_only=False)
+    assert marker.exists()  # it is hostile indeed
