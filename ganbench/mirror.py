@@ -117,13 +117,20 @@ def start(
             settings=wandb.Settings(silent=True, init_timeout=INIT, finish_timeout=finish, finish_timeout_raises=True),
         )
     except wandb.errors.Error as error:
-        if "timed out" in str(error).lower():
+        if any(word in str(error).lower() for word in ("timed out", "deadline", "giving up")):
             raise Unreachable(f"no answer from {wandb.setup().settings.base_url} in {INIT:.0f} s") from None
         raise refusal(mode, error) from None
+    hush()
     run.define_metric("*", step_metric="images")
     if mode == "online":
         log.info(f"Weights & Biases: {run.url}")
     return run
+
+
+def hush() -> None:
+    """Keep W&B's own log, should its disk be full, from filling the terminal with that."""
+    for handler in logging.getLogger("wandb").handlers:
+        handler.handleError = lambda record: None
 
 
 def refuse_keyless() -> None:
