@@ -45,8 +45,9 @@ class Mirror:
         """Begin, or with the `id` and the number of records `sent` of a run that is resumed, go on."""
         self.out, self.sent, self.run, self.warned = out, sent, None, False
         self.id = id or secrets.token_hex(4)
-        if cfg.wandb.mode.value != "disabled":
-            self._guarded(self._begin, cfg.wandb.mode.value, partial(start, out, cfg, config, self.id, resume=bool(id)))
+        mode = config["wandb"]["mode"]
+        if mode != "disabled":
+            self._guarded(self._begin, mode, partial(start, out, cfg, config, self.id, resume=bool(id)))
 
     def log(self, values: dict[str, Any]) -> None:
         """The next record: `images`, and numbers or the path of a picture."""
@@ -86,7 +87,7 @@ class Mirror:
     def _warn(self, error: Exception) -> None:
         if not self.warned:
             log.warning(
-                f"Weights & Biases: {told(error)}. The run goes on and {self.out} holds all of it; "
+                f"Weights & Biases: {told(error)}. The run itself is not affected, and {self.out} holds all of it; "
                 f"send it later with: python -m ganbench.record sync {self.out}"
             )
         self.warned = True
@@ -104,11 +105,7 @@ def start(
         run = wandb.init(
             dir=out,
             mode=mode,
-            project=cfg.wandb.project,
-            entity=cfg.wandb.entity,
-            group=cfg.wandb.group or cfg.name,
-            name=f"{label(cfg)}-s{cfg.seed}",
-            tags=[cfg.loss.name, cfg.penalty.name, cfg.dataset.name, cfg.model.name, f"seed-{cfg.seed}"],
+            **called(cfg),
             config=config | {"label": label(cfg), "folder": str(out)},
             id=id,
             # An offline run is written whole instead: `wandb sync` would send twice what two parts of it share.
@@ -125,6 +122,17 @@ def start(
     if mode == "online":
         log.info(f"Weights & Biases: {run.url}")
     return run
+
+
+def called(cfg: DictConfig) -> dict[str, Any]:
+    """Where and under which names W&B shows a run."""
+    return {
+        "project": cfg.wandb.project,
+        "entity": cfg.wandb.entity,
+        "group": cfg.wandb.group or cfg.name,
+        "name": f"{label(cfg)}-s{cfg.seed}",
+        "tags": [cfg.loss.name, cfg.penalty.name, cfg.dataset.name, cfg.model.name, f"seed-{cfg.seed}"],
+    }
 
 
 def hush() -> None:
@@ -196,7 +204,7 @@ def drop(run: wandb.Run | None) -> None:
     if run:
         with suppress(Exception):
             run.finish(exit_code=1)
-    with suppress(Exception):
+    with suppress(Exception, SystemExit):  # it would leave with the code of its own process
         wandb.teardown()
 
 
