@@ -1,4 +1,4 @@
-"""The run folder, and Weights & Biases as a mirror of it.
+"""The run folder, with Weights & Biases as a mirror of it. `python -m ganbench.record sync RUN` mirrors it again.
 
 config.yaml       the resolved settings
 footing.json      what must be equal between runs that are compared, from what was loaded and built
@@ -18,16 +18,15 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Iterable
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import wandb
+import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from ganbench import __version__, checkpoint
+from ganbench import __version__, checkpoint, mirror
 from ganbench.config import Refused, label, resolved
 from ganbench.outcome import begun, settled, write_status, write_whole
 from ganbench.sources import code
@@ -63,11 +62,12 @@ class Record:
             (out / part).mkdir(exist_ok=True)
         self.lines = (out / "metrics.jsonl").open("a", encoding="utf-8")
         try:
-            self.wandb = _mirror(cfg, out, config)
+            known = (self.status.get("wandb_id"), self.saved["sent"]) if self.saved else ()
+            self.mirror = mirror.Mirror(out, cfg, config, *known)
         except BaseException as error:
             self._end(error)
             raise
-        self.note(wandb_id=self.wandb.id)
+        self.note(wandb_id=self.mirror.id)
 
     def _standing(self, cfg: DictConfig) -> dict[str, Any]:
         """The status to begin with: what the run had noted, if it goes on."""
@@ -113,7 +113,7 @@ class Record:
         os.fsync(self.lines.fileno())
         sizes = {n: (self.out / n).stat().st_size if (self.out / n).exists() else 0 for n in RECORDS}
         parts = {name: part.state_dict() for name, part in players._asdict().items()}
-        state = parts | {"images": images, "meter": meter.state_dict(), "records": sizes}
+        state = parts | {"images": images, "meter": meter.state_dict(), "records": sizes, "sent": self.mirror.sent}
         checkpoint.save(self.out / "checkpoints", step, **state)
 
     def note(self, **facts: Any) -> None:
@@ -137,30 +137,26 @@ class Record:
         row = {"images": images} | {k: _plain(v) for k, v in values.items()}
         self.lines.write(json.dumps(row) + "\n")
         self.lines.flush()
-        self.wandb.log({k: v for k, v in row.items() if isinstance(v, int | float)})
+        self.mirror.log(mirror.numbers(row))
 
     def probe(self, images: int, rows: Iterable[dict[str, Any]]) -> None:
         """Lines of probes.jsonl as they come, and to W&B what is left of the generator's gradient at the last."""
-        first: dict[str, float] = {}
         with (self.out / "probes.jsonl").open("a", encoding="utf-8") as lines:
-            for row in rows:
-                lines.write(json.dumps({"images": images} | {k: _plain(v) for k, v in row.items()}) + "\n")
-                lines.flush()
-                name = f"probe/{row['loss']}_{row['critic']}_left"
-                left = _plain(row["g_norm"] / (first.setdefault(name, row["g_norm"]) or math.nan))
-                self.wandb.log({"images": images, name: left} if left is not None else {"images": images})
+            for record in mirror.left(_written(lines, images, rows)):
+                self.mirror.log(record)
 
     def picture(self, images: int, picture: Image.Image) -> None:
-        picture.save(self.out / "samples" / f"{images:09d}.png")
-        self.wandb.log({"images": images, "samples": wandb.Image(picture)})
+        file = self.out / "samples" / f"{images:09d}.png"
+        picture.save(file)
+        self.mirror.log({"images": images, "samples": file})
 
     def __enter__(self) -> "Record":
         return self
 
     def __exit__(self, kind, error, trace) -> bool:
         status = self._end(error)
-        self.wandb.summary.update({"status": status})
-        self.wandb.finish(exit_code=0 if status == "finished" else 1)
+        self.mirror.summary({"status": status})
+        self.mirror.finish(exit_code=0 if status == "finished" else 1)
         return status == "diverged"
 
     def _end(self, error: BaseException | None) -> str:
@@ -211,28 +207,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _mirror(cfg: DictConfig, out: Path, config: dict[str, Any]):
-    try:
-        run = _start(cfg, out, config)
-    except wandb.errors.Error as error:
-        raise Refused(f"wandb={cfg.wandb.mode.value}: {error} Or choose wandb=offline, and upload later.") from None
-    run.define_metric("*", step_metric="images")
-    return run
-
-
-def _start(cfg: DictConfig, out: Path, config: dict[str, Any]):
-    return wandb.init(
-        dir=out,
-        mode=cfg.wandb.mode.value,
-        project=cfg.wandb.project,
-        entity=cfg.wandb.entity,
-        group=cfg.wandb.group or cfg.name,
-        name=f"{label(cfg)}-s{cfg.seed}",
-        tags=[cfg.loss.name, cfg.penalty.name, cfg.dataset.name, cfg.model.name, f"seed-{cfg.seed}"],
-        config=config | {"label": label(cfg), "folder": str(out)},
-        reinit="create_new",
-        settings=wandb.Settings(silent=cfg.wandb.mode.value != "online"),
-    )
+def _written(file: TextIO, images: int, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows, each once it is a line of the file."""
+    for row in rows:
+        row = {"images": images} | {k: _plain(v) for k, v in row.items()}
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        yield row
 
 
 def _software(cfg: DictConfig) -> dict[str, Any]:
@@ -240,7 +221,7 @@ def _software(cfg: DictConfig) -> dict[str, Any]:
         "ganbench": __version__,
         "commit": _commit(),
         "code": code(cfg),
-        "torch": version("torch"),
+        "torch": torch.__version__,
         "python": platform.python_version(),
         "host": platform.node(),
         "t_started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -263,3 +244,7 @@ def _commit() -> str | None:
         return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+if __name__ == "__main__":
+    mirror.main()

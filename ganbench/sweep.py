@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from ganbench.config import Refused, Track, label, register
 from ganbench.stop import leave_at_once
 
 log = logging.getLogger("ganbench")
+
+minding = threading.Lock()  # starting a process asks after all others, and of two who ask at once one hears nonsense
 
 TAKEN = 75  # how a run's process ends that found another at work in its folder (EX_TEMPFAIL)
 
@@ -164,11 +167,11 @@ def run(
     log.info(f"{len(jobs)} runs{before}, {at_once} at a time, in {jobs[0].folder.parent}")
     leaving = threading.Event()
 
-    def one(k: int, wait: bool) -> dict[str, Any] | None:
-        """How run k ended; None, unless asked to `wait`, if another launcher has it in hand."""
+    def one(k: int, patient: bool) -> dict[str, Any] | None:
+        """How run k ended; None, unless `patient`, if another launcher has it in hand."""
         known = jobs[k].settled()
         status = known or _unless_taken(context, task, jobs[k])
-        while wait and status is None and not leaving.is_set():
+        while patient and status is None and not leaving.is_set():
             time.sleep(0.5)
             status = _unless_taken(context, task, jobs[k])
         if status:
@@ -178,14 +181,16 @@ def run(
     with ThreadPoolExecutor(at_once) as pool:
         try:
             statuses: list[dict[str, Any] | None] = [None] * len(jobs)
-            for wait in (False, True):  # first what nobody else has in hand
+            for patient in (False, True):  # first what nobody else has in hand
                 left = [k for k, status in enumerate(statuses) if status is None]
-                for k, status in zip(left, pool.map(partial(one, wait=wait), left), strict=True):
+                for k, status in zip(left, pool.map(partial(one, patient=patient), left), strict=True):
                     statuses[k] = status
         except BaseException:  # an interrupt: start nothing more, and let what runs save its state
             leaving.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
+            with minding:
+                children = multiprocessing.active_children()
+            for process in children:
                 process.terminate()
             raise
     _summarise(jobs, statuses)
@@ -200,8 +205,11 @@ def _unless_taken(context: HydraContext, task: TaskFunction, job: Job) -> dict[s
 def _run_alone(context: HydraContext, task: TaskFunction, job: Job) -> dict[str, Any] | None:
     # A daemon: an interrupted sweep takes its runs with it.
     process = _processes().Process(target=_child, args=(context, task, job.config), daemon=True)
-    process.start()
-    process.join()
+    with minding:
+        process.start()
+    wait([process.sentinel])
+    with minding:
+        process.join()
     if process.exitcode == TAKEN:
         return None
     try:

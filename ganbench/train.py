@@ -150,7 +150,7 @@ def announce(record: Record, device: torch.device, cfg: DictConfig, players: Pla
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {cfg.threads} thread(s)"
     sizes = {who: sum(w.numel() for w in net.parameters()) for who, net in (("G", players.G), ("D", players.D))}
     record.note(device=name, precision=cfg.precision.value, weights=sizes, floor=metric.floor)
-    record.wandb.summary.update({f"floor/{k}": v for k, v in metric.floor.items()})
+    record.mirror.summary({f"floor/{k}": v for k, v in metric.floor.items()})
     log.info(
         f"{name}, {cfg.precision.value}; {cfg.dataset.name}; {cfg.model.name} with {sizes['G']:,} + {sizes['D']:,} "
         f"weights; {steps:,} generator steps; real against real {metric.name} {shown(metric.floor[metric.name])}"

@@ -1,0 +1,313 @@
+"""Weights & Biases unreachable, dying, hanging or out of disk: the same run comes out, and is sent again later."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+import wandb
+from conftest import REPOSITORY, ganbench, rows, settings
+
+from ganbench import checkpoint
+from ganbench.config import resolved
+from ganbench.mirror import Mirror, accepts, left, records
+
+KEY, SECRET = "f4ce" * 10, "do-not-write-me-down"
+RUN = ("experiment=smoke", "dataset=ring", "loss=gan", "device=cpu", "probe=vanishing", "protocol.images=5120")
+RUN = (*RUN, "probe.steps=4", "probe.n=64")
+NOWHERE = "http://127.0.0.1:9"
+SENT_LATER = "python -m ganbench.record sync"
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as much of W&B's protocol as a run needs to begin, to be resumed and to end; if `mute`, to begin only."""
+
+    daemon_threads = True
+
+    def __init__(self, mute: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.mute, self.history, self.received = mute, [], 0
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def bucket(self, known: bool) -> dict:
+        """The run as it is known here."""
+        tail = {
+            "historyTail": json.dumps(self.history[-1:]),
+            "eventsTail": "[]",
+            "summaryMetrics": "{}",
+            "wandbConfig": '{"t": {}}',
+            "logLineCount": 0,
+            "eventsLineCount": 0,
+            "tags": [],
+        }
+        project = {"id": "p", "name": "ganbench", "entity": {"id": "e", "name": "me"}}
+        it = {"id": "abc", "name": "run", "displayName": "run", "config": "{}", "historyLineCount": len(self.history)}
+        return it | {"project": project} | (tail if known else {})
+
+    def answer(self, query: str) -> dict:
+        if "mutation UpsertBucket" in query:
+            return {"upsertBucket": {"bucket": self.bucket(known=False), "inserted": True}}
+        if "query RunResumeStatus" in query and self.history:
+            entity = {"id": "e", "name": "me"}
+            return {"model": {"id": "m", "name": "ganbench", "entity": entity, "bucket": self.bucket(known=True)}}
+        if "mutation CreateRunFiles" in query:
+            return {"createRunFiles": {"runID": "abc", "uploadHeaders": [], "files": []}}
+        return {"model": {"bucket": None}, "serverInfo": {"features": []}}
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        asked, reply = json.loads(body or "{}"), {}
+        if self.server.mute and "UpsertBucket" not in asked.get("query", ""):
+            time.sleep(600)
+        if self.path == "/graphql":
+            reply = {"data": self.server.answer(asked["query"])}
+        elif part := asked.get("files", {}).get("wandb-history.jsonl"):
+            self.server.history[part["offset"] :] = part["content"]
+            self.server.received += len(part["content"])
+        answer = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+def kill_its_core(cwd: Path, written: Path) -> None:
+    """SIGKILL the wandb-core process of a run in `cwd` as soon as the run has written its first lines."""
+    give_up = time.time() + 100
+    while time.time() < give_up and not (written.exists() and written.read_text().count("\n") > 2):
+        time.sleep(0.02)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if "wandb-core" in (process / "cmdline").read_text() and (process / "cwd").resolve() == cwd:
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue
+
+
+def full_disk(folder: Path) -> bool:
+    """Mount 64 KiB there, if we may: less than the pictures of a run need."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+class Case:
+    """A run under one fault."""
+
+    def __init__(self, name: str, top: Path, *arguments: str, **environment: str) -> None:
+        (top / name).mkdir()
+        self.folder = top / name / "outputs/run" / name
+        keys = {"WANDB_API_KEY": KEY, "SECRET_TOKEN": SECRET}
+        self.mounted = name == "full" and full_disk(self.folder / "wandb")
+        if name == "killed":
+            watch = (top / name, self.folder / "metrics.jsonl")
+            threading.Thread(target=kill_its_core, args=watch, daemon=True).start()
+        self.done = ganbench(*RUN, *arguments, f"name={name}", cwd=top / name, **keys, **environment)
+        self.warnings = (self.done.stdout + self.done.stderr).count(SENT_LATER)
+        if self.mounted:
+            subprocess.run(["umount", str(self.folder / "wandb")], check=True)
+
+
+@pytest.fixture(scope="module")
+def urls() -> Iterator[dict[str, str]]:
+    """Addresses where nobody answers: at all, after a connection, after a run has begun."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf, Server(mute=True) as mute:
+        yield {"unreachable": NOWHERE, "deaf": f"http://127.0.0.1:{deaf.getsockname()[1]}", "mute": mute.url}
+
+
+@pytest.fixture(scope="module")
+def cases(urls: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+    """One run for each fault, at the same time: most of what they do is to wait."""
+    top = tmp_path_factory.mktemp("mirror")
+    with ThreadPoolExecutor(4) as pool:
+        begun = {
+            name: pool.submit(Case, name, top, f"wandb={'online' if url else name}", WANDB_BASE_URL=url or NOWHERE)
+            for name, url in (urls | {"offline": None, "disabled": None}).items()
+        }
+        begun |= {name: pool.submit(Case, name, top) for name in ("killed", "full")}
+        return {name: case.result() for name, case in begun.items()}
+
+
+@pytest.mark.parametrize("name", ["offline", "unreachable", "deaf", "mute", "killed", "full"])
+def test_the_run_is_the_same(name: str, cases: dict[str, Case]) -> None:
+    case, alone = cases[name], cases["disabled"]
+    if name == "full" and not case.mounted:
+        pytest.skip("no right to mount")
+    assert case.done.returncode == 0, case.done.stderr
+    assert rows(case.folder) == rows(alone.folder)
+    for player in ("G", "D", "average"):
+        there, here = (checkpoint.load(c.folder)[player] for c in (alone, case))
+        assert all(torch.equal(there[k], here[k]) for k in there)
+    said = case.done.stdout + case.done.stderr
+    assert "Traceback" not in said and "Logging error" not in said
+    assert case.warnings == (name != "offline"), said
+    assert json.loads((case.folder / "status.json").read_text())["status"] == "finished"
+
+
+MIRROR = """
+import sys
+from pathlib import Path
+from omegaconf import OmegaConf
+from ganbench.mirror import Mirror
+cfg = OmegaConf.load(sys.argv[1])
+mirror = Mirror(Path(sys.argv[2]), cfg, OmegaConf.to_container(cfg))
+mirror.log({"images": 0, "d_loss": 1.0})
+mirror.finish(0)
+assert mirror.warned
+"""
+
+
+@pytest.mark.parametrize("name", ["unreachable", "deaf", "mute"])
+def test_it_costs_20_seconds_at_most(name: str, urls: dict[str, str], cases: dict[str, Case], tmp_path: Path) -> None:
+    """From before the import of W&B to after its leave."""
+    command, start = [sys.executable, "-c", MIRROR, cases[name].folder / "config.yaml", tmp_path], time.monotonic()
+    environment = {"PYTHONPATH": str(REPOSITORY), "WANDB_API_KEY": KEY, "WANDB_BASE_URL": urls[name]}
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=100)
+    assert time.monotonic() - start < 17  # KNOCK, INIT and FINISH together
+    assert done.returncode == 0 and done.stderr.count("\n") == done.stderr.count(SENT_LATER) == 1, done.stderr
+
+
+def test_no_key_and_no_environment_in_any_record(cases: dict[str, Case]) -> None:
+    files = [f for name in ("unreachable", "mute") for f in cases[name].folder.rglob("*") if f.is_file()]
+    assert {".wandb", ".log", ".yaml", ".jsonl"} <= {f.suffix for f in files}
+    for secret in (KEY, SECRET):
+        assert not [f for f in files if secret.encode() in f.read_bytes()]
+
+
+def sync(*runs: Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "ganbench.record", "sync", *map(str, runs)],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "WANDB_API_KEY": KEY} | environment,
+        cwd=runs[0].parent,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def history(run: Path) -> list[dict]:
+    """The history of the only offline W&B run in a run's folder, as W&B's own tool reads it, in its order."""
+    [segment] = run.glob("wandb/offline-run-*")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(segment)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = [json.loads(line) for line in out.splitlines() if line.startswith('{"num"')]
+    return [record["history"]["item"] for record in found if record["type"] == "history"]
+
+
+def assert_mirrored(run: Path, sent: list[dict]) -> None:
+    """Every record of the folder was sent once, in order and with its values."""
+    expected = records(run)
+    assert [item["_step"] for item in sent] == list(range(len(expected)))
+    assert sum("samples" in r for r in expected) == 3 and any("probe/" in k for r in expected for k in r)
+    for record, item in zip(expected, sent, strict=True):
+        assert {k: v for k, v in record.items() if k != "samples"}.items() <= item.items()
+        assert ("samples" in record) == any(k.startswith("samples") for k in item)
+
+
+def test_live_and_sent_again_are_the_same(cases: dict[str, Case], tmp_path: Path) -> None:
+    """Offline: read back from the run itself, from one that died, and from one that never had a mirror."""
+    assert_mirrored(cases["offline"].folder, history(cases["offline"].folder))
+    runs = [Path(shutil.copytree(cases[name].folder, tmp_path / name)) for name in ("killed", "disabled")]
+    done = sync(*runs, WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    for run in runs:
+        status = json.loads((run / "status.json").read_text())
+        [segment] = run.glob(f"wandb/offline-run-*-{status['wandb_id']}")
+        assert_mirrored(run, history(run))
+        assert len(rows(run)) == sum(len(item) > 6 and "samples" not in str(item) for item in history(run))
+        for told in ('"status"', "finished", "floor/", '"label"', "gan-none", '"ring"', '"seed-0"'):
+            assert told.strip('"').encode() in next(segment.glob("*.wandb")).read_bytes()
+
+
+def test_a_server_gets_what_it_has_not(cases: dict[str, Case]) -> None:
+    server, run = Server(), cases["mute"].folder
+    for known in (0, 7):
+        del server.history[known:]
+        server.received = 0
+        done = sync(run, WANDB_BASE_URL=server.url)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        assert_mirrored(run, [json.loads(line) for line in server.history])
+        assert server.received == len(records(run)) - known
+    server.shutdown()
+
+
+def test_a_resumed_run_is_mirrored_without_gap_or_repetition(cases: dict[str, Case], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(cases["offline"].folder, tmp_path / "run"))
+    everything, id = records(run), json.loads((run / "status.json").read_text())["wandb_id"]
+    cfg = settings(*RUN)
+    mirror = Mirror(run, cfg, resolved(cfg), id=id, sent=5)
+    for values in everything[5:]:
+        mirror.log(values)
+    mirror.finish(0)
+    assert (mirror.id, mirror.sent, mirror.warned) == (id, len(everything), False)
+    wandb.teardown()
+    assert_mirrored(run, history(run))
+
+
+def test_sync_says_what_is_wrong(cases: dict[str, Case], tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(cases["disabled"].folder, tmp_path / "damaged"))
+    (damaged / "metrics.jsonl").write_text("{]\n")
+    run, start = cases["disabled"].folder, time.monotonic()
+    wrong = [
+        (sync(run, tmp_path), 2, f"{tmp_path}/status.json names no wandb_id"),
+        (sync(run, damaged), 2, f"{damaged} cannot be read"),
+        (sync(run, WANDB_MODE="disabled"), 2, "WANDB_MODE=disabled"),
+        (sync(run, WANDB_API_KEY="short"), 2, "40+ characters"),
+        (sync(run, WANDB_BASE_URL=NOWHERE), 1, f"{NOWHERE} cannot be reached"),
+    ]
+    assert time.monotonic() - start < 60
+    for done, code, words in wrong:
+        assert (done.returncode, done.stdout) == (code, ""), done.stderr
+        assert words in done.stderr and done.stderr.count("\n") == 1
+    assert not (run / "wandb").exists()
+
+
+def test_three_runs_in_one_process_are_three_at_wandb(tmp_path: Path) -> None:
+    arguments = ("hydra/launcher=basic", "seed=0,1,2", "protocol.images=640", "probe=none", "name=three")
+    done = ganbench("-m", *RUN[:4], *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = list((tmp_path / "outputs/sweep/three").glob("*/status.json"))
+    ids = {json.loads(status.read_text())["wandb_id"] for status in runs}
+    assert len(ids) == 3
+    for status in runs:
+        assert history(status.parent)[-1]["_step"] == len(records(status.parent)) - 1
+
+
+def test_a_name_that_is_not_found_and_a_port_that_is_closed_do_not_answer() -> None:
+    start = time.monotonic()
+    assert not accepts("no-such-host.invalid", 443) and not accepts("127.0.0.1", 9)
+    assert time.monotonic() - start < 8
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert accepts("127.0.0.1", server.getsockname()[1])
+
+
+def test_what_is_left_is_told_from_the_first_row_of_each_probe() -> None:
+    row = {"loss": "gan", "critic": "onward"}
+    norms = [(0, 2.0), (0, 1.0), (9, 4.0), (9, 2.0), (9, None)]
+    shares = [r.get("probe/gan_onward_left") for r in left(row | {"images": i, "g_norm": n} for i, n in norms)]
+    assert shares == [1.0, 0.5, 1.0, 0.5, None]
