@@ -4,7 +4,9 @@ config.yaml       the resolved settings
 footing.json      what must be equal between runs that are compared, from what was loaded and built
 probes.jsonl      with a probe: what better critics would leave of the generator's gradient
 metrics.jsonl     one line per record; `images` is the real images the critic had seen, `t_…` are wall-clock
-status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score
+status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score; of a run
+                  that diverged what, where and when (`diverged`), and the last means (`last_finite`) and sample grid
+                  (`last_good`) before it
 samples/          the averaged generator's samples of a fixed z, named by images seen
 checkpoints/      the last state of both players, the average and both optimisers
 """
@@ -27,10 +29,7 @@ from PIL import Image
 from ganbench import __version__
 from ganbench.config import Refused, label, resolved
 from ganbench.outcome import refuse_used, write_status
-
-
-class Diverged(Exception):
-    """Training produced a number that is not finite; says which, and when."""
+from ganbench.steps import Diverged
 
 
 class Record:
@@ -41,6 +40,7 @@ class Record:
         for part in ("samples", "checkpoints"):
             (out / part).mkdir(parents=True, exist_ok=True)
         self.out, self.start = out, time.time()
+        self.now = {"step": 0, "critic_step": 0, "images": 0}  # of the last updates, counted from 0; images seen
         config = resolved(cfg)
         OmegaConf.save(OmegaConf.create(config), out / "config.yaml")
         self.status = {"status": "running", "reason": None, "label": label(cfg), "seed": cfg.seed} | _software()
@@ -71,6 +71,10 @@ class Record:
         self.lines.flush()
         self.wandb.log({k: v for k, v in row.items() if isinstance(v, int | float)})
 
+    def rows(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds so far."""
+        return [json.loads(line) for line in (self.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
     def probe(self, images: int, rows: Iterable[dict[str, Any]]) -> None:
         """Lines of probes.jsonl as they come, and to W&B what is left of the generator's gradient at the last."""
         first: dict[str, float] = {}
@@ -97,11 +101,20 @@ class Record:
 
     def _end(self, error: BaseException | None) -> str:
         status, reason = _ending(error)
+        if isinstance(error, Diverged):
+            self.note(**self._before(), diverged=error.facts | self.now)
+            reason += " at generator step {step}, critic step {critic_step}, {images:,} real images".format(**self.now)
         if status == "failed":
             self.status["traceback"] = "".join(traceback.format_exception(error))
         self.note(status=status, reason=reason, t_wall=round(time.time() - self.start, 3))
         self.lines.close()
         return status
+
+    def _before(self) -> dict[str, Any]:
+        """The last recorded means of the losses, and the last sample grid."""
+        means = next((row for row in reversed(self.rows()) if "d_loss" in row), None)
+        grid = max((self.out / "samples").glob("*.png"), default=None)
+        return {"last_finite": means, "last_good": grid and str(grid.relative_to(self.out))}
 
 
 def _ending(error: BaseException | None) -> tuple[str, str | None]:
