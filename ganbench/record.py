@@ -6,12 +6,13 @@ probes.jsonl      with a probe: what better critics would leave of the generator
 metrics.jsonl     one line per record; `images` is the real images the critic had seen, `t_…` are wall-clock
 status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score; of a run
                   that diverged what, where and when (`diverged`), and the last means (`last_finite`) and sample grid
-                  (`last_good`) before it
+                  (`last_good`) before it; `collapsed`, the images by which its samples had lost their spread
 samples/          the averaged generator's samples of a fixed z, named by images seen
 checkpoints/      the last state of both players, the average and both optimisers
 """
 
 import json
+import logging
 import math
 import platform
 import subprocess
@@ -27,9 +28,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from ganbench import __version__
+from ganbench.collapse import collapsed
 from ganbench.config import Refused, label, resolved
 from ganbench.outcome import refuse_used, write_status
 from ganbench.steps import Diverged
+
+log = logging.getLogger("ganbench")
 
 
 class Record:
@@ -74,6 +78,13 @@ class Record:
     def rows(self) -> list[dict[str, Any]]:
         """What metrics.jsonl holds so far."""
         return [json.loads(line) for line in (self.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    def flag_collapse(self) -> None:
+        """Note in status.json, and warn once, that three evaluations in a row found hardly any spread."""
+        at = collapsed(self.rows())
+        if at is not None and "collapsed" not in self.status:
+            self.note(collapsed=at)
+            log.warning(f"collapsed by {at:,} images: at three evaluations G made nearly the same of every z")
 
     def probe(self, images: int, rows: Iterable[dict[str, Any]]) -> None:
         """Lines of probes.jsonl as they come, and to W&B what is left of the generator's gradient at the last."""

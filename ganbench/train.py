@@ -18,6 +18,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganbench import checkpoint, ema, pictures, streams
+from ganbench.collapse import spread
 from ganbench.config import Refused, build
 from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
 from ganbench.data import Data, batch, scored_on, to_float, to_stored
@@ -75,6 +76,7 @@ def train(cfg: DictConfig, out: Path) -> float:
                     draw = partial(sample, z_dim=z_dim, seed=cfg.seed, device=device)
                     scores = evaluate(metric, draw, players, data)
                     record.log(images, scores)
+                    record.flag_collapse()
                     shown_samples = draw(average, n=pictures.number(data), stream="z_grid")
                     record.picture(images, pictures.picture(shown_samples, data, D))
                     record.note(score=scores[metric.name], images=images, t_train=meter.seconds)
@@ -171,7 +173,7 @@ def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, st
 def evaluate(
     metric: Callable[[Tensor], dict], draw: Callable[..., Tensor], players: Players, data: Data
 ) -> dict[str, float | str | None]:
-    """Scores of the averaged generator, of the last one (`…_raw`), and the critic's mean slope at real and fake."""
+    """Scores and spread of the averaged generator, scores of the last one (`…_raw`), and the critic's mean slopes."""
     fake = draw(players.average, n=metric.n_fake)
     raw = with_reasons(metric(draw(players.G, n=metric.n_fake)))
     with evaluating(players.D):
@@ -180,7 +182,7 @@ def evaluate(
             for name, x in (("real", data.train), ("fake", fake))
         }
     scores = with_reasons(metric(fake)) | {f"{name}_raw": value for name, value in raw.items() if name != "histogram"}
-    return scores | slopes
+    return scores | slopes | {"g_spread": spread(fake, data.train)}
 
 
 def line(images: int, total: int, name: str, scores: dict[str, Any], losses: dict[str, float]) -> str:

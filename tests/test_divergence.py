@@ -1,6 +1,7 @@
-"""Numbers that are not finite, put into the terms and gradients of real runs."""
+"""Numbers that are not finite, put into the terms and gradients of real runs; and generators that do not heed z."""
 
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ganbench import checkpoint
 from ganbench import train as module
+from ganbench.collapse import collapsed, spread
 from ganbench.losses import GAN
 from ganbench.models import dcgan
 from ganbench.train import Players, train
@@ -87,6 +89,15 @@ class Generator(dcgan.Generator):
         spoil_one_element(self, at, value)
 
 
+class Still(dcgan.Generator):
+    """Its last layer is zero and stays so: every z is the same grey image."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        for w in self.head.parameters():
+            nn.init.zeros_(w).requires_grad_(False)
+
+
 PLACES = {  # what is spoiled: the settings that do it, the player that stops, and the term that is found out
     "real term of d": (("loss._target_={0}.Loss", "+loss.term=real", "{1}loss"), "critic", "d_loss"),
     "fake term of d": (("loss._target_={0}.Loss", "+loss.term=fake", "{1}loss"), "critic", "d_loss"),
@@ -156,6 +167,14 @@ def test_points_diverge_at_a_learning_rate_of_a_million(tmp_path: Path, kept: li
     assert (tmp_path / status["last_good"]).is_file()
 
 
+def test_digits_collapse_at_a_learning_rate_of_a_million(tmp_path: Path) -> None:
+    """The generator's last layer saturates, and every gradient is finite."""
+    cfg = settings("loss=wgan", "penalty=none", "optimizer.lr=1e6", *TINY, "protocol.images=640")
+    train(cfg, tmp_path)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["status"], status["collapsed"], status["score"]) == ("finished", 480, None)
+
+
 def test_several_critic_steps_are_told_apart(tmp_path: Path) -> None:
     train(composed("penalty", 3, math.nan, "protocol.n_critic=2", "protocol.evaluations=1"), tmp_path)
     found = json.loads((tmp_path / "status.json").read_text())["diverged"]
@@ -170,3 +189,38 @@ def test_a_probe_that_diverges_does_not_end_the_run(tmp_path: Path) -> None:
     told = [json.loads(line) for line in (tmp_path / "probes.jsonl").read_text().splitlines()]
     assert {r["steps"] for r in told if r["g_norm"] is not None} == {0, 1, 2}
     assert {r["steps"] for r in told if r["g_norm"] is None} == {4, 8}
+
+
+def test_a_generator_that_does_not_heed_z_is_flagged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "ganbench"):
+        train(settings("loss=gan", *TINY, f"model.generator._target_={__name__}.Still"), tmp_path)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["status"], status["collapsed"]) == ("finished", 64)
+    assert [r["g_spread"] for r in rows(tmp_path) if "g_spread" in r] == [0] * 5
+    assert sum("collapsed by 64 images" in record.message for record in caplog.records) == 1
+
+
+def test_a_generator_that_does_heed_z_is_not(tmp_path: Path) -> None:
+    train(settings("loss=gan", *TINY), tmp_path)
+    assert "collapsed" not in json.loads((tmp_path / "status.json").read_text())
+    assert all(1e-3 < r["g_spread"] < 1 for r in rows(tmp_path) if "g_spread" in r)
+
+
+def test_collapse_is_three_evaluations_in_a_row() -> None:
+    def records(*spreads: float | None) -> list[dict]:
+        told = [{"images": 10 * i, "g_spread": s} for i, s in enumerate(spreads)]
+        return [row for one in told for row in (one, {"images": one["images"], "d_loss": 1.0})]
+
+    assert collapsed([]) is None and collapsed(records(0, 0)) is None
+    assert collapsed(records(0, 0, 1, 0, 0)) is None and collapsed(records(0, 0, None, 0)) is None
+    assert collapsed(records(1e-3, 1e-3, 1e-3)) is None
+    assert collapsed(records(1, 9e-4, 0, 9e-4, 0, 1)) == 30
+
+
+def test_spread_is_relative_to_the_data(rng: torch.Generator) -> None:
+    real = torch.randn(1000, 2, generator=rng) * torch.tensor([1.0, 3.0])
+    assert spread(real, real) == 1 and spread(real[:1].expand(50, 2), real) == 0
+    assert spread(torch.randn(1000, 2, generator=rng) * 0.2, real) == pytest.approx(0.1, rel=0.1)
+    images = torch.randint(0, 256, (500, 1, 4, 4), generator=rng).to(torch.uint8)
+    assert spread(images // 2, images) == pytest.approx(0.5, rel=0.02)
+    assert math.isnan(spread(real[:1].expand(50, 2), torch.ones(50, 2)))
