@@ -19,10 +19,7 @@ class Meter:
         self.rows.append(row)
 
     def read(self, images: int) -> dict[str, float]:
-        """The means since the last reading, the seconds of training so far and the images they took.
-
-        The one place where training waits for the device.
-        """
+        """The means since the last reading, the seconds of training so far and the images they took."""
         columns = self._columns()
         if not columns:
             return {}

@@ -1,6 +1,7 @@
 """Does the generator's gradient vanish as the critic gets better? Copies answer; the run itself is left as it was."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from ganbench.losses import GAN, Minimax
 from ganbench.metrics.modes import energy_distance
 from ganbench.models import evaluating
 from ganbench.penalties import slope
-from ganbench.steps import critic_step, saturated
+from ganbench.steps import Diverged, critic_step, saturated
 
 PARTS = 16  # of the z that gradients are taken on: how they scatter tells signal from noise
 
@@ -61,8 +62,8 @@ class Vanishing:
     ) -> Iterator[dict[str, str | float]]:
         """A row for each critic, stop and generator's loss. `critics` are trained, so hand over copies.
 
-        They see the real batches from critic step `first` on. Under a critic of the GAN loss the minimax generator is
-        measured as well: it is the one of which the theory speaks.
+        They see the real batches from critic step `first` on; one that diverges has NaN in all rows to come. Under a
+        critic of the GAN loss the minimax generator is measured as well: it is the one of which the theory speaks.
         """
         G, loss = copy.deepcopy(G), copy.deepcopy(loss)
         losses = {self.name: loss} | ({"minimax": Minimax()} if isinstance(loss, GAN) else {})
@@ -70,20 +71,27 @@ class Vanishing:
         real = to_float(data.test[torch.arange(self.n) % len(data.test)])
         towards = energy_gradient(G, z, real)
         for name, (D, optimizer) in critics.items():
-            done = 0
+            done, alive = 0, True
             own_penalty = copy.deepcopy(penalty)
             for stop in self.stops:
-                for k in range(first + done, first + stop):
-                    self._train(D, G, optimizer, loss, own_penalty, data, k, autocast)
+                steps = range(first + done, first + stop)
+                alive = alive and self._trained(D, G, optimizer, loss, own_penalty, data, steps, autocast)
                 done = stop
                 for kind, row in look(G, D, losses, z, real, towards).items():
+                    row = row if alive else dict.fromkeys(row, math.nan)
                     yield {"critic": name, "steps": stop, "loss": kind} | row
 
-    def _train(self, D, G, optimizer, loss, penalty, data: Data, k: int, autocast: Callable) -> None:
-        real = batch(data.train, self.seed, k, self.batch)
-        z = streams.normal((self.batch, self.z_dim), self.seed, "z_probe", k, real.device)
-        rng = streams.generator(self.seed, "penalty_probe", k, real.device)
-        critic_step(D, G, real, z, loss, penalty, optimizer, rng, autocast)
+    def _trained(self, D, G, optimizer, loss, penalty, data: Data, steps: range, autocast: Callable) -> bool:
+        """Whether D could be trained for these steps; a copy that diverges is no reason to end the run."""
+        for k in steps:
+            real = batch(data.train, self.seed, k, self.batch)
+            z = streams.normal((self.batch, self.z_dim), self.seed, "z_probe", k, real.device)
+            rng = streams.generator(self.seed, "penalty_probe", k, real.device)
+            try:
+                critic_step(D, G, real, z, loss, penalty, optimizer, rng, autocast)
+            except Diverged:
+                return False
+        return True
 
 
 def look(G: nn.Module, D: nn.Module, losses: dict, z: Tensor, real: Tensor, towards: Tensor) -> dict[str, dict]:

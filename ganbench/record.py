@@ -4,7 +4,9 @@ config.yaml       the resolved settings
 footing.json      what must be equal between runs that are compared, from what was loaded and built
 probes.jsonl      with a probe: what better critics would leave of the generator's gradient
 metrics.jsonl     one line per record; `images` is the real images the critic had seen, `t_…` are wall-clock
-status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score
+status.json       finished | diverged | failed | interrupted (running while it runs), the reason, the score; of a run
+                  that diverged what, where and when (`diverged`), and the last means (`last_finite`) and sample grid
+                  (`last_good`) before it; `collapsed`, the images by which its samples had lost their spread
 samples/          the averaged generator's samples of a fixed z, named by images seen
 checkpoints/      the two last states of both players, the average and both optimisers
 .lock             who is at work here
@@ -27,18 +29,15 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from ganbench import __version__, checkpoint, mirror
+from ganbench.collapse import collapsed
 from ganbench.config import Refused, label, resolved
 from ganbench.outcome import begun, settled, write_status, write_whole
 from ganbench.sources import code
+from ganbench.steps import Diverged
 from ganbench.stop import Interrupted
 
-log = logging.getLogger("ganbench")
-
 RECORDS = ("metrics.jsonl", "probes.jsonl")  # what only grows, and is cut back when a run goes on
-
-
-class Diverged(Exception):
-    """Training produced a number that is not finite; says which, and when."""
+log = logging.getLogger("ganbench")
 
 
 class Record:
@@ -53,6 +52,7 @@ class Record:
             raise Refused(f"{out} holds this run already, with nothing left to do: choose another name=…")
         self.out, self.start, self.before = out, time.time(), begun(out, cfg)
         self.saved = self._cut_back()
+        self.now = {"step": 0, "critic_step": 0, "images": 0}  # of the last updates, counted from 0; images seen
         config = resolved(cfg)
         self.status = self._standing(cfg)
         write_status(out, self.status)
@@ -105,6 +105,7 @@ class Record:
         for name, part in players._asdict().items():
             part.load_state_dict(saved[name])
         meter.load_state_dict(saved["meter"])
+        self.now = saved["now"]
         log.info(f"goes on from {saved['images']:,} images")
         return saved["step"]
 
@@ -113,7 +114,13 @@ class Record:
         os.fsync(self.lines.fileno())
         sizes = {n: (self.out / n).stat().st_size if (self.out / n).exists() else 0 for n in RECORDS}
         parts = {name: part.state_dict() for name, part in players._asdict().items()}
-        state = parts | {"images": images, "meter": meter.state_dict(), "records": sizes, "sent": self.mirror.sent}
+        state = parts | {
+            "images": images,
+            "now": self.now,
+            "meter": meter.state_dict(),
+            "records": sizes,
+            "sent": self.mirror.sent,
+        }
         checkpoint.save(self.out / "checkpoints", step, **state)
 
     def note(self, **facts: Any) -> None:
@@ -138,6 +145,17 @@ class Record:
         self.lines.write(json.dumps(row) + "\n")
         self.lines.flush()
         self.mirror.log(mirror.numbers(row))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds so far."""
+        return [json.loads(line) for line in (self.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+    def flag_collapse(self) -> None:
+        """Note in status.json, and warn once, that three evaluations in a row found hardly any spread."""
+        at = collapsed(self.rows())
+        if at is not None and "collapsed" not in self.status:
+            self.note(collapsed=at)
+            log.warning(f"collapsed by {at:,} images: at three evaluations G made nearly the same of every z")
 
     def probe(self, images: int, rows: Iterable[dict[str, Any]]) -> None:
         """Lines of probes.jsonl as they come, and to W&B what is left of the generator's gradient at the last."""
@@ -166,6 +184,11 @@ class Record:
         elif status == "failed":
             self.status["traceback"] = "".join(traceback.format_exception(error))
         try:
+            if isinstance(error, Diverged):
+                reason += " at generator step {step}, critic step {critic_step}, {images:,} real images".format(
+                    **self.now
+                )
+                self.note(**self._before(), diverged=error.facts | self.now)
             self.note(status=status, reason=reason, t_wall=round(time.time() - self.start, 3))
             self.lines.close()
         except OSError as failure:  # on a full disk; what ended the run is to be seen, not this
@@ -173,6 +196,12 @@ class Record:
                 raise
             log.error(f"{self.out / 'status.json'} still says running, since it could not be written: {failure}")
         return status
+
+    def _before(self) -> dict[str, Any]:
+        """The last recorded means of the losses, and the last sample grid."""
+        means = next((row for row in reversed(self.rows()) if "d_loss" in row), None)
+        grid = max((self.out / "samples").glob("*.png"), default=None)
+        return {"last_finite": means, "last_good": grid and str(grid.relative_to(self.out))}
 
 
 def _ending(error: BaseException | None) -> tuple[str, str | None]:

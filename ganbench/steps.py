@@ -1,5 +1,9 @@
-"""One update of each player. What they return is detached and still on the device: no host sync inside a step."""
+"""One update of each player, none from a number that is not finite. What they return is detached, on the device.
 
+An update reads its terms on the host once, before the optimiser moves: on a GPU it waits there for the device.
+"""
+
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -10,6 +14,14 @@ from ganbench.contract import compares
 from ganbench.models import evaluating
 
 SATURATED = 1e-3  # a sample with a smaller |dL_G/dD(x)| teaches the generator nothing
+
+
+class Diverged(Exception):
+    """Training produced a number that is not finite: `what` was `value` for the `player`, critic or generator."""
+
+    def __init__(self, said: str, what: str, value: float, player: str):
+        super().__init__(said)
+        self.facts = {"what": what, "value": str(value), "player": player}
 
 
 def critic_step(
@@ -23,7 +35,10 @@ def critic_step(
     rng: torch.Generator,
     autocast: Callable = nullcontext,
 ) -> dict[str, Tensor]:
-    """Update D once on real [N, ...] and G(z); `autocast` opens the context of the players' own precision."""
+    """Update D once on real [N, ...] and G(z); `autocast` opens the context of the players' own precision.
+
+    Raises Diverged, and leaves D's weights and the optimiser as they were, where a term or the gradient is not finite.
+    """
     with autocast():
         with torch.no_grad():
             fake = G(z)
@@ -34,10 +49,11 @@ def critic_step(
         d_penalty = penalty(D, real, fake.float(), rng)
     optimizer.zero_grad()
     (d_loss + d_penalty).backward()
-    norm = gradient_norm(D)
+    terms = {"d_real": on_real.mean(), "d_fake": on_fake.mean(), "d_loss": d_loss, "d_penalty": d_penalty}
+    told = _finite("critic", terms | {"d_grad_norm": gradient_norm(D)})
     optimizer.step()
     getattr(penalty, "project", _leave)(D)
-    return _detached(d_loss=d_loss, d_penalty=d_penalty, d_real=on_real.mean(), d_fake=on_fake.mean(), d_grad_norm=norm)
+    return told
 
 
 def generator_step(
@@ -49,7 +65,10 @@ def generator_step(
     optimizer: torch.optim.Optimizer,
     autocast: Callable = nullcontext,
 ) -> dict[str, Tensor]:
-    """Update G once through a frozen D. Only a loss whose `g` takes `real` has D judge the real batch, too."""
+    """Update G once through a frozen D. Only a loss whose `g` takes `real` has D judge the real batch, too.
+
+    Raises Diverged, and leaves G's weights and the optimiser as they were, where the loss or gradient is not finite.
+    """
     D.requires_grad_(False)
     with autocast():
         fake = G(z)
@@ -59,10 +78,11 @@ def generator_step(
     g_loss = loss.g(*logits.split(len(z)))
     optimizer.zero_grad()
     g_loss.backward()
-    norm = gradient_norm(G)
-    optimizer.step()
     D.requires_grad_(True)
-    return _detached(g_loss=g_loss, g_grad_norm=norm, g_saturated=saturated(logits.grad[: len(z)]))
+    terms = {"g_loss": g_loss, "g_saturated": saturated(logits.grad[: len(z)]), "g_grad_norm": gradient_norm(G)}
+    told = _finite("generator", terms)
+    optimizer.step()
+    return told
 
 
 def saturated(gradient: Tensor) -> Tensor:
@@ -79,5 +99,10 @@ def _leave(D: nn.Module) -> None:
     """Most penalties leave the weights where the optimiser put them."""
 
 
-def _detached(**values: Tensor) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in values.items()}
+def _finite(player: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The terms, detached; raises Diverged for the first that is not finite, so causes come before what they cause."""
+    told = {name: term.detach() for name, term in terms.items()}
+    for what, value in zip(told, torch.stack(list(told.values())).tolist(), strict=True):
+        if not math.isfinite(value):
+            raise Diverged(f"{what} was {value}", what, value, player)
+    return told

@@ -19,16 +19,18 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ganbench import ema, pictures, streams
 from ganbench.claim import claimed
+from ganbench.collapse import spread
 from ganbench.config import Refused, build
 from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
 from ganbench.data import Data, batch, scored_on, to_float, to_stored
 from ganbench.footing import footing, refuse_moved
 from ganbench.meter import Meter
+from ganbench.metrics import with_reasons
 from ganbench.models import evaluating
 from ganbench.penalties import slope
 from ganbench.probes import Critic
-from ganbench.record import Diverged, Record
-from ganbench.steps import critic_step, generator_step
+from ganbench.record import Record
+from ganbench.steps import Diverged, critic_step, generator_step
 from ganbench.stop import Stop
 
 log = logging.getLogger("ganbench")
@@ -77,12 +79,12 @@ def train(cfg: DictConfig, out: Path) -> float:
                 losses = meter.read(images)
                 bar.update(images - bar.n)
                 record.log(images, losses)
-                stop_if_diverged(losses, step)
             if step in evaluate_at:
                 with meter.paused():
                     draw = partial(sample, z_dim=z_dim, seed=cfg.seed, device=device)
                     scores = evaluate(metric, draw, players, data)
                     record.log(images, scores)
+                    record.flag_collapse()
                     shown_samples = draw(average, n=pictures.number(data), stream="z_grid")
                     record.picture(images, pictures.picture(shown_samples, data, D))
                     record.note(score=scores[metric.name], images=images, t_train=meter.seconds)
@@ -94,6 +96,7 @@ def train(cfg: DictConfig, out: Path) -> float:
             if step == steps:
                 break
             for k in range(step * p.n_critic, (step + 1) * p.n_critic):
+                record.now = {"step": step, "critic_step": k, "images": (k + 1) * p.batch}
                 real = batch(data.train, cfg.seed, k, p.batch)
                 z = streams.normal((p.batch, z_dim), cfg.seed, "z_d", k, device)
                 rng = streams.generator(cfg.seed, "penalty", k, device)
@@ -163,12 +166,6 @@ def progress(total: int) -> tqdm:
     return tqdm(total=total, unit=" images", unit_scale=True, disable=inside or not sys.stderr.isatty())
 
 
-def stop_if_diverged(losses: dict[str, float], step: int) -> None:
-    for name, value in losses.items():
-        if not math.isfinite(value):
-            raise Diverged(f"{name} was {value} before generator step {step}")
-
-
 @torch.no_grad()
 def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, stream: str = "z_eval") -> Tensor:
     """n samples as the dataset would store them, of the same z at every call, from G in evaluation mode."""
@@ -176,22 +173,23 @@ def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, st
     with evaluating(G):
         x = torch.cat([G(streams.normal((m, z_dim), seed, stream, i, device)) for i, m in enumerate(sizes)])
     if not x.isfinite().all():
-        raise Diverged("generated samples are not finite")
+        raise Diverged("generated samples are not finite", "samples", float(x[~x.isfinite()][0]), "generator")
     return to_stored(x)
 
 
 def evaluate(
     metric: Callable[[Tensor], dict], draw: Callable[..., Tensor], players: Players, data: Data
 ) -> dict[str, float | str | None]:
-    """Scores of the averaged generator, of the last one (`…_raw`), and the critic's mean slope at real and fake."""
+    """Scores and spread of the averaged generator, scores of the last one (`…_raw`), and the critic's mean slopes."""
     fake = draw(players.average, n=metric.n_fake)
-    raw = metric(draw(players.G, n=metric.n_fake))
+    raw = with_reasons(metric(draw(players.G, n=metric.n_fake)))
     with evaluating(players.D):
         slopes = {
             f"d_slope_{name}": slope(players.D, to_float(x[:256])).detach().mean().item()
             for name, x in (("real", data.train), ("fake", fake))
         }
-    return metric(fake) | {f"{name}_raw": value for name, value in raw.items() if name != "histogram"} | slopes
+    scores = with_reasons(metric(fake)) | {f"{name}_raw": value for name, value in raw.items() if name != "histogram"}
+    return scores | slopes | {"g_spread": spread(fake, data.train)}
 
 
 def line(images: int, total: int, name: str, scores: dict[str, Any], losses: dict[str, float]) -> str:

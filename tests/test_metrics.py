@@ -9,10 +9,13 @@ import torch
 
 from ganbench import data, streams
 from ganbench.config import Refused
+from ganbench.metrics import with_reasons
+from ganbench.metrics.diversity import diversity, memorisation, memorisation_of_reals
 from ganbench.metrics.features import Inception, LeNet
-from ganbench.metrics.frechet import Moments
+from ganbench.metrics.frechet import Moments, distance, extrapolated, moments, root
 from ganbench.metrics.images import ImageMetric
-from ganbench.metrics.modes import ModesMetric, StackedModesMetric
+from ganbench.metrics.kernel import kernel_distance
+from ganbench.metrics.modes import ModesMetric, StackedModesMetric, energy_distance
 
 CPU = torch.device("cpu")
 
@@ -143,3 +146,113 @@ def test_copies_are_told_from_new_samples() -> None:
     assert copies["memorisation"] is None and "copies of held-out" in copies["memorisation_why"]
     noisy = (digits.train[:1000].float() + 8 * torch.randn(1000, 1, 32, 32)).clamp(0, 255).to(torch.uint8)
     assert metric(noisy)["memorisation"] < 0.7 * metric.floor["memorisation"]
+
+
+class Pixels(torch.nn.Module):
+    """Features as they are: the d pixels of an image [N, 1, 1, d], 255 read as `broken`."""
+
+    def __init__(self, broken: float):
+        super().__init__()
+        self.broken = broken
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1).double().masked_fill(x.flatten(1) == 255, self.broken)
+
+
+def pixel_metric(broken: float, train: torch.Tensor, test: torch.Tensor) -> ImageMetric:
+    return ImageMetric("fd", Pixels(broken), 50, None, None, 5, 2, data.Data(train, test), CPU)
+
+
+@pytest.fixture
+def pixels(rng: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """Training, held-out and generated images of eight pixels each, none of them 255."""
+    return torch.randint(0, 255, (3, 100, 1, 1, 8), generator=rng).to(torch.uint8).unbind()
+
+
+def all_none(scores: dict, why: str) -> bool:
+    names = [name for name in scores if not name.endswith("_why")]
+    return bool(names) and all(scores[n] is None and scores[f"{n}_why"] == why for n in names)
+
+
+BROKEN = [math.nan, math.inf, -math.inf, 1e200]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_one_broken_row_of_features_is_no_score(broken: float, pixels: tuple[torch.Tensor, ...]) -> None:
+    train, test, fake = pixels
+    metric = pixel_metric(broken, train, test)
+    assert metric(fake)["fd"] > 0 and None not in metric(fake).values()
+    fake[7, 0, 0, 3] = 255
+    assert all_none(metric(fake), "features are not finite")
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_one_broken_row_of_real_features(broken: float, pixels: tuple[torch.Tensor, ...]) -> None:
+    """In training data it is what memorisation cannot be told from; without held-out data there is no metric."""
+    train, test, fake = pixels
+    train[90, 0, 0, 3] = 255
+    metric = pixel_metric(broken, train, test)
+    assert metric(fake)["fd"] > 0 and metric(fake)["recall"] is not None
+    for scores in (metric(fake), metric.floor):
+        assert scores["memorisation"] is None and scores["memorisation_why"] == "features are not finite"
+    with pytest.raises(Refused, match="metric=fd: features of held-out data by Pixels are not finite; choose another"):
+        pixel_metric(broken, test, train)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_no_measure_counts_a_broken_row(broken: float, rng: torch.Generator) -> None:
+    """Each on its own, with the row among either set: NaN or none, and never a number."""
+    fine, spoiled = torch.randn(2, 200, 4, generator=rng, dtype=torch.float64).unbind()
+    spoiled[3, 1] = broken
+    whole = moments(fine)
+    for a, b in ((fine, spoiled), (spoiled, fine)):
+        assert math.isnan(distance(moments(a), moments(b)))
+        assert not math.isfinite(kernel_distance(a, b)) and not math.isfinite(energy_distance(a, b))
+        for scores in (diversity(a, b, 5), memorisation(a, b, fine), memorisation(a, fine, b)):
+            assert all_none(scores, "features are not finite")
+        assert all_none(memorisation_of_reals(a, b), "features are not finite")
+    assert math.isnan(extrapolated(whole, spoiled, root(whole.cov)))
+
+
+def test_a_score_that_is_not_finite_says_so() -> None:
+    told = with_reasons({"a": math.nan, "b": -math.inf, "c": 1.0, "d": None, "d_why": "x", "histogram": [0.5]})
+    why = "it came out as a number that is not finite"
+    assert told == {"a": None, "a_why": why, "b": None, "b_why": why} | {
+        "c": 1.0,
+        "d": None,
+        "d_why": "x",
+        "histogram": [0.5],
+    }
+
+
+@pytest.mark.parametrize(("generated", "held_out", "spans"), [(8, 100, 8), (100, 8, 8), (9, 100, None), (100, 9, None)])
+def test_a_covariance_that_lacks_rank_is_no_score(
+    generated: int, held_out: int, spans: int | None, pixels: tuple[torch.Tensor, ...]
+) -> None:
+    """d + 1 samples span d features, d do not: whichever set has too few."""
+    train, test, fake = pixels
+    scores = pixel_metric(math.nan, train, test[:held_out])(fake[:generated])
+    assert (scores["fd"] is None) == (spans is not None)
+    if spans:
+        assert scores["fd_why"] == scores["fd_inf_why"] == "8 samples cannot span 8 features"
+    assert scores["kid"] is not None and scores["recall"] is not None
+
+
+def test_identical_sets_are_no_distance_apart(pixels: tuple[torch.Tensor, ...]) -> None:
+    train, test, _ = pixels
+    assert 0 <= pixel_metric(math.nan, train, test)(test)["fd"] < 1e-6  # of features with a variance of 5,000
+    for seed in range(20):
+        x = moments(torch.randn(50, 16, generator=torch.Generator().manual_seed(seed)))
+        assert 0 <= distance(x, x) < 1e-9
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_points_and_stacked_digits_with_one_broken_row(broken: float) -> None:
+    mixture = data.ring(n=5000)
+    fake = mixture.train[:300].clone()
+    fake[3, 0] = broken
+    assert all_none(ModesMetric("energy_distance", 300, 300, 5, mixture, CPU)(fake), "samples are not finite")
+    stacked = data.stacked_mnist5k(n=500)
+    metric = StackedModesMetric("modes_kl", 100, 100, 5, stacked, CPU)
+    metric.classifier.body[-2].bias[0] = broken
+    assert all_none(metric(stacked.train[:100]), "features are not finite")

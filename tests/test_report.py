@@ -19,7 +19,7 @@ from ganbench.report.level import Unlike
 from ganbench.report.page import write
 from ganbench.report.read import read
 from ganbench.report.study import study
-from ganbench.report.tables import number
+from ganbench.report.tables import all_runs, number
 
 FINALS = {"gan": [4.0, 5.0, 6.0], "wgan-gp": [2.0, 2.5, 3.0], "hinge": [3.0, 9.0, None]}
 
@@ -134,6 +134,20 @@ def test_the_three_files(sweep: Path) -> None:
     assert len(table) == 9
     assert {r["folder"]: r["final"] for r in table}["gan-none-s1"] == "5"
     assert {r["folder"]: r["status"] for r in table}["hinge-none-s2"] == "diverged"
+
+
+def test_a_run_that_collapsed_says_so_beside_its_status(sweep: Path) -> None:
+    for name in ("gan-none-s1", "hinge-none-s2"):
+        file = sweep / name / "status.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"collapsed": 4800}))
+    text = write(sweep)
+    for name in ("gan-none-s1", "hinge-none-s2"):
+        assert f"- {name}: collapsed by 4,800 images; its generator makes nearly the same of every z." in text
+    assert text.count("collapsed") == 2
+    endings = {str(row[0]): str(row[3]) for row in all_runs(study(sweep))}
+    assert endings["gan-none-s1"] == "finished, collapsed" and endings["gan-none-s0"] == "finished"
+    assert endings["hinge-none-s2"] == "diverged, collapsed: d_loss was nan"
+    assert "finished, collapsed" in (sweep / "report.html").read_text()
 
 
 def test_other_numbers_make_another_arm(tmp_path: Path) -> None:

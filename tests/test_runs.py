@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -117,7 +118,9 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
     status = json.loads((tmp_path / "status.json").read_text())
     assert score == float("inf")
     assert status["status"] == "diverged"
-    assert "before generator step" in status["reason"]
+    assert re.fullmatch(
+        r"[dg]_\w+ was (nan|-?inf) at generator step \d+, critic step \d+, \d+ real images", status["reason"]
+    )
     assert all(json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
 
 
@@ -151,7 +154,11 @@ def test_a_generator_that_breaks_last_is_not_scored(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(module, "generator_step", broken)
     train(settings("loss=gan", *TINY, "protocol.images=32", "protocol.evaluations=1"), tmp_path)
     status = json.loads((tmp_path / "status.json").read_text())
-    assert (status["status"], status["reason"]) == ("diverged", "generated samples are not finite")
+    assert status["status"] == "diverged"
+    assert status["reason"] == "generated samples are not finite at generator step 0, critic step 0, 32 real images"
+    where = {"step": 0, "critic_step": 0, "images": 32}
+    assert status["diverged"] == {"what": "samples", "value": "nan", "player": "generator"} | where
+    assert (status["last_finite"]["images"], status["last_good"]) == (32, "samples/000000000.png")
 
 
 def test_points_are_learnt(tmp_path: Path) -> None:

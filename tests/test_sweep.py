@@ -60,7 +60,8 @@ def test_each_run_ends_in_its_own_way(sweep: tuple[Path, subprocess.CompletedPro
     assert found["raises-none-s0"]["reason"] == "RuntimeError: a <b>loss</b> of my own went wrong"
     assert "own_losses.py" in found["raises-none-s0"]["traceback"]
     assert found["killed-none-s0"]["reason"] == "killed by signal 9"
-    assert "was nan before generator step" in found["explodes-none-s0"]["reason"]
+    when = "at generator step 0, critic step 0, 32 real images"
+    assert found["explodes-none-s0"]["reason"] == f"g_loss was nan {when}"
 
 
 def test_the_exit_code_and_the_summary_name_them(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:

@@ -4,6 +4,7 @@ A metric has `name` (the key of the ranked score), `n_fake` (how many samples it
 training data score).
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 from torch import Tensor
@@ -12,11 +13,23 @@ from ganbench.config import Refused
 
 # A score of None comes with its reason under `<name>_why`. Shares of modes or classes are lists.
 Scores = dict[str, float | str | list[float] | None]
+LARGEST = 1e40  # above any float32; the kernel raises features to the sixth power, which float64 still holds
 
 
 def none(names: Iterable[str], why: str) -> Scores:
     """No score under any of these names, and why."""
     return {key: value for name in names for key, value in ((name, None), (f"{name}_why", why))}
+
+
+def measurable(*sets: Tensor) -> bool:
+    """Whether all numbers are finite, and none is too large: comparisons with a NaN are false, and would be counted."""
+    return all(bool(x.abs().max() < LARGEST) for x in sets)
+
+
+def with_reasons(scores: Scores) -> Scores:
+    """A score that is not finite is none, and says so."""
+    lost = [k for k, v in scores.items() if isinstance(v, float) and not math.isfinite(v)]
+    return scores | none(lost, "it came out as a number that is not finite")
 
 
 def held_out(test: Tensor, n: int | None) -> Tensor:

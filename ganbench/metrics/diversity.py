@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ganbench.metrics import Scores, none
+from ganbench.metrics import Scores, measurable, none
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -17,7 +17,9 @@ def diversity(real: Tensor, fake: Tensor, k: int) -> Scores:
     """
     n = min(len(real), len(fake))
     if n <= k:
-        return dict.fromkeys(NAMES) | {"diversity_why": f"{n} samples have no {k} neighbours"}
+        return none(NAMES, f"{n} samples have no {k} neighbours")
+    if not measurable(real, fake):
+        return none(NAMES, "features are not finite")
     real, fake = real[:n], fake[:n]
     of_real, of_fake = _radii(real, k), _radii(fake, k)
     near_fake = torch.zeros(n, dtype=torch.bool, device=real.device)
@@ -45,11 +47,15 @@ def memorisation(fake: Tensor, train: Tensor, test: Tensor) -> Scores:
     Copies of training data bring it to 0. What it is for data that were never trained on depends on how many of
     each there are: see `memorisation_of_reals`.
     """
+    if not measurable(fake, train, test):
+        return none(["memorisation"], "features are not finite")
     return _ratio(_nearest(fake, train), _nearest(fake, test))
 
 
 def memorisation_of_reals(train: Tensor, test: Tensor) -> Scores:
     """The same for all held-out samples, each against the others."""
+    if not measurable(train, test):
+        return none(["memorisation"], "features are not finite")
     return _ratio(_nearest(test, train), _radii(test, 1))
 
 

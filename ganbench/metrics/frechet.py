@@ -1,11 +1,13 @@
 """The Frechet distance between normals fitted to two sets of features."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ganbench import streams
+from ganbench.metrics import measurable
 
 
 class Moments(NamedTuple):
@@ -32,11 +34,14 @@ def distance(a: Moments, b: Moments, root_a: Tensor | None = None) -> float:
     """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) (Heusel et al. 2017, arXiv:1706.08500, equation 6).
 
     The last trace is taken from the eigenvalues of R B R with R = A^(1/2), which are real by construction.
-    Pass R as `root_a` to compute it once for many b.
+    Pass R as `root_a` to compute it once for many b. NaN where one of the covariances is not finite.
     """
+    if not (a.cov.isfinite().all() and b.cov.isfinite().all()):
+        return math.nan
     r = root(a.cov) if root_a is None else root_a
     cross = torch.linalg.eigvalsh(r @ b.cov @ r).clamp(min=0).sqrt().sum()
-    return float((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross)
+    apart = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross
+    return float(apart.clamp(min=0))  # what is below is rounding
 
 
 def extrapolated(a: Moments, x: Tensor, root_a: Tensor, sizes: int = 8) -> float | None:
@@ -44,11 +49,13 @@ def extrapolated(a: Moments, x: Tensor, root_a: Tensor, sizes: int = 8) -> float
 
     The distance is biased by a term in 1/n that differs between generators (Chong and Forsyth 2020,
     arXiv:1911.07023). It is taken at `sizes` subsets of a fifth to all of x; None where the smallest
-    could not span the features.
+    could not span the features, NaN where these are not finite.
     """
     n, d = x.shape
     if n < 5 * (d + 1):
         return None
+    if not measurable(x):
+        return math.nan
     order = torch.randperm(n, generator=streams.generator(0, "metric/subsets")).to(x.device)
     counts = torch.linspace(n / 5, n, sizes).round().int().tolist()
     found = [distance(a, moments(x[order[:m]]), root_a) for m in counts]

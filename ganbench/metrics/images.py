@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from ganbench.config import Refused
 from ganbench.data import Data
-from ganbench.metrics import Scores, floor, held_out, none
+from ganbench.metrics import Scores, floor, held_out, measurable, none
 from ganbench.metrics.diversity import NAMES, diversity, memorisation, memorisation_of_reals
 from ganbench.metrics.frechet import distance, extrapolated, moments, root
 from ganbench.metrics.kernel import kernel_distance
@@ -66,6 +67,9 @@ class ImageMetric:
         self.features = features.to(device)
         self.test = embed(self.features, held_out(data.test, n_real))
         self.train = embed(self.features, data.train[:n_train])
+        if not measurable(self.test):
+            who = type(features).__name__
+            raise Refused(f"metric={name}: features of held-out data by {who} are not finite; choose another network.")
         self.real = moments(self.test)
         self.root = root(self.real.cov)
         self.classes = Classes(features, self.test) if told else None
@@ -78,7 +82,7 @@ class ImageMetric:
 
     def scores(self, fake: Tensor) -> Scores:
         """The scores of features [n, d]."""
-        if not fake.isfinite().all():
+        if not measurable(fake):
             return none(self.names, "features are not finite")
         if (fake - fake[0]).abs().max() <= 1e-5 * fake.abs().max():  # no more than batches round differently
             return none(self.names, f"all {len(fake)} samples are the same")

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ganbench.config import Refused
 from ganbench.data import Data, Modes
-from ganbench.metrics import Scores, floor, held_out, none
+from ganbench.metrics import Scores, floor, held_out, measurable, none
 from ganbench.metrics.diversity import NAMES, diversity
 from ganbench.metrics.features import LeNet
 
@@ -54,7 +54,7 @@ class ModesMetric:
         self.floor = floor(self, self.names, data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
-        if not fake.isfinite().all():
+        if not measurable(fake, self.real):
             return none(self.names, "samples are not finite")
         which, good = nearest(fake, self.modes)
         found: Scores = {
@@ -80,10 +80,13 @@ class StackedModesMetric:
     def __init__(self, name: str, n_fake: int, n_real: int | None, neighbours: int, data: Data, device: torch.device):
         self.name, self.n_fake, self.k, self.classifier = name, n_fake, neighbours, LeNet().to(device)
         self.real, _ = self.read(held_out(data.test, n_real))
-        self.floor = floor(self, (name, "modes", *NAMES), data.train, n_fake)
+        self.names = (name, "modes", *NAMES)
+        self.floor = floor(self, self.names, data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
         features, triples = self.read(fake)
+        if not measurable(features, self.real):
+            return none(self.names, "features are not finite")
         return mode_scores(triples, 1000) | diversity(self.real, features, self.k)
 
     @torch.no_grad()

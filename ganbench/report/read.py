@@ -79,6 +79,11 @@ class Run:
         return min(self.scores, default=math.inf)
 
     @property
+    def collapsed(self) -> int | None:
+        """The images at which three evaluations in a row had found hardly any spread between samples; None if never."""
+        return self.facts.get("collapsed")
+
+    @property
     def seconds(self) -> float:
         return self.facts.get("t_train") or math.nan
 
@@ -130,7 +135,7 @@ def _read(folder: Path) -> Run:
 
 def _refuse_garbled(seed: Any, facts: dict[str, Any], config: dict[str, Any]) -> None:
     """Raise ValueError for what a page would stumble over."""
-    told = {key: facts.get(key) for key in ("score", "t_train", "images")} | (facts.get("floor") or {})
+    told = {key: facts.get(key) for key in ("score", "t_train", "images", "collapsed")} | (facts.get("floor") or {})
     _refuse_no_numbers(told | {"seed": seed} | {k: config["protocol"][k] for k in ("images", "batch", "n_critic")})
     if not isinstance(seed, int):
         raise ValueError(f"seed is {seed!r}, no whole number")

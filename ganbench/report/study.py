@@ -160,7 +160,7 @@ def troubles(runs: list[Run], found: list[Arm], left_out: set[int]) -> list[str]
         seen = [run.seed for run in arm.runs]
         if len(set(seen)) < len(seen):
             said.append(f"{arm.label} holds several runs of one seed; the first of each is compared.")
-    return said + [told for run in runs if (told := _ended_badly(run))]
+    return said + [told for run in runs for told in (_ended_badly(run), _collapsed(run)) if told]
 
 
 def _ended_badly(run: Run) -> str | None:
@@ -169,6 +169,12 @@ def _ended_badly(run: Run) -> str | None:
     if run.status != "finished":
         return f"{run.folder.name}: {run.status}{f' ({run.reason})' if run.reason else ''}."
     return None
+
+
+def _collapsed(run: Run) -> str | None:
+    if run.collapsed is None:
+        return None
+    return f"{run.folder.name}: collapsed by {run.collapsed:,} images; its generator makes nearly the same of every z."
 
 
 def _why(run: Run) -> str:

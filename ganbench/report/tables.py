@@ -159,7 +159,8 @@ def all_runs(study: Study) -> list[list[Cell]]:
 
 
 def _ending(run: Run) -> str:
-    return f"{run.status}: {run.reason}" if run.reason else run.status
+    how = f"{run.status}, collapsed" if run.collapsed is not None else run.status
+    return f"{how}: {run.reason}" if run.reason else how
 
 
 def markdown_table(rows: list[list]) -> str:

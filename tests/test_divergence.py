@@ -1,0 +1,226 @@
+"""Numbers that are not finite, put into the terms and gradients of real runs; and generators that do not heed z."""
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import rows, settings
+from PIL import Image
+from torch import Tensor, nn
+
+from ganbench import checkpoint
+from ganbench import train as module
+from ganbench.collapse import collapsed, spread
+from ganbench.losses import GAN
+from ganbench.models import dcgan
+from ganbench.train import Players, train
+
+BATCH, AT = 32, 2  # of a step; the step that is spoiled
+TINY = (
+    "experiment=smoke",
+    "wandb=disabled",
+    "device=cpu",
+    "model.width=8",
+    "protocol.images=128",
+    "protocol.log_every=1",
+    "protocol.evaluations=4",
+)
+
+
+class Poison:
+    """Adds `value` at call number `at`, and 0 before and after."""
+
+    def __init__(self, at: int, value: float):
+        self.at, self.value, self.calls = at, value, 0
+
+    def __call__(self) -> float:
+        self.calls += 1
+        return self.value if self.calls - 1 == self.at else 0.0
+
+
+class Loss(GAN):
+    """Of a run's own batches: those that are asked before the first step are smaller."""
+
+    def __init__(self, term: str, at: int, value: float):
+        self.term, self.poison = term, Poison(at, value)
+
+    def _spoil(self, term: str, logits: Tensor) -> Tensor:
+        return logits.mean() * 0 + (self.poison() if self.term == term and len(logits) == BATCH else 0.0)
+
+    def d(self, real: Tensor, fake: Tensor) -> Tensor:
+        return super().d(real, fake) + self._spoil("real", real) + self._spoil("fake", fake)
+
+    def g(self, fake: Tensor) -> Tensor:
+        return super().g(fake) + self._spoil("g", fake)
+
+
+class Penalty:
+    def __init__(self, at: int, value: float):
+        self.poison = Poison(at, value)
+
+    def __call__(self, D, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+        return D(real).square().mean() + (self.poison() if len(real) == BATCH else 0.0)
+
+
+def spoil_one_element(net: nn.Module, at: int, value: float) -> None:
+    """In the gradient of the first weight, at one backward pass; copies of the net are not spoiled."""
+    poison = Poison(at, value)
+
+    def hook(gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        gradient.view(-1)[3] += poison()
+        return gradient
+
+    next(net.parameters()).register_hook(hook)
+
+
+class Critic(dcgan.Critic):
+    def __init__(self, at: int, value: float, **settings):
+        super().__init__(**settings)
+        spoil_one_element(self, at, value)
+
+
+class Generator(dcgan.Generator):
+    def __init__(self, at: int, value: float, **settings):
+        super().__init__(**settings)
+        spoil_one_element(self, at, value)
+
+
+class Still(dcgan.Generator):
+    """Its last layer is zero and stays so: every z is the same grey image."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        for w in self.head.parameters():
+            nn.init.zeros_(w).requires_grad_(False)
+
+
+PLACES = {  # what is spoiled: the settings that do it, the player that stops, and the term that is found out
+    "real term of d": (("loss._target_={0}.Loss", "+loss.term=real", "{1}loss"), "critic", "d_loss"),
+    "fake term of d": (("loss._target_={0}.Loss", "+loss.term=fake", "{1}loss"), "critic", "d_loss"),
+    "penalty": (("penalty._target_={0}.Penalty", "penalty._partial_=false", "{1}penalty"), "critic", "d_penalty"),
+    "gradient of D": (("model.critic._target_={0}.Critic", "{1}model.critic"), "critic", "d_grad_norm"),
+    "loss of g": (("loss._target_={0}.Loss", "+loss.term=g", "{1}loss"), "generator", "g_loss"),
+    "gradient of G": (("model.generator._target_={0}.Generator", "{1}model.generator"), "generator", "g_grad_norm"),
+}
+
+
+def composed(place: str, at: int, value: float, *others: str):
+    told = []
+    for line in PLACES[place][0]:
+        group = line.removeprefix("{1}")
+        told += [f"+{group}.at={at}", f"+{group}.value={value}"] if group != line else [line.format(__name__)]
+    return settings("loss=gan", "penalty=none", *TINY, *told, *others)
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[Players]:
+    """The players of every run, which it would let go of."""
+    made: list[Players] = []
+    make = module.make_players
+    monkeypatch.setattr(module, "make_players", lambda *rest: made.append(make(*rest)) or made[-1])
+    return made
+
+
+def weights_and_moments(players: Players, who: str) -> list[Tensor]:
+    net, optimizer = {"D": (players.D, players.opt_d), "G": (players.G, players.opt_g)}[who]
+    moments = [m for state in optimizer.state.values() for m in state.values()]
+    return [*(w.detach().clone() for w in net.parameters()), *moments]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_run_stops_before_the_optimiser_moves(place: str, value: float, tmp_path: Path, kept: list[Players]) -> None:
+    """The players are left bit-equal to those of unspoiled runs; D has one update more where G's was spoiled."""
+    _, player, what = PLACES[place]
+    assert train(composed(place, AT, value), tmp_path / "spoiled") == math.inf
+    for steps in (AT, AT + 1):
+        train(composed(place, 99, value, f"protocol.images={steps * BATCH}"), tmp_path / str(steps))
+    spoiled, before, after = kept
+    for who, due in (("G", before), ("D", after if player == "generator" else before)):
+        pairs = list(zip(weights_and_moments(spoiled, who), weights_and_moments(due, who), strict=True))
+        assert len(pairs) > 8 and all(torch.equal(a, b) for a, b in pairs)
+
+    status = json.loads((tmp_path / "spoiled/status.json").read_text())
+    when = {"step": AT, "critic_step": AT, "images": (AT + 1) * BATCH}
+    assert status["status"] == "diverged"
+    assert status["diverged"] == {"what": what, "value": str(value), "player": player} | when
+    assert status["reason"] == f"{what} was {value} at generator step 2, critic step 2, 96 real images"
+    assert status["last_finite"]["images"] == 64 and math.isfinite(status["last_finite"]["d_loss"])
+    assert status["last_good"] == "samples/000000064.png"
+    assert Image.open(tmp_path / "spoiled" / status["last_good"]).size == (256, 256)
+    assert checkpoint.load(tmp_path / "spoiled")["step"] == AT
+    assert rows(tmp_path / "spoiled") == rows(tmp_path / "2")  # and none of what is recorded is spoiled
+
+
+def test_points_diverge_at_a_learning_rate_of_a_million(tmp_path: Path, kept: list[Players]) -> None:
+    cfg = settings(
+        "dataset=ring", "loss=wgan", "penalty=none", "optimizer.lr=1e6", "experiment=smoke", "wandb=disabled"
+    )
+    assert train(cfg, tmp_path) == math.inf
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["status"] == "diverged" and status["diverged"]["value"] in ("nan", "inf", "-inf")
+    assert all(w.isfinite().all() for net in (kept[0].D, kept[0].G) for w in net.parameters())
+    assert (tmp_path / status["last_good"]).is_file()
+
+
+def test_digits_collapse_at_a_learning_rate_of_a_million(tmp_path: Path) -> None:
+    """The generator's last layer saturates, and every gradient is finite."""
+    cfg = settings("loss=wgan", "penalty=none", "optimizer.lr=1e6", *TINY, "protocol.images=640")
+    train(cfg, tmp_path)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["status"], status["collapsed"], status["score"]) == ("finished", 480, None)
+
+
+def test_several_critic_steps_are_told_apart(tmp_path: Path) -> None:
+    train(composed("penalty", 3, math.nan, "protocol.n_critic=2", "protocol.evaluations=1"), tmp_path)
+    found = json.loads((tmp_path / "status.json").read_text())["diverged"]
+    assert (found["step"], found["critic_step"], found["images"]) == (1, 3, 4 * BATCH)
+
+
+def test_a_probe_that_diverges_does_not_end_the_run(tmp_path: Path) -> None:
+    """Its copy of the penalty is spoiled at its fourth step, and is not told again; the run's own never is."""
+    probe = ("probe=vanishing", "probe.steps=8", "probe.n=32", "probe.moments=[0]")
+    train(composed("penalty", 3, math.nan, *probe, "protocol.images=64", "protocol.evaluations=1"), tmp_path)
+    assert json.loads((tmp_path / "status.json").read_text())["status"] == "finished"
+    told = [json.loads(line) for line in (tmp_path / "probes.jsonl").read_text().splitlines()]
+    assert {r["steps"] for r in told if r["g_norm"] is not None} == {0, 1, 2}
+    assert {r["steps"] for r in told if r["g_norm"] is None} == {4, 8}
+
+
+def test_a_generator_that_does_not_heed_z_is_flagged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "ganbench"):
+        train(settings("loss=gan", *TINY, f"model.generator._target_={__name__}.Still"), tmp_path)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["status"], status["collapsed"]) == ("finished", 64)
+    assert [r["g_spread"] for r in rows(tmp_path) if "g_spread" in r] == [0] * 5
+    assert sum("collapsed by 64 images" in record.message for record in caplog.records) == 1
+
+
+def test_a_generator_that_does_heed_z_is_not(tmp_path: Path) -> None:
+    train(settings("loss=gan", *TINY), tmp_path)
+    assert "collapsed" not in json.loads((tmp_path / "status.json").read_text())
+    assert all(1e-3 < r["g_spread"] < 1 for r in rows(tmp_path) if "g_spread" in r)
+
+
+def test_collapse_is_three_evaluations_in_a_row() -> None:
+    def records(*spreads: float | None) -> list[dict]:
+        told = [{"images": 10 * i, "g_spread": s} for i, s in enumerate(spreads)]
+        return [row for one in told for row in (one, {"images": one["images"], "d_loss": 1.0})]
+
+    assert collapsed([]) is None and collapsed(records(0, 0)) is None
+    assert collapsed(records(0, 0, 1, 0, 0)) is None and collapsed(records(0, 0, None, 0)) is None
+    assert collapsed(records(1e-3, 1e-3, 1e-3)) is None
+    assert collapsed(records(1, 9e-4, 0, 9e-4, 0, 1)) == 30
+
+
+def test_spread_is_relative_to_the_data(rng: torch.Generator) -> None:
+    real = torch.randn(1000, 2, generator=rng) * torch.tensor([1.0, 3.0])
+    assert spread(real, real) == 1 and spread(real[:1].expand(50, 2), real) == 0
+    assert spread(torch.randn(1000, 2, generator=rng) * 0.2, real) == pytest.approx(0.1, rel=0.1)
+    images = torch.randint(0, 256, (500, 1, 4, 4), generator=rng).to(torch.uint8)
+    assert spread(images // 2, images) == pytest.approx(0.5, rel=0.02)
+    assert math.isnan(spread(real[:1].expand(50, 2), torch.ones(50, 2)))
