@@ -21,10 +21,10 @@ class LeNet(nn.Module):
     """A small classifier of 32x32 grey digits (classes 0-9) and clothes (10-19); d is 64.
 
     `python -m ganbench.metrics.train_lenet` made its weights and says how well they classify. A file of others is
-    taken with its own SHA-256 as `sha256`; None is for nets that are yet to be trained.
+    taken with its own SHA-256 as `sha256`; no name at all is for a net that is yet to be trained.
     """
 
-    def __init__(self, weights: str | None = str(LENET_WEIGHTS), sha256: str | None = None):
+    def __init__(self, weights: str = str(LENET_WEIGHTS), sha256: str | None = None):
         super().__init__()
         self.body = nn.Sequential(
             _block(1, 16), _block(16, 32), _block(32, 64), nn.Flatten(), nn.Linear(64 * 16, 64), nn.ReLU()

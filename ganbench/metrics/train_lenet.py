@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(2)
     digits, clothes = _digits(), _clothes(folder)
     with streams.initialising(0, "lenet"):
-        net = LeNet(weights=None)
+        net = LeNet(weights="")
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for step in range(STEPS):
