@@ -76,8 +76,9 @@ def _check_leaves(node: DictConfig | ListConfig, path: str) -> None:
         value, where = node[key], f"{path}{key}"
         if OmegaConf.is_config(value):
             _check_leaves(value, f"{where}.")
-        if isinstance(value, int | float) and not -1e18 < value < 1e18:
-            raise Refused(f"{where}={value} is no number to work with: allowed is any between -1e18 and 1e18.")
+        limit = 1e18 if isinstance(value, int) else 3e38  # what int64 and float32 hold
+        if isinstance(value, int | float) and not -limit < value < limit:
+            raise Refused(f"{where}={value} is no number to work with: allowed is any between -{limit} and {limit}.")
         if isinstance(value, str) and len(value) > 1000:
             raise Refused(f"{where}={value[:30]}… has {len(value)} characters: allowed are up to 1000.")
 
