@@ -2,29 +2,37 @@
 
 import ast
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ganbench.config import CONF, GROUPS, Config, Refused, label, options, root_cause
+from ganbench.config import CONF, GROUPS, Config, Refused, Track, label, options, resolved, root_cause
 from ganbench.signature import Argument, NoSuchTarget, fits, signature
 
 # What the trainer itself hands to what a group's option names.
 GIVEN_BY_CODE = ("D", "real", "fake", "rng", "data", "device", "name", "params")
 
+# Of these the trainer builds its objects, besides of the groups themselves.
+PARTS = ("model.generator", "model.critic", "optimizer.generator", "optimizer.critic", "metric.features")
+
 
 def check(cfg: DictConfig) -> None:
     """Raise Refused for a setting that is unknown, of the wrong type, out of range or at odds with another."""
+    _check_leaves(cfg, "")
     _check_groups(cfg)
-    _check_method(cfg)
+    _check_parts(cfg)
+    _check_protocol(cfg)
+    refuse_value("dataset.shape", "dataset.shape", cfg.dataset.get("shape"))
     _check_pairs(cfg)
     for group in (*GROUPS, "optimizer"):
-        _check_targets(cfg[group], group)
+        _check_targets(cfg, cfg[group], group)
     _check_ranges(cfg)
+    resolved(cfg)  # what nothing above has read must be readable too
 
 
 def refuse_no_name(overrides: list[str]) -> None:
@@ -47,10 +55,11 @@ def _check_groups(cfg: DictConfig) -> None:
             raise Refused(f"{group} is missing: choose one of {', '.join(options(group))}.")
     for group in GROUPS:
         node = cfg[group]
-        if not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-]", str(node.get("name", ""))):
+        name = node.get("name")
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
             raise Refused(
-                f"{group}.name={node.get('name')} cannot be part of a folder's name: "
-                "its YAML file needs `name: …` of letters, digits, - and _."
+                f"{group}.name={name} cannot be part of a folder's name: "
+                "its YAML file needs `name: …`, a text of up to 50 letters, digits, - and _."
             )
         if "_target_" not in node and group != "model":
             raise Refused(f"{group} has no _target_: its YAML file must name the class or function that it stands for.")
@@ -59,14 +68,55 @@ def _check_groups(cfg: DictConfig) -> None:
             raise Refused(f"{group}.{missing[0]} has no value: give one with {group}.{missing[0]}=…")
 
 
-def _check_method(cfg: DictConfig) -> None:
-    """A protocol that has settings by method must have this one's."""
-    known = cfg.protocol.authors
-    if known is not None and label(cfg) not in known:
-        raise Refused(
-            f"protocol={cfg.protocol.name} has no settings for {label(cfg)}: it knows {', '.join(known)}; "
-            "choose one of these, or protocol=equal."
-        )
+def _check_leaves(node: DictConfig | ListConfig, path: str) -> None:
+    """What no key can be, known or not: a number that is none or that no tensor holds, or a text without end."""
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
+        if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
+            continue
+        value, where = node[key], f"{path}{key}"
+        if OmegaConf.is_config(value):
+            _check_leaves(value, f"{where}.")
+        limit = 1e18 if isinstance(value, int) else 3e38  # what int64 and float32 hold
+        if isinstance(value, int | float) and not -limit < value < limit:
+            raise Refused(f"{where}={value} is no number to work with: allowed is any between -{limit} and {limit}.")
+        if isinstance(value, str) and len(value) > 1000:
+            raise Refused(f"{where}={value[:30]}… has {len(value)} characters: allowed are up to 1000.")
+
+
+def _check_parts(cfg: DictConfig) -> None:
+    for key in PARTS:
+        part = OmegaConf.select(cfg, key)
+        if part is None and key == "metric.features" and "features" not in cfg.metric:
+            continue
+        if not isinstance(part, DictConfig) or "_target_" not in part:
+            raise Refused(f"{key}={part}: allowed is a mapping whose _target_ names a class or function.")
+
+
+def _check_protocol(cfg: DictConfig) -> None:
+    p = cfg.protocol
+    if p.method not in (None, label(cfg)):
+        raise Refused(f"protocol.method={p.method} is not what is trained: allowed is {label(cfg)}; leave it out.")
+    if p.track is not Track.tuned:
+        for key in ("trials", "space", "trial"):
+            if p[key] is not None:
+                raise Refused(f"protocol.{key}={p[key]}: allowed with protocol=tuned only; leave it out.")
+    if p.authors is not None:
+        _check_authors(p.authors)
+        if label(cfg) not in p.authors:
+            raise Refused(
+                f"protocol={p.name} has no settings for {label(cfg)}: it knows {', '.join(p.authors)}; "
+                "choose one of these, or protocol=equal."
+            )
+
+
+def _check_authors(authors: Any) -> None:
+    """Of every method, so that a sweep over methods finds none without."""
+    for method, settings in authors.items() if isinstance(authors, DictConfig) else [(None, authors)]:
+        where = "protocol.authors" + (f".{method}" if method else "")
+        if not isinstance(settings, DictConfig):
+            raise Refused(f"{where}={settings}: allowed is a mapping of settings, such as lr, betas and n_critic.")
+        for key, value in settings.items():
+            refuse_value(f"{where}.{key}", f"protocol.{key}", value)
 
 
 def unknown_key(key: str, allowed: list[str], value: Any = None) -> str:
@@ -77,17 +127,19 @@ def unknown_key(key: str, allowed: list[str], value: Any = None) -> str:
     return f"{said}: there is no setting {key}.{hint} {here}"
 
 
-def _check_targets(node: Any, path: str) -> None:
-    """Hold every `_target_` below `node` against the signature of what it names."""
+def _check_targets(cfg: DictConfig, node: Any, path: str) -> None:
+    """Hold every `_target_` in and below `node`, which is at `path`, against the signature of what it names."""
     if not isinstance(node, DictConfig):
         return
     if "_target_" in node:
-        _check_arguments(node, path, _arguments(node["_target_"], path))
+        if not isinstance(node.get("_partial_", False), bool):
+            raise Refused(f"{path}._partial_={node['_partial_']}: allowed is true or false.")
+        _check_arguments(cfg, node, path, _arguments(node["_target_"], path))
     for key in node:
-        _check_targets(node[key], f"{path}.{key}")
+        _check_targets(cfg, node[key], f"{path}.{key}")
 
 
-def _check_arguments(node: DictConfig, path: str, arguments: dict[str, Argument] | None) -> None:
+def _check_arguments(cfg: DictConfig, node: DictConfig, path: str, arguments: dict[str, Argument] | None) -> None:
     if arguments is None:
         return
     settable = {name: argument for name, argument in arguments.items() if name not in GIVEN_BY_CODE}
@@ -95,7 +147,8 @@ def _check_arguments(node: DictConfig, path: str, arguments: dict[str, Argument]
         if key not in settable:
             raise Refused(unknown_key(f"{path}.{key}", list(settable), node[key]))
         if not fits(node[key], settable[key].annotation):
-            raise Refused(f"{path}.{key}={node[key]} does not fit: allowed is {ast.unparse(settable[key].annotation)}.")
+            allowed = ast.unparse(settable[key].annotation)
+            raise Refused(f"{_origin(cfg, f'{path}.{key}')}={node[key]} does not fit: allowed is {allowed}.")
     for name, argument in settable.items():
         if argument.required and name not in node:
             raise Refused(f"{path}.{name} has no value: {node['_target_']} needs one; give it with +{path}.{name}=…")
@@ -103,33 +156,83 @@ def _check_arguments(node: DictConfig, path: str, arguments: dict[str, Argument]
         raise Refused(f"{path}: {node['_target_']} is called with samples later: add `_partial_: true` to its YAML.")
 
 
-def _arguments(target: str, path: str) -> dict[str, Argument] | None:
+def _origin(cfg: DictConfig, key: str) -> str:
+    """The key that a value was written under, where `${…}` copies it."""
+    path, _, last = key.rpartition(".")
+    node = OmegaConf.select(cfg, path) if path else cfg
+    if not OmegaConf.is_interpolation(node, last):
+        return key
+    copied = re.fullmatch(r"\$\{([\w.]+)\}", OmegaConf.to_container(node, resolve=False)[last])
+    return _origin(cfg, copied[1]) if copied else key
+
+
+def _arguments(target: Any, path: str) -> dict[str, Argument] | None:
+    said = f"{path}._target_={target}"
+    if not isinstance(target, str):
+        raise Refused(f"{said}: allowed is the name of a class or function, such as ganbench.losses.GAN.")
+    if target.partition(".")[0] in sys.stdlib_module_names:
+        raise Refused(f"{said} belongs to Python itself: allowed is what ganbench, torch or a module of yours defines.")
     try:
         return signature(target)
     except NoSuchTarget as missing:
-        raise Refused(f"{path}._target_={target}: {missing}.") from None
+        raise Refused(f"{said}: {missing}.") from None
 
 
-# What is allowed, the test that a good value passes, and the keys it holds for. What others copy stands first.
+NAME = r"[A-Za-z0-9_.-]{0,49}[A-Za-z0-9_-]"
+
+
+def _whole(low: int, high: float) -> Callable[[Any], bool]:
+    return lambda v: type(v) is int and low <= v <= high
+
+
+def _plain_text(text: str, longest: int, banned: str = "") -> bool:
+    return text.isprintable() and 0 < len(text.encode()) <= longest and not set(text) & set(banned)
+
+
+def _is_path(text: str) -> bool:
+    return bool(text) and "\0" not in text and all(len(os.fsencode(part)) < 256 for part in text.split("/"))
+
+
+# What is allowed, the test that a good value passes, and the keys it holds for. The upper ends lie far above what is
+# of use, and below what would only fail once it runs.
 RANGES = (
-    ("0 or more", lambda v: v >= 0, "seed"),
+    ("a whole number, 0 or more", _whole(0, 1e18), "seed probe.seed"),
     (
-        "1 or more",
-        lambda v: v >= 1,
-        "threads checkpoint_every protocol.images protocol.n_critic protocol.evaluations protocol.log_every "
-        "model.width model.z_dim model.generator.width model.critic.width dataset.modes dataset.side "
-        "metric.neighbours probe.steps",
+        "a whole number, 1 or more",
+        _whole(1, 1e18),
+        "checkpoint_every protocol.images protocol.log_every metric.neighbours probe.steps",
     ),
-    ("2 or more", lambda v: v >= 2, "protocol.batch metric.n_fake"),
-    ("a multiple of 16", lambda v: v >= 16 and v % 16 == 0, "probe.n"),
+    (
+        "a whole number from 1 to 4096",
+        _whole(1, 4096),
+        "model.width model.z_dim model.generator.width model.critic.width probe.z_dim",
+    ),
+    ("a whole number from 1 to 1000", _whole(1, 1000), "protocol.n_critic"),
+    ("a whole number from 1 to 256", _whole(1, 256), "threads"),
+    ("a whole number from 1 to 100", _whole(1, 100), "dataset.side"),
+    ("a whole number from 1 to 10,000", _whole(1, 10_000), "dataset.modes"),
+    ("a whole number from 1 to 100,000", _whole(1, 100_000), "protocol.evaluations"),
+    ("a whole number from 2 to 100,000", _whole(2, 100_000), "protocol.batch probe.batch metric.n_fake"),
+    ("a whole number from 20 to 10,000,000", _whole(20, 10_000_000), "dataset.n"),
+    ("a multiple of 16 up to 65,536", lambda v: _whole(16, 65_536)(v) and v % 16 == 0, "probe.n"),
+    ("0, or a whole number from 3 to 1000", lambda v: v == 0 or _whole(3, 1000)(v), "metric.sizes"),
+    ("a whole number, 1 or more, or null", lambda v: v is None or _whole(1, 1e18)(v), "protocol.trials"),
+    (
+        "a whole number from 2 to 10,000,000, or null for all",
+        lambda v: v is None or _whole(2, 10_000_000)(v),
+        "metric.n_real metric.n_train",
+    ),
+    (
+        "a list of whole numbers from 1 to 4096",
+        lambda v: isinstance(v, ListConfig) and len(v) > 0 and all(map(_whole(1, 4096), v)),
+        "dataset.shape",
+    ),
     ("a list of numbers from 0 to 1", lambda v: all(0 <= m <= 1 for m in v), "probe.moments"),
-    ("2 or more, or null for all", lambda v: v is None or v >= 2, "metric.n_real metric.n_train"),
-    ("0, or 3 or more", lambda v: v == 0 or v >= 3, "metric.sizes"),
-    ("20 or more", lambda v: v >= 20, "dataset.n"),
     (
         "above 0, and finite",
         lambda v: 0 < v < float("inf"),
-        "protocol.lr optimizer.lr optimizer.generator.lr optimizer.critic.lr penalty.c dataset.std dataset.radius",
+        "protocol.lr optimizer.lr optimizer.generator.lr optimizer.critic.lr penalty.c dataset.std dataset.radius "
+        "loss.scale",
     ),
     ("0 or more, and finite", lambda v: 0 <= v < float("inf"), "protocol.penalty_weight penalty.weight penalty.scale"),
     ("at least 0 and below 1", lambda v: 0 <= v < 1, "protocol.ema"),
@@ -139,6 +242,29 @@ RANGES = (
         lambda v: len(v) == 2 and all(0 <= b < 1 for b in v),
         "protocol.betas optimizer.generator.betas optimizer.critic.betas",
     ),
+    ("up to 50 letters, digits, - and _", lambda v: re.fullmatch(NAME, v), "protocol.name optimizer.name"),
+    (
+        "a plain name without slashes, of up to 100 bytes",
+        lambda v: _plain_text(v, 100, "/\\") and v not in (".", ".."),
+        "name",
+    ),
+    ("up to 128 characters, none of them / \\ # ? % :", lambda v: _plain_text(v, 128, "/\\#?%:"), "wandb.project"),
+    ("up to 100 characters, or null", lambda v: v is None or _plain_text(v, 100), "wandb.group"),
+    (
+        "up to 100 characters without slashes, or null",
+        lambda v: v is None or _plain_text(v, 100, "/\\"),
+        "wandb.entity",
+    ),
+    (
+        "a path, whose parts have fewer than 256 bytes",
+        lambda v: v is None or _is_path(v),
+        "dataset.root metric.features.weights",
+    ),
+    (
+        "64 hexadecimal digits, or null",
+        lambda v: v is None or re.fullmatch("[0-9a-fA-F]{64}", v),
+        "metric.features.sha256",
+    ),
 )
 
 
@@ -147,23 +273,29 @@ def _check_ranges(cfg: DictConfig) -> None:
         for key in keys.split():
             _check_range(cfg, key, good, words)
     _check_budget(cfg.protocol)
-    if not cfg.name or set(cfg.name) & set("/\\\0") or cfg.name in (".", ".."):
-        raise Refused(f"name={cfg.name} cannot be a folder: allowed is a plain name without slashes.")
 
 
 def _check_range(cfg: DictConfig, key: str, good: Callable[[Any], bool], words: str) -> None:
     node, _, last = key.rpartition(".")
     parent = OmegaConf.select(cfg, node) if node else cfg
-    if last not in parent:
-        return
-    refuse_outside(key, parent[last], good, words)
+    if isinstance(parent, DictConfig) and last in parent:
+        refuse_outside(_origin(cfg, key), parent[last], good, words)
+
+
+def refuse_value(where: str, key: str, value: Any) -> None:
+    """Raise Refused for a value that a setting of RANGES could not have; `where` it stands instead is told."""
+    words, good = next(((words, good) for words, good, keys in RANGES if key in keys.split()), (None, None))
+    if good is None:
+        allowed = [k.removeprefix("protocol.") for _, _, keys in RANGES for k in keys.split() if "protocol." in k]
+        raise Refused(unknown_key(where, allowed, value))
+    refuse_outside(where, value, good, words)
 
 
 def refuse_outside(key: str, value: Any, good: Callable[[Any], bool], words: str) -> None:
     """Raise Refused for a value that is not good, or of a kind that cannot be asked."""
     try:
-        fine = good(value)
-    except TypeError:
+        fine = not isinstance(value, bool | DictConfig) and good(value)
+    except (TypeError, AttributeError):
         fine = False
     if not fine:
         raise Refused(f"{key}={value} is out of range: allowed is {words}.")
@@ -185,26 +317,47 @@ def _check_budget(protocol: DictConfig) -> None:
         )
 
 
+# Of the datasets that come in one size; images are padded to 32x32.
+FIXED_SHAPES = {
+    f"ganbench.data.{name}": shape
+    for shape, names in (
+        ([2], ("ring", "grid")),
+        ([1, 32, 32], ("mnist5k", "mnist", "fashion_mnist")),
+        ([3, 32, 32], ("stacked_mnist5k", "cifar10")),
+    )
+    for name in names
+}
+
+# What is only ever a copy, with its origin.
+COPIES = (
+    ("model.generator.z_dim", "model.z_dim"),
+    ("probe.z_dim", "model.z_dim"),
+    ("model.generator.shape", "dataset.shape"),
+    ("model.critic.shape", "dataset.shape"),
+)
+
+
 def _check_pairs(cfg: DictConfig) -> None:
     """Refuse built-in options that cannot work together; a user's own options are judged when they are built."""
     shape = list(cfg.dataset.get("shape") or [])
     points, grey = len(shape) == 1, shape[:1] == [1]
     data = f"dataset={cfg.dataset.name} (shape {shape})"
-    if cfg.dataset._target_ in ("ganbench.data.ring", "ganbench.data.grid") and shape != [2]:
-        raise Refused(f"dataset.shape={shape} does not suit {cfg.dataset.name}: allowed is [2].")
+    fixed = FIXED_SHAPES.get(cfg.dataset._target_)
+    if fixed and shape != fixed:
+        raise Refused(f"dataset.shape={shape} does not suit {cfg.dataset.name}: allowed is {fixed}.")
     if len(shape) == 3 and shape[0] not in (1, 3):
         raise Refused(f"dataset.shape={shape} has {shape[0]} channels: allowed are 1 (grey) and 3 (colour).")
-    if cfg.model.get("generator", {}).get("z_dim", cfg.model.get("z_dim")) != cfg.model.get("z_dim"):
-        raise Refused(
-            f"model.generator.z_dim={cfg.model.generator.z_dim} is not model.z_dim={cfg.model.z_dim}: set the latter."
-        )
+    for key, origin in COPIES:
+        copy, due = OmegaConf.select(cfg, key), OmegaConf.select(cfg, origin)
+        if copy is not None and copy != due:
+            raise Refused(f"{key}={copy} is not {origin}={due}: set the latter.")
     needs = (
         ("model", "dcgan", len(shape) == 3 and shape[1:] == [32, 32], "images of 32x32", "model=mlp"),
         ("model", "mlp", points, "points, not images", "model=dcgan"),
         ("metric", "fd_lenet", grey and len(shape) == 3, "grey images", "metric=fid or metric=modes"),
         ("metric", "fid", len(shape) == 3, "images", "metric=modes"),
         ("metric", "energy_distance", points, "2-D mixtures (ring, grid)", "metric=fd_lenet or metric=fid"),
-        ("metric", "modes_kl", shape[:1] == [3] and "stacked" in cfg.dataset.name, "stacked digits", "metric=fid"),
+        ("metric", "modes_kl", shape[:1] == [3] and "stacked" in cfg.dataset._target_, "stacked digits", "metric=fid"),
     )
     for group, name, fine, what, cure in needs:
         if cfg[group].name == name and not fine:

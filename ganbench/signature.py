@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ class Argument(NamedTuple):
     required: bool
 
 
+@lru_cache
 def signature(target: str) -> dict[str, Argument] | None:
     """The arguments of the class or function `target`, such as `ganbench.losses.LSGAN`.
 

@@ -1,10 +1,13 @@
+import gzip
 import hashlib
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -45,6 +48,41 @@ def rows(folder: Path) -> list[dict]:
     """metrics.jsonl without its wall-clock fields."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if not k.startswith("t_")} for line in lines]
+
+
+def md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes()).hexdigest()
+
+
+def idx_dataset(
+    source: type, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seven images to train on and three held out, in files as torchvision's class knows them but for their size."""
+    images = np.random.default_rng(seed).integers(0, 256, (10, 28, 28), dtype=np.uint8)
+    parts = {"train-images-idx3-ubyte.gz": images[:7], "t10k-images-idx3-ubyte.gz": images[7:]}
+    for name, part in parts.items():
+        header = np.array([0x803, *part.shape], ">u4").tobytes()
+        (folder / name).write_bytes(gzip.compress(header + part.tobytes(), mtime=0))
+    monkeypatch.setattr(source, "resources", [(name, md5(folder / name)) for name in parts])
+    return images[:7], images[7:]
+
+
+def cifar_dataset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Four images in each batch of CIFAR-10, likewise."""
+    from torchvision.datasets import CIFAR10
+
+    batches = folder / CIFAR10.base_folder
+    batches.mkdir()
+    random = np.random.default_rng(0)
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    pixels = {name: random.integers(0, 256, (4, 3072), dtype=np.uint8) for name in names}
+    for name in names:
+        (batches / name).write_bytes(pickle.dumps({"data": pixels[name], "labels": [0, 1, 2, 3]}))
+    (batches / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcd")}))
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5(batches / name)] for name in names[:5]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(batches / "test_batch")]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(batches / "batches.meta")})
+    return pixels
 
 
 @pytest.fixture

@@ -1,11 +1,15 @@
 """Datasets and batches."""
 
 import gzip
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from conftest import cifar_dataset, idx_dataset
 from PIL import Image
 
 from ganbench import data
@@ -81,29 +85,20 @@ def test_a_folder_with_a_broken_or_no_image(tmp_path: Path) -> None:
         data.folder(str(tmp_path))
 
 
-def write_idx(file: Path, images: np.ndarray) -> None:
-    header = np.array([0x803, *images.shape], ">u4").tobytes()
-    file.write_bytes(gzip.compress(header + images.tobytes()))
+def test_idx_files_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder itself or where torchvision keeps them; what is unpacked beside them is never looked at."""
+    from torchvision.datasets import FashionMNIST
 
-
-def test_gzipped_idx_files_are_read_where_they_lie(tmp_path: Path) -> None:
-    train = np.random.default_rng(0).integers(0, 256, (7, 28, 28), dtype=np.uint8)
-    write_idx(tmp_path / "train-images-idx3-ubyte.gz", train)
-    write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", train[:3])
+    train, _ = idx_dataset(FashionMNIST, tmp_path, monkeypatch)
     found = data.fashion_mnist(str(tmp_path))
     assert torch.equal(found.train[:, 0, 2:30, 2:30], torch.from_numpy(train))
     assert found.test.shape == (3, 1, 32, 32)
-    whole = gzip.decompress((tmp_path / "t10k-images-idx3-ubyte.gz").read_bytes())
-    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(whole[:-5]))
-    with pytest.raises(Refused, match="not a complete IDX file"):
-        data.fashion_mnist(str(tmp_path))
-    for damage in (b"not gzip", b"", gzip.compress(whole)[:-9]):
-        (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(damage)
-        with pytest.raises(Refused, match=r"t10k-images-idx3-ubyte\.gz cannot be read"):
-            data.fashion_mnist(str(tmp_path))
-    (tmp_path / "t10k-images-idx3-ubyte.gz").unlink()
-    with pytest.raises(Refused, match=r"t10k-images-idx3-ubyte\.gz cannot be read"):
-        data.fashion_mnist(str(tmp_path))
+    kept = tmp_path / "FashionMNIST/raw"
+    kept.mkdir(parents=True)
+    for file in tmp_path.glob("*.gz"):
+        file.rename(kept / file.name)
+        (kept / file.stem).write_bytes(b"not what was packed")
+    assert torch.equal(data.fashion_mnist(str(tmp_path)).train, found.train)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
@@ -122,28 +117,58 @@ def test_torchvision_files_are_found_or_asked_for(name: str, tmp_path: Path, mon
     assert "\n" not in str(told.value)
 
 
-def test_cifar10_as_torchvision_lays_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real files in the real layout, small; torchvision's check of their hashes is told theirs."""
-    import hashlib
-    import pickle
+def test_unpacked_files_alone_are_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import MNIST
 
-    from torchvision.datasets import CIFAR10
+    idx_dataset(MNIST, tmp_path, monkeypatch)
+    kept = tmp_path / "MNIST/raw"
+    kept.mkdir(parents=True)
+    for file in tmp_path.glob("*.gz"):
+        (kept / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(Refused, match=r"could not be downloaded.*put train-images-idx3-ubyte\.gz into"):
+        data.mnist(str(tmp_path))
 
-    folder = tmp_path / "cifar-10-batches-py"
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and its address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    folder = tmp_path / "served"
     folder.mkdir()
-    random = np.random.default_rng(0)
-    pixels = {}
-    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
-        pixels[name] = random.integers(0, 256, (4, 3072), dtype=np.uint8)
-        (folder / name).write_bytes(pickle.dumps({"data": pixels[name], "labels": [0, 1, 2, 3]}))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcd")}))
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
-    def md5(name):
-        return hashlib.md5((folder / name).read_bytes()).hexdigest()
 
-    monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{i}", md5(f"data_batch_{i}")] for i in range(1, 6)])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5("test_batch")]])
-    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5("batches.meta")})
+def test_a_file_is_fetched_from_the_first_mirror_that_has_it_whole(
+    served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import MNIST
+
+    folder, address = served
+    whole, torn = folder / "whole", folder / "torn"
+    whole.mkdir(), torn.mkdir()
+    train, _ = idx_dataset(MNIST, whole, monkeypatch)
+    for file in whole.iterdir():
+        (torn / file.name).write_bytes(file.read_bytes()[:-9])
+    monkeypatch.setattr(MNIST, "mirrors", [f"{address}{name}/" for name in ("none", "torn", "whole")])
+    found = data.mnist(str(tmp_path / "mine"))
+    assert torch.equal(found.train[:, 0, 2:30, 2:30], torch.from_numpy(train))
+    monkeypatch.setattr(MNIST, "mirrors", [f"{address}torn/"])
+    with pytest.raises(Refused, match="could not be downloaded"):
+        data.mnist(str(tmp_path / "other"))
+    assert not list((tmp_path / "other").rglob("*.gz"))
+
+
+def test_cifar10_as_torchvision_lays_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = cifar_dataset(tmp_path, monkeypatch)
     found = data.cifar10(str(tmp_path))
     assert found.train.shape == (20, 3, 32, 32)
     assert torch.equal(found.test.flatten(1), torch.from_numpy(pixels["test_batch"]))

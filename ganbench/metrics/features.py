@@ -1,32 +1,37 @@
 """Networks whose features are compared. Each maps uint8 images [N, C, H, W] to float features [N, d]."""
 
-import hashlib
+import io
+import pickle
 import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from ganbench.config import Refused
+from ganbench.intact import intact
 
 LENET_WEIGHTS = Path(__file__).with_name("lenet.safetensors")
+LENET_SHA256 = "d18fc83187446d471f1fb4b6bee1aa4fc7735c7f9bc012f7d315411b36749ba7"
 
 
 class LeNet(nn.Module):
     """A small classifier of 32x32 grey digits (classes 0-9) and clothes (10-19); d is 64.
 
-    `python -m ganbench.metrics.train_lenet` made its weights and says how well they classify.
+    `python -m ganbench.metrics.train_lenet` made its weights and says how well they classify. A file of others is
+    taken with its own SHA-256 as `sha256`; no name at all is for a net that is yet to be trained.
     """
 
-    def __init__(self, weights: str | None = str(LENET_WEIGHTS)):
+    def __init__(self, weights: str = str(LENET_WEIGHTS), sha256: str | None = None):
         super().__init__()
         self.body = nn.Sequential(
             _block(1, 16), _block(16, 32), _block(32, 64), nn.Flatten(), nn.Linear(64 * 16, 64), nn.ReLU()
         )
         self.head = nn.Linear(64, 20)
         if weights:
-            self.load_state_dict(load_file(weights))
+            _load(self, Path(weights).expanduser(), sha256 or LENET_SHA256)
             self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # half the time on a CPU
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,11 +50,20 @@ def _block(n: int, m: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(n, m, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
 
 
+def _load(net: nn.Module, file: Path, sha256: str) -> None:
+    """Read weights that are stored as safetensors, which hold tensors only."""
+    raw = _verified(file, sha256)
+    try:
+        net.load_state_dict(load(raw))
+    except (SafetensorError, RuntimeError) as error:
+        raise _unfit(file, net, error) from None
+
+
 # The file of the original FID's network, ported to PyTorch; its name carries the start of its SHA-256.
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
-INCEPTION_SHA256 = "6726825d"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 
 class Inception(nn.Module):
@@ -61,14 +75,14 @@ class Inception(nn.Module):
 
     def __init__(self, weights: str | None = None, sha256: str | None = None):
         super().__init__()
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Net
 
         file = Path(weights).expanduser() if weights else _fetched()
-        _verify(file, sha256 or INCEPTION_SHA256)
-        torch.load(file, weights_only=True)  # refuses anything that could run code, before the library opens it
-        self.net = FeatureExtractorInceptionV3(
-            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)
-        )
+        checked = _tensors_only(file, _verified(file, sha256 or INCEPTION_SHA256))
+        try:
+            self.net = Net("inception-v3-compat", ["2048"], feature_extractor_weights_path=checked)
+        except (RuntimeError, TypeError) as error:
+            raise _unfit(file, self, error) from None
 
     def forward(self, x: Tensor) -> Tensor:
         at_once = 4 if x.device.type == "cpu" else len(x)  # its activations outgrow a CPU's caches: half the time
@@ -90,15 +104,33 @@ def _fetched() -> Path:
     return file
 
 
-def _verify(file: Path, sha256: str) -> None:
-    if sha256 != INCEPTION_SHA256 and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise Refused(f"metric.features.sha256={sha256} is no SHA-256: allowed are 64 hexadecimal digits.")
-    if not file.is_file():
-        raise Refused(f"metric.features.weights={file}: there is no such file.")
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not found.startswith(sha256.lower()):
+def _tensors_only(file: Path, raw: bytes) -> io.BytesIO:
+    """The weights written anew: torch-fidelity would run whatever code a file brings, so it opens ours instead."""
+    try:
+        state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise Refused(
-            f"metric.features.weights={file} has SHA-256 {found}, expected {sha256}…: "
-            "fetch it again, or name the hash of another file on purpose with metric.features.sha256=…"
-        )
+            f"metric.features.weights={file} cannot be read as tensors alone ({_first_line(error)}): take another file."
+        ) from None
+    anew = io.BytesIO()
+    torch.save(state, anew)
+    anew.seek(0)
+    return anew
+
+
+def _verified(file: Path, sha256: str) -> bytes:
+    if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise Refused(f"metric.features.sha256={sha256} is no SHA-256: allowed are 64 hexadecimal digits.")
+    cure = "put the right file there, or name the hash of another file on purpose with metric.features.sha256=…"
+    return intact(file, "SHA-256", sha256, cure, setting="metric.features.weights=")
+
+
+def _unfit(file: Path, net: nn.Module, error: Exception) -> Refused:
+    return Refused(
+        f"metric.features.weights={file} does not hold the weights of {type(net).__name__} ({_first_line(error)}): "
+        "take a file of this net's."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

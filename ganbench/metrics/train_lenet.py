@@ -1,10 +1,12 @@
 """Make lenet.safetensors: `python -m ganbench.metrics.train_lenet FASHION_MNIST_FOLDER`.
 
 Trains on the 4,000 training digits of mnist5k and the 60,000 training clothes of Fashion-MNIST, with small
-shifts; prints the accuracy on the digits and clothes that were held out.
+shifts; prints the accuracy on the digits and clothes that were held out, and the digest that features.py knows
+the file by.
 """
 
 import gzip
+import hashlib
 import sys
 from pathlib import Path
 
@@ -24,7 +26,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(2)
     digits, clothes = _digits(), _clothes(folder)
     with streams.initialising(0, "lenet"):
-        net = LeNet(weights=None)
+        net = LeNet(weights="")
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for step in range(STEPS):
@@ -42,6 +44,7 @@ def main(folder: Path) -> None:
     for name, part in (("digits", digits), ("clothes", clothes)):
         print(f"accuracy on {len(part['test'][0])} held-out {name}: {_accuracy(net, *part['test']):.4f}")
     save_file(net.state_dict(), LENET_WEIGHTS)
+    print(f'LENET_SHA256 = "{hashlib.sha256(LENET_WEIGHTS.read_bytes()).hexdigest()}"')
 
 
 @torch.no_grad()

@@ -1,0 +1,157 @@
+"""Every key of every option, with what it could not be: refused by name, or accepted by a rule that stands here and
+then built. Never another error than a refusal.
+"""
+
+import copy
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from conftest import settings
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ganbench import tuning
+from ganbench.check import check, explained
+from ganbench.config import Refused, Track, build, options, resolved
+from ganbench.train import make_players
+
+LONG = "x" * 10_000
+HOSTILE = [None, True, "x", "", math.nan, math.inf, -1, 0, 0.5, 10**9, 10**30, [], [1, 2, 3], {"a": 1},
+           LONG, "../../x", "${nope}", "a\nb"]  # fmt: skip
+
+GROUPS = ("dataset", "model", "metric", "optimizer", "protocol", "probe", "penalty", "loss", "wandb", "experiment")
+# What an option needs beside it.
+BESIDE = {
+    "dataset=folder": ["dataset.root=photos"],
+    "model=mlp": ["dataset=ring"],
+    "metric=modes": ["dataset=ring"],
+    "metric=stacked": ["dataset=stacked_mnist5k"],
+}
+
+
+def above(low: float) -> Any:
+    return lambda v: type(v) in (int, float) and low < v < 1e18
+
+
+def whole(low: int) -> Any:
+    return lambda v: type(v) is int and low <= v < 1e18
+
+
+def one_of(*values: Any) -> Any:
+    return lambda v: any(type(v) is type(value) and v == value for value in values)
+
+
+def written(v: Any) -> bool:
+    """What is typed without quotes where a text is due is that text."""
+    return v == "x" or (isinstance(v, bool | int | float) and len(str(v)) < 50)
+
+
+# Which of the hostile values a key may have after all; every other key may have none.
+LEGITIMATE = {
+    r"seed|probe\.seed": whole(0),
+    r"retry": lambda v: type(v) in (bool, int),  # as OmegaConf reads a yes or no
+    r"checkpoint_every|protocol\.(images|log_every)|metric\.neighbours|probe\.steps": whole(1),
+    r"metric\.sizes": one_of(0),
+    r"metric\.(n_real|n_train)|metric\.features\.sha256": one_of(None),
+    r"protocol\.(method|authors|trials|space|trial)": one_of(None),
+    r"probe\.moments": one_of([]),
+    r"probe\.seeds": one_of(None, [], [1, 2, 3]),
+    r"(protocol|optimizer)\.lr": lambda v: above(0)(v) or v == 10**30,  # which diverges, and that is an answer
+    r"protocol\.penalty_weight": lambda v: one_of(0, 10**30)(v) or above(0)(v),
+    r"(optimizer\.\w+|protocol\.authors\.[\w-]+)\.lr": above(0),
+    r"penalty\.c|dataset\.(std|radius)|loss\.scale": above(0),
+    r"loss\.[abc]": above(-1e18),
+    r"penalty\.(weight|scale)": lambda v: one_of(0)(v) or above(0)(v),
+    r"protocol\.ema": one_of(0, 0.5),
+    r"dataset\.test_share": one_of(0.5),
+    r"penalty\.(_partial_|clip)": one_of(True),
+    r"(loss|penalty|model|dataset|metric|probe)\.name": one_of("x"),
+    r"(protocol|optimizer)\.name|name|wandb\.project": written,
+    r"wandb\.entity": lambda v: v is None or written(v),
+    r"wandb\.group": lambda v: v is None or v == "../../x" or written(v),
+    r"dataset\.root": one_of("x", "../../x", "a\nb"),
+    r"metric\.features\.weights": one_of(None, "x", "../../x", "a\nb"),
+    r"protocol\.space\.(lr|penalty_weight)\.high": one_of(0.5, 10**9),
+    r"protocol\.space\.penalty_weight\.low": one_of(0.5),
+    r"protocol\.space\.\w+\.log": one_of(True, 0),
+    r"protocol\.space\.(lr|penalty_weight)\.of": one_of(None, [1, 2, 3]),
+    r"protocol\.space\.n_critic\.of": one_of([1, 2, 3]),
+}
+
+
+def legitimate(key: str, value: Any) -> bool:
+    return any(re.fullmatch(keys, key) and rule(value) for keys, rule in LEGITIMATE.items())
+
+
+@cache
+def compositions() -> list[DictConfig]:
+    """The default, and then each option of each group."""
+    typed = [f"{group}={option}" for group in GROUPS for option in options(group)]
+    return [settings(), *(settings(*BESIDE.get(option, []), option) for option in typed)]
+
+
+def keys(node: DictConfig, path: str = "") -> Iterator[str]:
+    """All but `smoke`, of which only numbers of samples are taken, and whole groups, which Hydra itself judges."""
+    for key in [key for key in node if f"{path}{key}" != "smoke"]:
+        inner = None if OmegaConf.is_missing(node, key) else node._get_node(key)
+        if path or not isinstance(inner, DictConfig):
+            yield f"{path}{key}"
+        if isinstance(inner, DictConfig):
+            yield from keys(inner, f"{path}{key}.")
+
+
+def cases() -> Iterator[tuple[DictConfig, str, Any]]:
+    """Each key once, of one method's authors for all, but every dataset's shape: they allow different ones."""
+    seen = set()
+    for cfg in compositions():
+        for key in keys(cfg):
+            kind = re.sub(r"authors\.[^.]+", "authors.*", key), key == "dataset.shape" and cfg.dataset._target_
+            if kind not in seen:
+                seen.add(kind)
+                yield from ((cfg, key, value) for value in HOSTILE)
+
+
+def refusal(cfg: DictConfig, key: str, value: Any) -> str | None:
+    """What is said to `key=value`, None if it is accepted; `cfg` is as it was afterwards."""
+    group = key.partition(".")[0]
+    before = copy.deepcopy(cfg._get_node(group))
+    try:
+        OmegaConf.update(cfg, key, value)
+        check(cfg)
+        if cfg.protocol.track is Track.tuned:
+            tuning.refuse_space(cfg.protocol)
+        make(cfg)
+    except (Refused, HydraException, OmegaConfBaseException) as error:
+        return explained(error)
+    finally:
+        OmegaConf.update(cfg, group, before, merge=False)
+    return None
+
+
+def make(cfg: DictConfig) -> None:
+    """What a run makes of its settings, but for data and metric."""
+    resolved(cfg)
+    build(cfg.loss), build(cfg.penalty), build(cfg.probe, name=cfg.loss.name)
+    make_players(cfg, torch.device("cpu"))
+
+
+def test_every_option_is_accepted_as_it_is() -> None:
+    assert [refusal(cfg, "seed", 3) for cfg in compositions()] == [None] * len(compositions())
+
+
+def test_hostile_values() -> None:
+    wrong, n = [], 0
+    for cfg, key, value in cases():
+        n += 1
+        said = refusal(cfg, key, value)
+        if (said is None) != legitimate(key, value):
+            wrong.append(f"{key}={value!r:.40}: {'accepted' if said is None else said}")
+        elif said is not None and not (all(part in said for part in key.split(".")) or "nope" in said):
+            wrong.append(f"{key}={value!r:.40} is not named: {said:.200}")
+    assert wrong == []
+    assert n > 1800
