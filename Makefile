@@ -7,7 +7,7 @@ BIN := .venv/bin
 SIX := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare smoke tune benchmark search conformance bench test lint browser clean
+.PHONY: help setup compare smoke tune benchmark search conformance soak bench test lint browser clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -38,6 +38,9 @@ search: .venv/ready ## the three rounds that chose the shared setting of protoco
 
 conformance: .venv/ready ## every loss, penalty, critic and metric against known answers (ARGS="loss=… penalty=…")
 	$(BIN)/python -m ganbench.conformance $(ARGS)
+
+soak: .venv/tested ## 1,000 kills of runs, and 50 contests for one folder: all must end bit-equal (ARGS="--kills 100")
+	PYTHONPATH=. $(BIN)/python tests/kills.py $(ARGS)
 
 bench: .venv/ready ## what things cost, against their usual alternatives
 	$(BIN)/python -m ganbench.bench

@@ -23,14 +23,17 @@ import torch
 import torch._dynamo  # optimisers import it at their first use, and every fork would do so again
 from conftest import SIX, rows, settings
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from ganbench import checkpoint
+from ganbench.config import Refused
 from ganbench.outcome import read_status
 from ganbench.stop import SIGNALS, Interrupted
 from ganbench.train import train
 
 RING = ("dataset=ring", "experiment=smoke", "wandb=disabled", "device=cpu", "model.width=16", "checkpoint_every=4")
 METHODS = SIX.split(",")
+REFUSED = 2
 INSIDE = ("open", "write", "fsync", "replace", "unlink")  # what a save consists of
 
 
@@ -80,9 +83,11 @@ def begin(cfg: DictConfig, out: Path, fatal: tuple[str, int] | None = None) -> i
             os.dup2(nowhere.fileno(), 1)
         if fatal:
             arm(*fatal)
-        if not out.exists() or read_status(out)["status"] != "finished":
+        if not (out / "status.json").exists() or read_status(out)["status"] != "finished":
             train(cfg, out)
         os._exit(0)
+    except Refused:
+        os._exit(REFUSED)
     except (Interrupted, KeyboardInterrupt) as left:
         os._exit(left.code if isinstance(left, Interrupted) else 130)
     except BaseException as error:
@@ -160,7 +165,7 @@ def waited(child: int) -> bool:
 def harass(cfg: DictConfig, out: Path, stops: int, whole: float, rng: random.Random) -> Counter:
     """Stop the run that often (less, if it is done before), then let it end; how often it was stopped in which way."""
     done = Counter()
-    while done.total() < stops:
+    while done["kill"] + done["save"] + done["signal"] < stops:
         how = rng.choice(("save", "save", "kill", "kill", "signal"))
         child = begin(cfg, out, (rng.choice(INSIDE), rng.randint(1, 3)) if how == "save" else None)
         if how != "save":
@@ -169,14 +174,31 @@ def harass(cfg: DictConfig, out: Path, stops: int, whole: float, rng: random.Ran
         if not waited(child):
             break
         done[how] += 1
+        if how == "signal" and out.exists() and read_status(out)["status"] == "interrupted":
+            refuse_lost(out)
+            done["saved"] += 1
     while waited(begin(cfg, out)):
         pass
     return done
 
 
+def refuse_lost(run: Path) -> None:
+    """A signal loses nothing: what is recorded ends where the newest checkpoint begins."""
+    size = (run / "metrics.jsonl").stat().st_size
+    if checkpoint.load(run)["records"]["metrics.jsonl"] != size:
+        raise SystemExit(f"{run}: a signal lost records")
+
+
+def contest(cfg: DictConfig, out: Path) -> bool:
+    """Whether of two that begin in one folder at once exactly one makes the run."""
+    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (begin(cfg, out), begin(cfg, out)))
+    return codes == [0, REFUSED]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--contests", type=int, default=50, help="how often two begin in one folder at once")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -188,14 +210,21 @@ def main() -> int:
         waited(begin(cfg, top / method))
         wanted[method], took[method] = digest(top / method), time.time() - began
     done, runs, differ = Counter(), 0, []
+    bar = tqdm(total=given.kills, unit=" kills", disable=not sys.stderr.isatty())
     while done["kill"] + done["save"] < given.kills or done["save"] < given.kills / 4 or runs < len(METHODS):
         method = METHODS[runs % len(METHODS)]
         out = top / f"{method}-{runs}"
         done, runs = done + harass(configs[method], out, 10, took[method], rng), runs + 1
         if digest(out) != wanted[method]:
             differ.append(str(out))
+        bar.update(done["kill"] + done["save"] - bar.n)
+    bar.close()
+    for k in range(given.contests):
+        out = top / f"contest-{k}"
+        if not contest(configs["gan"], out) or digest(out) != wanted["gan"]:
+            differ.append(str(out))
     kills = {"kills": done["kill"] + done["save"], "inside_a_save": done["save"], "signals": done["signal"]}
-    told = kills | {"runs": runs, "differ": differ}
+    told = kills | {"saved_by_signal": done["saved"], "contests": given.contests, "runs": runs, "differ": differ}
     print(json.dumps(told | {"seconds": round(time.time() - start), "folder": str(top)}))
     return 1 if differ else 0
 

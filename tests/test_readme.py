@@ -1,6 +1,7 @@
 """What README.md tells people to type and write works as written."""
 
 import csv
+import json
 import re
 import shlex
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, ganbench
+from test_fuzz import cases
+from test_refusals import BAD
 
 from ganbench.report.statistics import iqm
 
@@ -84,3 +87,14 @@ def test_the_refusal_shown_is_the_one_given(tmp_path: Path) -> None:
     shown = block("$ python -m ganbench").splitlines()
     refusal = ganbench(*shlex.split(shown[0])[4:], cwd=tmp_path)
     assert refusal.stderr.splitlines() == shown[1:]
+
+
+def test_the_last_soak_is_the_one_told() -> None:
+    told = json.loads((REPOSITORY / "outputs/reference/soak.json").read_text())
+    assert told["differ"] == [] and told["kills"] >= 1000
+    for key in ("kills", "inside_a_save", "signals", "contests"):
+        assert f"{told[key]:,} " in README[README.index("## What it withstands") :].split("\n\n")[2]
+
+
+def test_as_many_wrong_command_lines_as_told() -> None:
+    assert f"{len(BAD)} command lines" in README and sum(1 for _ in cases()) > 2000
