@@ -139,6 +139,8 @@ def write_whole(file: Path, content: bytes) -> None:
     except OSError:
         aside.unlink(missing_ok=True)
         raise
+    if os.name != "posix":  # Windows opens no folders
+        return
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

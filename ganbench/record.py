@@ -48,9 +48,13 @@ class Record:
     """
 
     def __init__(self, cfg: DictConfig, out: Path):
-        if settled(out, cfg):
-            raise Refused(f"{out} holds this run already, with nothing left to do: choose another name=…")
-        self.out, self.start, self.before = out, time.time(), begun(out, cfg)
+        if done := settled(out, cfg):
+            cure = (
+                "retry=true goes on from its last checkpoint" if done["status"] == "failed" else "nothing is left to do"
+            )
+            raise Refused(f"{out} holds this run already, {done['status']}: {cure}, or choose another name=…")
+        self.out, self.name, self.start = out, cfg.name, time.time()
+        self.before = begun(out, cfg)
         self.saved = self._cut_back()
         self.now = {"step": 0, "critic_step": 0, "images": 0}  # of the last updates, counted from 0; images seen
         config = resolved(cfg)
@@ -189,6 +193,8 @@ class Record:
                     **self.now
                 )
                 self.note(**self._before(), diverged=error.facts | self.now)
+            if status == "interrupted":
+                log.warning(f"{reason}: stopped, and saved; the same command with name={self.name} goes on from here")
             self.note(status=status, reason=reason, t_wall=round(time.time() - self.start, 3))
             self.lines.close()
         except OSError as failure:  # on a full disk; what ended the run is to be seen, not this
