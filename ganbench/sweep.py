@@ -34,8 +34,6 @@ from ganbench.stop import leave_at_once
 
 log = logging.getLogger("ganbench")
 
-minding = threading.Lock()  # starting a process asks after all others, and of two who ask at once one hears nonsense
-
 TAKEN = 75  # how a run's process ends that found another at work in its folder (EX_TEMPFAIL)
 
 
@@ -165,15 +163,15 @@ def run(
     done = sum(job.settled() is not None for job in jobs)
     before = f", of which {done} are done already" if done else ""
     log.info(f"{len(jobs)} runs{before}, {at_once} at a time, in {jobs[0].folder.parent}")
-    leaving = threading.Event()
+    runs = Runs(context, task)
 
     def one(k: int, patient: bool) -> dict[str, Any] | None:
         """How run k ended; None, unless `patient`, if another launcher has it in hand."""
         known = jobs[k].settled()
-        status = known or _unless_taken(context, task, jobs[k])
-        while patient and status is None and not leaving.is_set():
+        status = known or runs.unless_taken(jobs[k])
+        while patient and status is None and not runs.leaving:
             time.sleep(0.5)
-            status = _unless_taken(context, task, jobs[k])
+            status = runs.unless_taken(jobs[k])
         if status:
             log.info(f"run {k + 1}/{len(jobs)} {jobs[k].folder.name}: {_told(status)}{' (before)' if known else ''}")
         return status
@@ -185,38 +183,53 @@ def run(
                 left = [k for k, status in enumerate(statuses) if status is None]
                 for k, status in zip(left, pool.map(partial(one, patient=patient), left), strict=True):
                     statuses[k] = status
-        except BaseException:  # an interrupt: start nothing more, and let what runs save its state
-            leaving.set()
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            with minding:
-                children = multiprocessing.active_children()
-            for process in children:
-                process.terminate()
+            runs.leave()
             raise
     _summarise(jobs, statuses)
     return [_returned(job, status) for job, status in zip(jobs, statuses, strict=True)]
 
 
-def _unless_taken(context: HydraContext, task: TaskFunction, job: Job) -> dict[str, Any] | None:
-    """How the run ended, before or now; None if another launcher has it in hand."""
-    return None if taken(job.folder) else job.settled() or _run_alone(context, task, job)
+class Runs:
+    """The processes of a sweep's runs."""
 
+    def __init__(self, context: HydraContext, task: TaskFunction):
+        self.context, self.task, self.leaving = context, task, False
+        # Starting a process asks after all others, and of two threads that ask at once one hears nonsense.
+        self.minding = threading.Lock()
 
-def _run_alone(context: HydraContext, task: TaskFunction, job: Job) -> dict[str, Any] | None:
-    # A daemon: an interrupted sweep takes its runs with it.
-    process = _processes().Process(target=_child, args=(context, task, job.config), daemon=True)
-    with minding:
-        process.start()
-    wait([process.sentinel])
-    with minding:
-        process.join()
-    if process.exitcode == TAKEN:
-        return None
-    try:
-        with claimed(job.folder):
-            return outcome.bury(job.folder, process.exitcode, label=label(job.config), seed=job.config.seed)
-    except Taken:  # another launcher has gone on with what our process left
-        return None
+    def leave(self) -> None:
+        """Start nothing more, and have what runs save its state."""
+        with self.minding:
+            self.leaving = True
+            for process in multiprocessing.active_children():
+                process.terminate()
+
+    def unless_taken(self, job: Job) -> dict[str, Any] | None:
+        """How the run ended, before or now; None if another launcher has it in hand, or nothing is to start."""
+        return None if taken(job.folder) else job.settled() or self._alone(job)
+
+    def _alone(self, job: Job) -> dict[str, Any] | None:
+        process = _processes().Process(
+            target=_child,
+            args=(self.context, self.task, job.config),
+            daemon=True,  # an interrupted sweep takes its runs with it
+        )
+        with self.minding:
+            if self.leaving:
+                return None
+            process.start()
+        wait([process.sentinel])
+        with self.minding:
+            process.join()
+        if process.exitcode == TAKEN:
+            return None
+        try:
+            with claimed(job.folder):
+                return outcome.bury(job.folder, process.exitcode, label=label(job.config), seed=job.config.seed)
+        except Taken:  # another launcher has gone on with what our process left
+            return None
 
 
 def _processes() -> BaseContext:
