@@ -25,9 +25,7 @@ def claimed(folder: Path) -> Iterator[None]:
         give_up = time.monotonic() + PATIENCE
         while not _locked(lock):
             if time.monotonic() > give_up:
-                lock.seek(0)
-                holder = lock.read().strip() or "another process"
-                raise Taken(f"{folder}: {holder} is at work there; wait for its end, or choose another name=…")
+                raise _taken(folder, lock)
             time.sleep(0.02)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},")
@@ -35,13 +33,19 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-def taken(folder: Path) -> bool:
-    """Whether a process is at work in the folder."""
-    try:
-        with (folder / ".lock").open("r+", encoding="utf-8") as lock:
-            return not _locked(lock)
-    except FileNotFoundError:
-        return False
+def refuse_taken(folder: Path) -> None:
+    """Raise Taken if a process is at work in the folder."""
+    if not (folder / ".lock").exists():
+        return
+    with (folder / ".lock").open("r+", encoding="utf-8") as lock:
+        if not _locked(lock):
+            raise _taken(folder, lock)
+
+
+def _taken(folder: Path, lock: IO[str]) -> Taken:
+    lock.seek(0)
+    holder = lock.read().strip() or "another process"
+    return Taken(f"{folder}: {holder} is at work there; wait for its end, or choose another name=…")
 
 
 def _locked(lock: IO[str]) -> bool:

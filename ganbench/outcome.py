@@ -33,7 +33,10 @@ def exit_code(statuses: list[str]) -> int:
 def read_status(folder: Path) -> dict[str, Any]:
     """A run's status.json; a run that wrote none has failed."""
     try:
-        return json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        if not (isinstance(found, dict) and isinstance(found.get("status"), str)):
+            raise ValueError("it tells of no status")
+        return found
     except (OSError, ValueError) as error:
         return {"status": "failed", "reason": f"no readable status.json ({error})"}
 
@@ -67,7 +70,7 @@ def _never_configured(folder: Path) -> dict[str, Any] | None:
     if not (folder / "status.json").exists():
         return None
     status = read_status(folder)
-    if "code" not in status and "reason" not in status:
+    if "label" not in status:
         raise Refused(f"{folder / 'status.json'} is there already, and is no run's: choose another name=…")
     return status if status["status"] == "failed" else None
 
@@ -75,21 +78,27 @@ def _never_configured(folder: Path) -> dict[str, Any] | None:
 def _refuse_other(folder: Path, cfg: DictConfig) -> None:
     try:
         there = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        passing = [key for key in INCIDENTAL if key != "seed"]
+        lacking = set(resolved(cfg)) - set(there or ())
+        if lacking:
+            raise ValueError(f"it has no {min(lacking)}")
+        passing = [key for key in INCIDENTAL if key not in ("seed", "probe")]
         both = ({k: v for k, v in _protocol_first(c).items() if k not in passing} for c in (there, resolved(cfg)))
         found = _difference(*both)
     except (OSError, YAMLError, TypeError, ValueError) as error:
         raise Refused(f"{folder / 'config.yaml'} cannot be read ({error}): choose another name=…") from None
     if found:
         key, before, now = found
-        raise Refused(f"{folder} holds a run with {key}={before}, not {now}: choose another name=…, or set it back.")
+        told = f"{key}={before!s:.80}, not {now!s:.80}"
+        raise Refused(f"{folder} holds a run with {told}: choose another name=…, or set it back.")
 
 
 def settled(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
     """The status of a run there to which the same command has nothing to add: it finished or diverged, or it failed
-    and `retry` is not set. None if there is something to do. Raises like `begun`.
+    and `retry` is not set. None if there is something to do, as after a refusal. Raises like `begun`.
     """
     status = begun(folder, cfg)
+    if status and status.get("refused"):
+        return None
     ends = ("finished", "diverged") if cfg.retry else ("finished", "diverged", "failed")
     return status if status and status["status"] in ends else None
 
@@ -97,7 +106,9 @@ def settled(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
 def refuse_no_room(folder: Path) -> None:
     """Raise Refused where nothing can be written, or next to nothing."""
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+    if not there.is_dir():
+        raise Refused(f"{folder} cannot be made: {there} is a file; choose another name=… or hydra.run.dir=….")
+    if not os.access(there, os.W_OK | os.X_OK):
         raise Refused(f"{folder} cannot be written: {there} is read-only here; choose another hydra.run.dir=… or disk.")
     free = shutil.disk_usage(there).free
     if free < ROOM:
@@ -148,15 +159,15 @@ def write_whole(file: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def bury(folder: Path, exitcode: int | None, **known: Any) -> dict[str, Any]:
+def bury(folder: Path, exitcode: int | None, said: str | None, **known: Any) -> dict[str, Any]:
     """The status of a run whose process is gone: one that wrote none, or still claims to be running, has failed, or
-    was interrupted if that is how its process ended.
+    was interrupted if that is how its process ended. `said` is its last word, if it had one.
     """
     status = known | read_status(folder)
     if status["status"] == "running" or not (folder / "status.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         how = f"killed by signal {-exitcode}" if exitcode and exitcode < 0 else f"process ended with code {exitcode}"
-        status |= {"status": "interrupted" if exitcode in ASKED_TO_LEAVE else "failed", "reason": how}
+        status |= {"status": "interrupted" if exitcode in ASKED_TO_LEAVE else "failed", "reason": said or how}
         try:
             write_status(folder, status)
         except OSError as error:  # on a full disk; a sweep has others to look after

@@ -32,7 +32,7 @@ from ganbench import __version__, checkpoint, mirror
 from ganbench.collapse import collapsed
 from ganbench.config import Refused, label, resolved
 from ganbench.outcome import begun, settled, write_status, write_whole
-from ganbench.sources import code
+from ganbench.sources import code, identity
 from ganbench.steps import Diverged
 from ganbench.stop import Interrupted
 
@@ -54,8 +54,8 @@ class Record:
             )
             raise Refused(f"{out} holds this run already, {done['status']}: {cure}, or choose another name=…")
         self.out, self.name, self.start = out, cfg.name, time.time()
-        self.before = begun(out, cfg)
-        self.saved = self._cut_back()
+        self.run, self.before = identity(cfg), begun(out, cfg)
+        self.saved, self.saved_at = self._cut_back(), None
         self.now = {"step": 0, "critic_step": 0, "images": 0}  # of the last updates, counted from 0; images seen
         config = resolved(cfg)
         self.status = self._standing(cfg)
@@ -75,7 +75,7 @@ class Record:
 
     def _standing(self, cfg: DictConfig) -> dict[str, Any]:
         """The status to begin with: what the run had noted, if it goes on."""
-        earlier = {k: v for k, v in (self.before or {}).items() if k != "traceback"}
+        earlier = {k: v for k, v in (self.before or {}).items() if k not in ("traceback", "refused")}
         now = {"status": "running", "reason": None, "label": label(cfg), "seed": cfg.seed} | _software(cfg)
         if self.saved is None:
             return now
@@ -83,8 +83,25 @@ class Record:
         return earlier | now | {"resumed": resumed}
 
     def _cut_back(self) -> dict[str, Any] | None:
-        """The last checkpoint, once the records say no more than was said when it was made; None if there is none."""
-        if not self.before or not (self.out / "checkpoints").exists():
+        """The last checkpoint, once the records say no more than was said when it was made; None if there is none.
+
+        Raise Refused, with all as it was, if the folder does not hold what the checkpoint goes on from.
+        """
+        saved = self._last()
+        if saved is None:
+            return None
+        for name, size in saved["records"].items():
+            _refuse_short(self.out / name, size)
+        for name, size in saved["records"].items():
+            if (self.out / name).exists():
+                os.truncate(self.out / name, size)
+        for orphan in (self.out / "checkpoints").glob(".*.tmp"):  # of a kill inside a save
+            orphan.unlink()
+        return saved
+
+    def _last(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint, if there is one."""
+        if self.before is None or not (self.out / "checkpoints").exists():
             return None
         try:
             saved = checkpoint.load(self.out, set_aside=True)
@@ -94,18 +111,20 @@ class Record:
                     f"{self.out} has records but no checkpoint to go on from: choose another name=…"
                 ) from None
             return None
-        except checkpoint.Damaged as damage:
-            raise Refused(str(damage)) from None
-        for name, size in saved["records"].items():
-            if (self.out / name).exists():
-                os.truncate(self.out / name, size)
+        except ValueError as fault:
+            raise Refused(str(fault)) from None
+        if saved.get("run") != self.run:
+            raise Refused(
+                f"{self.out / 'checkpoints'} holds a checkpoint of another run (step {saved['step']}, format "
+                f"{saved['format']}): bring back this run's own, or choose another name=…"
+            )
         return saved
 
     def restore(self, players: Any, meter: Any) -> int:
         """Set what training changes to what it was at the last checkpoint; return the generator step of that, or 0."""
         if self.saved is None:
             return 0
-        saved, self.saved = self.saved, None
+        saved, self.saved, self.saved_at = self.saved, None, self.saved["step"]
         for name, part in players._asdict().items():
             part.load_state_dict(saved[name])
         meter.load_state_dict(saved["meter"])
@@ -115,10 +134,13 @@ class Record:
 
     def save(self, step: int, images: int, players: Any, meter: Any) -> None:
         """A checkpoint of the moment before this step's records, which whoever goes on from it makes again."""
+        if step == self.saved_at:  # from where it has just gone on
+            return
         os.fsync(self.lines.fileno())
         sizes = {n: (self.out / n).stat().st_size if (self.out / n).exists() else 0 for n in RECORDS}
         parts = {name: part.state_dict() for name, part in players._asdict().items()}
         state = parts | {
+            "run": self.run,
             "images": images,
             "now": self.now,
             "meter": meter.state_dict(),
@@ -137,8 +159,8 @@ class Record:
         when this run began.
         """
         content = json.dumps(footing, indent=2) + "\n"
-        if self.saved is not None and (self.out / "footing.json").exists():
-            _refuse_moved(json.loads((self.out / "footing.json").read_text(encoding="utf-8")), json.loads(content))
+        if self.saved is not None:
+            _refuse_moved(_stood_on(self.out / "footing.json"), json.loads(content))
         write_whole(self.out / "footing.json", content.encode())
 
     def log(self, images: int, values: dict[str, Any]) -> None:
@@ -183,8 +205,10 @@ class Record:
 
     def _end(self, error: BaseException | None) -> str:
         status, reason = _ending(error)
-        if isinstance(error, Refused) and self.before:  # as it was: another try may find what this one missed
-            status, reason = self.before["status"], self.before.get("reason")
+        if isinstance(error, Refused):  # another try may find what this one missed
+            before = self.before or {}
+            status, reason = before.get("status", status), before.get("reason", reason)
+            self.status["refused"] = True
         elif status == "failed":
             self.status["traceback"] = "".join(traceback.format_exception(error))
         try:
@@ -223,6 +247,31 @@ def _ending(error: BaseException | None) -> tuple[str, str | None]:
         case KeyboardInterrupt():
             return "interrupted", "SIGINT"
     return "failed", f"the run's own code left with {error!r}"
+
+
+def _refuse_short(file: Path, size: int) -> None:
+    """Raise Refused unless the file holds whole lines up to `size`."""
+    kept = file.read_bytes()[:size] if file.exists() else b""
+    try:
+        if len(kept) < size:
+            raise ValueError(f"{len(kept):,} bytes are left of {size:,}")
+        for line in kept.splitlines():
+            json.loads(line)
+    except ValueError as fault:
+        raise Refused(
+            f"{file} does not hold what the last checkpoint goes on from ({fault}): choose another name=…"
+        ) from None
+
+
+def _stood_on(file: Path) -> dict[str, Any]:
+    """What the run said before its first step. Raise Refused if it can no longer be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {part: dict(found[part]) for part in ("equal", "setting", "start", "machine")}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise Refused(
+            f"{file} cannot be read ({error!r}), so nobody knows what data the run began with: choose another name=…"
+        ) from None
 
 
 def _refuse_moved(before: dict[str, Any], now: dict[str, Any]) -> None:

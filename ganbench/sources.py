@@ -1,15 +1,15 @@
 """Which code a run is made with: a run that was begun with other code is another run. Needs no torch."""
 
 import hashlib
+import json
 from collections.abc import Iterator
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from ganbench.config import HERE
+from ganbench.config import HERE, INCIDENTAL, resolved
 from ganbench.signature import NoSuchTarget, source
 
 # Read, draw and check what runs have made, and change none of it.
@@ -18,19 +18,27 @@ ONLOOKERS = ("report", "conformance", "bench.py", "theory.py", "plugins")
 
 def code(cfg: DictConfig) -> str:
     """12 hexadecimal digits of ganbench's own sources, those of a user's own classes, and torch's version."""
-    found = hashlib.sha256(f"{_own()} torch {version('torch')}".encode())
+    found = hashlib.sha256(f"{OWN} torch {version('torch')}".encode())
     for file in sorted({file for target in _targets(cfg) for file in _outside(target)}):
         found.update(file.read_bytes())
     return found.hexdigest()[:12]
 
 
-@lru_cache(maxsize=1)
+def identity(cfg: DictConfig) -> str:
+    """16 hexadecimal digits of what is trained, and with which code: what is incidental does not count."""
+    settings = {k: v for k, v in resolved(cfg).items() if k not in INCIDENTAL or k in ("seed", "probe")}
+    return hashlib.sha256(f"{code(cfg)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[:16]
+
+
 def _own() -> str:
     found = hashlib.sha256()
     for file in sorted(HERE.rglob("*.py")):
         if file.relative_to(HERE).parts[0] not in ONLOOKERS:
             found.update(file.relative_to(HERE).as_posix().encode() + b"\0" + file.read_bytes())
     return found.hexdigest()
+
+
+OWN = _own()  # of what is imported now: processes that are forked later run just that, whatever the files say then
 
 
 def _targets(node: Any) -> Iterator[str]:

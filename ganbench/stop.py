@@ -5,7 +5,8 @@ import signal
 import threading
 from types import FrameType
 
-SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, n)]
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Interrupted(SystemExit):
@@ -20,21 +21,30 @@ def exit_code(number: int) -> int:
     return 130 if number == signal.SIGINT else 143
 
 
+def heard() -> list[signal.Signals]:
+    """What is not ignored, as `nohup` and shells ignore some for what they start in the background."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def leave_at_once() -> None:
-    """What signals do where nothing needs to be saved: raise. SIGINT stays Python's own KeyboardInterrupt."""
+    """What signals do where nothing needs to be saved: the first one raises, the second ends the process."""
+    for number in heard():
+        signal.signal(number, _raise)
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
 
-    for number in SIGNALS:
-        if number != signal.SIGINT:
-            signal.signal(number, leave)
+def _raise(number: int, frame: FrameType | None) -> None:
+    for each in heard():
+        signal.signal(each, _exit)
+    raise KeyboardInterrupt if number == signal.SIGINT else Interrupted(number)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    os._exit(exit_code(number))
 
 
 class Stop:
-    """Use as a context: the first signal is kept until `leave_if_asked`, the second ends the process at once.
-
-    A signal that was ignored before stays ignored; outside of the main thread, Python gives signals to nobody else.
+    """Use as a context: the first signal is kept until `leave_if_asked`, or the end; the second ends the process at
+    once. Outside of the main thread nothing is heard, for Python gives signals to nobody else.
     """
 
     def __init__(self) -> None:
@@ -43,13 +53,14 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            heard = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-            self.before = {n: signal.signal(n, self._hear) for n in heard}
+            self.before = {number: signal.signal(number, self._hear) for number in heard()}
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        if error is None:
+            self.leave_if_asked()
 
     def leave_if_asked(self) -> None:
         """Raise Interrupted if a signal has come."""
@@ -58,5 +69,5 @@ class Stop:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.asked is not None:
-            os._exit(exit_code(number))
+            _exit(number, frame)
         self.asked = number

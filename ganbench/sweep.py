@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganbench import outcome
 from ganbench.check import check, explained
-from ganbench.claim import Taken, claimed, taken
+from ganbench.claim import Taken, claimed, refuse_taken
 from ganbench.config import Refused, Track, label, register
-from ganbench.stop import leave_at_once
+from ganbench.stop import Interrupted, leave_at_once
 
 log = logging.getLogger("ganbench")
 
@@ -44,11 +44,15 @@ def task(cfg: DictConfig) -> float:
     done = outcome.settled(out, cfg)
     if done:
         outcome.endings.append(done["status"])
-        return _score(done)
+        return score(done)
     from ganbench.train import train
 
     try:
         return train(cfg, out)
+    except SystemExit as left:
+        if isinstance(left, Interrupted):
+            raise
+        raise RuntimeError(f"the run's own code left with {left!r}") from left
     finally:
         outcome.endings.append(outcome.read_status(out)["status"])
 
@@ -61,12 +65,14 @@ class RefuseBadConfig(Callback):
             config.name = config.name  # `now` in it must not tick again
             cfg, folder = without_hydra(config), Path(config.hydra.run.dir)
             done = refuse(cfg, folder)
+            refuse_taken(folder)
         except Exception as error:
             # Hydra turns ordinary errors of a callback into warnings; only an exit gets through.
             print(error, file=sys.stderr)
             raise SystemExit(2) from None
         if done:
-            print(f"{folder}: {_told(done)}; done before, and nothing is left to do.{_cure(done)}", file=sys.stderr)
+            cure = _cure(done) or "; nothing is left to do"
+            print(f"{folder}, from before: {_told(done)}{cure}.", file=sys.stderr)
             raise SystemExit(outcome.exit_code([done["status"]]))
 
 
@@ -208,28 +214,45 @@ class Runs:
 
     def unless_taken(self, job: Job) -> dict[str, Any] | None:
         """How the run ended, before or now; None if another launcher has it in hand, or nothing is to start."""
-        return None if taken(job.folder) else job.settled() or self._alone(job)
+        try:
+            refuse_taken(job.folder)
+        except Taken:
+            return None
+        return job.settled() or self._alone(job)
 
     def _alone(self, job: Job) -> dict[str, Any] | None:
+        hears, says = Pipe(duplex=False)
         process = _processes().Process(
             target=_child,
-            args=(self.context, self.task, job.config),
+            args=(self.context, self.task, job.config, says),
             daemon=True,  # an interrupted sweep takes its runs with it
         )
         with self.minding:
             if self.leaving:
                 return None
             process.start()
+        says.close()
         wait([process.sentinel])
         with self.minding:
             process.join()
         if process.exitcode == TAKEN:
             return None
+        refused, said = _last_word(hears)
         try:
             with claimed(job.folder):
-                return outcome.bury(job.folder, process.exitcode, label=label(job.config), seed=job.config.seed)
+                known = {"label": label(job.config), "seed": job.config.seed}
+                status = outcome.bury(job.folder, process.exitcode, said, **known)
+                return status | {"status": "refused", "reason": said} if refused else status
         except Taken:  # another launcher has gone on with what our process left
             return None
+
+
+def _last_word(hears: Connection) -> tuple[bool, str | None]:
+    """Whether a run was refused, and why it ended; of one that was killed, or is well, nothing."""
+    try:
+        return hears.recv() if hears.poll() else (False, None)
+    except EOFError:
+        return False, None
 
 
 def _processes() -> BaseContext:
@@ -242,7 +265,8 @@ def _processes() -> BaseContext:
     return found
 
 
-def _child(context: HydraContext, task: TaskFunction, config: DictConfig) -> None:
+def _child(context: HydraContext, task: TaskFunction, config: DictConfig, says: Connection) -> None:
+    """What the run's process does; its last word, if it fails, is whether it was refused, and why it ended."""
     leave_at_once()
     # Ctrl-C on a terminal reaches every process there; the sweep passes it on, and twice would mean at once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -261,7 +285,9 @@ def _child(context: HydraContext, task: TaskFunction, config: DictConfig) -> Non
         error = result._return_value
         if isinstance(error, Taken):
             sys.exit(TAKEN)
-        log.error(error if isinstance(error, Refused) else "".join(traceback.format_exception(error)))
+        refused = isinstance(error, Refused)
+        says.send((refused, str(error) if refused else f"{type(error).__name__}: {error}"))
+        log.error(error if refused else "".join(traceback.format_exception(error)))
         sys.exit(1)
 
 
@@ -279,13 +305,14 @@ def _returned(job: Job, status: dict[str, Any]) -> JobReturn:
         working_dir=str(job.folder),
         task_name=job.config.hydra.job.name,
         status=JobStatus.COMPLETED,
-        _return_value=_score(status),
+        _return_value=score(status),
     )
 
 
-def _score(status: dict[str, Any]) -> float:
-    score = status.get("score") if status["status"] == "finished" else None
-    return float("inf") if score is None else score
+def score(status: dict[str, Any]) -> float:
+    """What a run is ranked by; infinite for one that did not get there with a number."""
+    found = status.get("score") if status["status"] == "finished" else None
+    return float("inf") if found is None else found
 
 
 def _summarise(jobs: list[Job], statuses: list[dict[str, Any]]) -> None:

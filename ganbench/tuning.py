@@ -276,13 +276,8 @@ def _winner(statuses: list[dict[str, Any]]) -> int | None:
     """The trial with the lowest score, the first of equals; None if none has one, or some are still missing."""
     if any(status["status"] not in ("finished", "diverged") for status in statuses):
         return None
-    scores = [_score(status) for status in statuses]
+    scores = [sweep.score(status) for status in statuses]
     return scores.index(min(scores)) if math.isfinite(min(scores)) else None
-
-
-def _score(status: dict[str, Any]) -> float:
-    score = status.get("score") if status["status"] == "finished" else None
-    return math.inf if score is None else score
 
 
 def _tell(methods: list[Method], by_method: list[list[dict[str, Any]]], chosen: list[int | None]) -> None:
@@ -291,7 +286,7 @@ def _tell(methods: list[Method], by_method: list[list[dict[str, Any]]], chosen: 
         missing = [trial_name(k) for k, s in enumerate(statuses) if s["status"] not in ("finished", "diverged")]
         if best is not None:
             told = ", ".join(f"{key}={value}" for key, value in method.drawn(best).items())
-            score = f"{_score(statuses[best]):.4g}"
+            score = f"{sweep.score(statuses[best]):.4g}"
             log.info(f"{method.name}: {trial_name(best)} is the best of {len(statuses)} trials, {score} with {told}")
         elif missing:
             log.error(

@@ -116,6 +116,70 @@ def test_a_run_never_starts_from_zero_in_silence(fault: str, said: str, cut: Pat
     assert json.loads((cut / "status.json").read_text())["status"] == "running"
 
 
+def garble(file: Path) -> None:
+    file.write_bytes(b"{]" + file.read_bytes()[2:])
+
+
+FAULTS = {
+    "deleted": Path.unlink,
+    "emptied": lambda file: file.write_bytes(b""),
+    "halved": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "garbled": garble,
+    "a list": lambda file: file.write_bytes(b"[]"),
+}
+NEEDED = {"metrics.jsonl": "does not hold what", "footing.json": "cannot be read", "config.yaml": "config"}
+
+
+def kept(run: Path) -> dict[Path, bytes]:
+    """All but who was there last, and what came of it."""
+    files = (p for p in run.rglob("*") if p.is_file() and p.name not in (".lock", "status.json"))
+    return {file: file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("part", NEEDED)
+def test_it_goes_on_from_nothing_but_what_it_was(part: str, fault: str, cut: Path) -> None:
+    FAULTS[fault](cut / part)
+    before = kept(cut)
+    with pytest.raises(Refused, match=NEEDED[part]) as refusal:
+        train(settings("loss=hinge", *RING), cut)
+    assert part in str(refusal.value) and "choose another name=" in str(refusal.value)
+    assert kept(cut) == before
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", "3", '{"status"'])
+def test_a_status_that_tells_nothing_is_a_failed_run_s(content: str, cut: Path, whole: Path) -> None:
+    (cut / "status.json").write_text(content)
+    with pytest.raises(Refused, match="failed: retry=true goes on from its last checkpoint"):
+        train(settings("loss=hinge", *RING), cut)
+    train(settings("loss=hinge", *RING, "retry=true"), cut)
+    assert rows(cut) == rows(whole) and equal(checkpoint.load(cut), checkpoint.load(whole))
+
+
+def test_another_run_s_checkpoint_is_refused(cut: Path, tmp_path: Path) -> None:
+    train(settings("loss=hinge", *RING, "seed=1"), tmp_path / "other")
+    shutil.rmtree(cut / "checkpoints")
+    shutil.copytree(tmp_path / "other/checkpoints", cut / "checkpoints")
+    before = (cut / "metrics.jsonl").read_bytes()
+    with pytest.raises(Refused, match="holds a checkpoint of another run"):
+        train(settings("loss=hinge", *RING), cut)
+    assert (cut / "metrics.jsonl").read_bytes() == before
+
+
+def test_one_of_format_1_is_not_gone_on_from(cut: Path) -> None:
+    shutil.rmtree(cut / "checkpoints")
+    shutil.copytree(REPOSITORY / "tests/data/format-1/checkpoints", cut / "checkpoints")
+    with pytest.raises(Refused, match=r"holds a checkpoint of another run .*format 1"):
+        train(settings("loss=hinge", *RING), cut)
+
+
+def test_what_a_kill_left_of_a_save_is_cleared_away(cut: Path) -> None:
+    orphan = cut / "checkpoints/.step-00000030-0123456789abcdef.pt.tmp"
+    orphan.write_bytes(b"half")
+    train(settings("loss=hinge", *RING), cut)
+    assert not orphan.exists()
+
+
 def test_other_data_than_it_began_with_are_refused(cut: Path) -> None:
     footing = json.loads((cut / "footing.json").read_text())
     footing["equal"]["train_data"] = "0" * 12

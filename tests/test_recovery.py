@@ -15,7 +15,7 @@ import pytest
 from conftest import REPOSITORY, SIX, ganbench, rows
 
 from ganbench import checkpoint, outcome
-from ganbench.stop import SIGNALS
+from ganbench.stop import SIGNALS, Interrupted, Stop
 
 SMALL = ("dataset=ring", "experiment=smoke", "wandb=disabled", "device=cpu", "model.width=16")
 
@@ -120,7 +120,7 @@ def test_a_second_signal_leaves_at_once(mine: Path) -> None:
     time.sleep(0.5)
     assert process.poll() is None
     process.terminate()
-    process.communicate(timeout=5)
+    process.communicate(timeout=20)  # of the 60 seconds that the step takes
     assert process.returncode == 143
 
 
@@ -168,19 +168,36 @@ def test_what_ends_a_run_in_its_own_way_costs_only_that_run(mine: Path) -> None:
     }
 
 
+def test_a_lone_run_that_leaves_has_failed(mine: Path) -> None:
+    done = ganbench("--config-dir", "mine", *SMALL, "loss=leaves", "name=left", cwd=mine)
+    assert done.returncode == 1 and "the run's own code left with SystemExit(0)" in done.stderr
+
+
+def test_a_signal_in_the_last_evaluation_is_heard(tmp_path: Path) -> None:
+    """The run has finished, but what comes after it does not begin."""
+    with pytest.raises(Interrupted), Stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_other_code_or_settings_are_another_run(mine: Path) -> None:
     typed = ("--config-dir", "mine", *SMALL, "loss=fails", "name=kept")
     assert ganbench(*typed, cwd=mine).returncode == 0
     done = ganbench(*typed, cwd=mine)
-    assert done.returncode == 0 and "done before, and nothing is left to do" in done.stderr
+    assert (
+        done.returncode == 0
+        and "from before: finished, score" in done.stderr
+        and "nothing is left to do" in done.stderr
+    )
     other = ganbench(*typed, "protocol.ema=0.5", cwd=mine)
     assert other.returncode == 2 and "protocol.ema=0.99, not 0.5" in other.stderr.replace("0.990", "0.99")
+    probed = ganbench(*typed, "probe=vanishing", cwd=mine)
+    assert probed.returncode == 2 and "holds a run with probe." in probed.stderr
     (mine / "own_losses.py").write_text(OWN_LOSSES + "\n# another version\n")
     changed = ganbench(*typed, cwd=mine)
     assert changed.returncode == 2 and "made with other code" in changed.stderr and "name=…" in changed.stderr
 
 
-TWELVE = ("-m", *SMALL, f"loss={SIX}", "seed=0,1", "protocol.images=19200", "checkpoint_every=50")
+TWELVE = ("-m", *SMALL, f"loss={SIX}", "seed=0,1", "protocol.images=25600", "checkpoint_every=50")
 NOT_TIME = ("folder", "method", "seed", "status", "final")
 
 
@@ -201,11 +218,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top / "outputs/sweep/same"
 
 
-def kill_once_one_more_has_begun(folder: Path, later: float) -> None:
+def records(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*/metrics.jsonl"))
+
+
+def kill_once_it_gets_on(folder: Path, later: float) -> None:
+    known = records(folder)
     process = begun(*TWELVE, "name=same", cwd=folder.parents[2])
-    known = len(list(folder.glob("*/metrics.jsonl")))
-    until(lambda: len(list(folder.glob("*/metrics.jsonl"))) > known or process.poll() is not None)
+    until(lambda: records(folder) > known or process.poll() is not None)
     time.sleep(later)
+    assert process.poll() is None, "the sweep ended before it was killed"
     process.kill()
     process.communicate()  # until the last of its runs has ended, which it did not wait for
 
@@ -213,7 +235,7 @@ def kill_once_one_more_has_begun(folder: Path, later: float) -> None:
 def test_a_sweep_killed_ten_times_ends_with_the_same_table(undisturbed: Path, tmp_path: Path) -> None:
     folder, rng, finished = tmp_path / "outputs/sweep/same", random.Random(0), {}
     for _ in range(10):
-        kill_once_one_more_has_begun(folder, rng.uniform(0, 1))
+        kill_once_it_gets_on(folder, rng.uniform(0, 0.3))
         now = {n: s for n, s in statuses(folder).items() if s["status"] == "finished"}
         assert {name: now[name] for name in finished} == finished
         finished = now
@@ -225,6 +247,18 @@ def test_a_sweep_killed_ten_times_ends_with_the_same_table(undisturbed: Path, tm
     assert table(folder) == table(undisturbed) and len(last) == 12
     for name in last:
         assert rows(folder / name) == rows(undisturbed / name)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_two_signals_end_a_sweep_that_has_hardly_begun(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    long = [part for part in TWELVE if not part.startswith("protocol.images")]
+    process = begun(*long, "protocol.images=6400000", "name=early", cwd=tmp_path)
+    until(lambda: (tmp_path / "outputs/sweep/early/multirun.yaml").exists())
+    for _ in range(2):
+        process.send_signal(number)
+        time.sleep(0.3)
+    process.communicate(timeout=30)
+    assert process.returncode == code
 
 
 def test_two_launchers_share_a_sweep(undisturbed: Path, tmp_path: Path) -> None:
@@ -245,6 +279,9 @@ def test_two_at_once_in_one_folder(tmp_path: Path) -> None:
     assert refusal.returncode == 2
     assert re.search(rf"process {first.pid} on \S+, since .*, is at work there", refusal.stderr), refusal.stderr
     assert outcome.read_status(folder)["status"] == "running"
+    told = (folder / ".hydra/overrides.yaml").read_bytes()
+    assert ganbench(*LONG, "checkpoint_every=7", "name=one", cwd=tmp_path).returncode == 2
+    assert (folder / ".hydra/overrides.yaml").read_bytes() == told
     first.terminate()
     first.communicate(timeout=30)
     assert first.returncode == 143
