@@ -90,6 +90,7 @@ class Record:
         saved = self._last()
         if saved is None:
             return None
+        self.stood_on = _stood_on(self.out / "footing.json")
         for name, size in saved["records"].items():
             _refuse_short(self.out / name, size)
         for name, size in saved["records"].items():
@@ -160,7 +161,7 @@ class Record:
         """
         content = json.dumps(footing, indent=2) + "\n"
         if self.saved is not None:
-            _refuse_moved(_stood_on(self.out / "footing.json"), json.loads(content))
+            _refuse_moved(self.stood_on, json.loads(content))
         write_whole(self.out / "footing.json", content.encode())
 
     def log(self, images: int, values: dict[str, Any]) -> None:
