@@ -188,7 +188,7 @@ def test_it_costs_20_seconds_at_most(name: str, urls: dict[str, str], cases: dic
     command, start = [sys.executable, "-c", MIRROR, cases[name].folder / "config.yaml", tmp_path], time.monotonic()
     environment = {"PYTHONPATH": str(REPOSITORY), "WANDB_API_KEY": KEY, "WANDB_BASE_URL": urls[name]}
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=100)
-    assert time.monotonic() - start < 17  # KNOCK, INIT and FINISH together
+    assert time.monotonic() - start < 20  # KNOCK, INIT and FINISH together are 17
     assert done.returncode == 0 and done.stderr.count("\n") == done.stderr.count(SENT_LATER) == 1, done.stderr
 
 

@@ -168,6 +168,21 @@ def test_what_ends_a_run_in_its_own_way_costs_only_that_run(mine: Path) -> None:
     }
 
 
+def test_a_refusal_within_a_sweep_is_told_at_its_end(tmp_path: Path) -> None:
+    typed = ("-m", *SMALL, "seed=0,1", "name=same")
+    assert ganbench(*typed, cwd=tmp_path).returncode == 0
+    broken, whole = sorted((tmp_path / "outputs/sweep/same").glob("gan-*"))
+    status = outcome.read_status(broken) | {"status": "interrupted"}
+    (broken / "status.json").write_text(json.dumps(status))
+    for file in (broken / "checkpoints").iterdir():
+        file.write_bytes(b"")
+    again = ganbench(*typed, cwd=tmp_path)
+    said = again.stdout + again.stderr
+    assert again.returncode == 1 and "Traceback" not in said
+    assert "none of its checkpoints is whole" in said[said.rindex(f"{broken.name}: refused (") :]
+    assert f"{whole.name}: finished" in said and outcome.read_status(broken)["status"] == "interrupted"
+
+
 def test_a_lone_run_that_leaves_has_failed(mine: Path) -> None:
     done = ganbench("--config-dir", "mine", *SMALL, "loss=leaves", "name=left", cwd=mine)
     assert done.returncode == 1 and "the run's own code left with SystemExit(0)" in done.stderr
