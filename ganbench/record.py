@@ -28,7 +28,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from ganbench import __version__, checkpoint, mirror
+from ganbench import __version__, checkpoint, mirror, resume
 from ganbench.collapse import collapsed
 from ganbench.config import Refused, label, resolved
 from ganbench.outcome import begun, settled, write_status, write_whole
@@ -36,7 +36,6 @@ from ganbench.sources import code, identity
 from ganbench.steps import Diverged
 from ganbench.stop import Interrupted
 
-RECORDS = ("metrics.jsonl", "probes.jsonl")  # what only grows, and is cut back when a run goes on
 log = logging.getLogger("ganbench")
 
 
@@ -55,7 +54,7 @@ class Record:
             raise Refused(f"{out} holds this run already, {done['status']}: {cure}, or choose another name=…")
         self.out, self.name, self.start = out, cfg.name, time.time()
         self.run, self.before = identity(cfg), begun(out, cfg)
-        self.saved, self.saved_at = self._cut_back(), None
+        self.saved, self.saved_at = None if self.before is None else resume.cut_back(out, self.run), None
         self.now = {"step": 0, "critic_step": 0, "images": 0}  # of the last updates, counted from 0; images seen
         config = resolved(cfg)
         self.status = self._standing(cfg)
@@ -82,45 +81,6 @@ class Record:
         resumed = [*earlier.get("resumed", []), {"images": self.saved["images"], "t": now.pop("t_started")}]
         return earlier | now | {"resumed": resumed}
 
-    def _cut_back(self) -> dict[str, Any] | None:
-        """The last checkpoint, once the records say no more than was said when it was made; None if there is none.
-
-        Raise Refused, with all as it was, if the folder does not hold what the checkpoint goes on from.
-        """
-        saved = self._last()
-        if saved is None:
-            return None
-        self.stood_on = _stood_on(self.out / "footing.json")
-        for name, size in saved["records"].items():
-            _refuse_short(self.out / name, size)
-        for name, size in saved["records"].items():
-            if (self.out / name).exists():
-                os.truncate(self.out / name, size)
-        for orphan in (self.out / "checkpoints").glob(".*.tmp"):  # of a kill inside a save
-            orphan.unlink()
-        return saved
-
-    def _last(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint, if there is one."""
-        if self.before is None or not (self.out / "checkpoints").exists():
-            return None
-        try:
-            saved = checkpoint.load(self.out, set_aside=True)
-        except FileNotFoundError:
-            if (self.out / "metrics.jsonl").exists() and (self.out / "metrics.jsonl").stat().st_size:
-                raise Refused(
-                    f"{self.out} has records but no checkpoint to go on from: choose another name=…"
-                ) from None
-            return None
-        except ValueError as fault:
-            raise Refused(str(fault)) from None
-        if saved.get("run") != self.run:
-            raise Refused(
-                f"{self.out / 'checkpoints'} holds a checkpoint of another run (step {saved['step']}, format "
-                f"{saved['format']}): bring back this run's own, or choose another name=…"
-            )
-        return saved
-
     def restore(self, players: Any, meter: Any) -> int:
         """Set what training changes to what it was at the last checkpoint; return the generator step of that, or 0."""
         if self.saved is None:
@@ -138,14 +98,13 @@ class Record:
         if step == self.saved_at:  # from where it has just gone on
             return
         os.fsync(self.lines.fileno())
-        sizes = {n: (self.out / n).stat().st_size if (self.out / n).exists() else 0 for n in RECORDS}
         parts = {name: part.state_dict() for name, part in players._asdict().items()}
         state = parts | {
             "run": self.run,
             "images": images,
             "now": self.now,
             "meter": meter.state_dict(),
-            "records": sizes,
+            "records": resume.sizes(self.out),
             "sent": self.mirror.sent,
         }
         checkpoint.save(self.out / "checkpoints", step, **state)
@@ -161,7 +120,7 @@ class Record:
         """
         content = json.dumps(footing, indent=2) + "\n"
         if self.saved is not None:
-            _refuse_moved(self.stood_on, json.loads(content))
+            resume.refuse_moved(resume.stood_on(self.out), json.loads(content))
         write_whole(self.out / "footing.json", content.encode())
 
     def log(self, images: int, values: dict[str, Any]) -> None:
@@ -248,42 +207,6 @@ def _ending(error: BaseException | None) -> tuple[str, str | None]:
         case KeyboardInterrupt():
             return "interrupted", "SIGINT"
     return "failed", f"the run's own code left with {error!r}"
-
-
-def _refuse_short(file: Path, size: int) -> None:
-    """Raise Refused unless the file holds whole lines up to `size`."""
-    kept = file.read_bytes()[:size] if file.exists() else b""
-    try:
-        if len(kept) < size:
-            raise ValueError(f"{len(kept):,} bytes are left of {size:,}")
-        for line in kept.splitlines():
-            json.loads(line)
-    except ValueError as fault:
-        raise Refused(
-            f"{file} does not hold what the last checkpoint goes on from ({fault}): choose another name=…"
-        ) from None
-
-
-def _stood_on(file: Path) -> dict[str, Any]:
-    """What the run said before its first step. Raise Refused if it can no longer be read."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {part: dict(found[part]) for part in ("equal", "setting", "start", "machine")}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise Refused(
-            f"{file} cannot be read ({error!r}), so nobody knows what data the run began with: choose another name=…"
-        ) from None
-
-
-def _refuse_moved(before: dict[str, Any], now: dict[str, Any]) -> None:
-    for part, fields in before.items():
-        for field, value in fields.items():
-            if now[part].get(field) == value:
-                continue
-            told = f"{field} was {value} when this run began, and is {now[part].get(field)} now"
-            if part != "machine":
-                raise Refused(f"{told}: bring back what it began with, or choose another name=…")
-            log.warning(f"{told}: from here on the run need not be bit-equal to one that was never stopped")
 
 
 def _plain(value: Any) -> Any:
