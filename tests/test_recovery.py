@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, SIX, ganbench, rows
+from PIL import Image
 
 from ganbench import checkpoint, outcome
 from ganbench.stop import SIGNALS, Interrupted, Stop
@@ -181,6 +182,20 @@ def test_a_refusal_within_a_sweep_is_told_at_its_end(tmp_path: Path) -> None:
     assert again.returncode == 1 and "Traceback" not in said
     assert "none of its checkpoints is whole" in said[said.rindex(f"{broken.name}: refused (") :]
     assert f"{whole.name}: finished" in said and outcome.read_status(broken)["status"] == "interrupted"
+
+
+def test_what_was_refused_is_no_failure_to_be_retried(tmp_path: Path) -> None:
+    images = ("dataset=folder", "dataset.root=photos", "dataset.shape=[1,32,32]", "metric=fd_lenet", "model.width=8")
+    typed = (*images, "experiment=smoke", "wandb=disabled", "device=cpu", "name=later", "protocol.images=128")
+    refusal = ganbench(*typed, cwd=tmp_path)
+    assert refusal.returncode != 0 and "found 0 images, at least 10 are needed" in refusal.stderr
+    (tmp_path / "photos").mkdir()
+    for k in range(20):
+        Image.effect_noise((32, 32), 10 * k).save(tmp_path / f"photos/{k}.png")
+    done = ganbench(*typed, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    status = outcome.read_status(tmp_path / "outputs/run/later")
+    assert status["status"] == "finished" and "refused" not in status
 
 
 def test_a_lone_run_that_leaves_has_failed(mine: Path) -> None:
