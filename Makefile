@@ -43,7 +43,7 @@ soak: .venv/tested ## 1,000 kills of runs, and 50 contests for one folder: all m
 	PYTHONPATH=. $(BIN)/python tests/kills.py $(ARGS)
 
 bench: .venv/ready ## what things cost, against their usual alternatives
-	$(BIN)/python -m ganbench.bench
+	$(BIN)/python -m ganbench.bench $(ARGS)
 
 test: .venv/tested lint browser ## set-up and the tests
 	$(BIN)/python -m pytest $(ARGS)

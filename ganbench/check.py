@@ -353,6 +353,7 @@ def _check_pairs(cfg: DictConfig) -> None:
             raise Refused(f"{key}={copy} is not {origin}={due}: set the latter.")
     needs = (
         ("model", "dcgan", len(shape) == 3 and shape[1:] == [32, 32], "images of 32x32", "model=mlp"),
+        ("model", "resnet", len(shape) == 3 and shape[1:] == [32, 32], "images of 32x32", "model=mlp"),
         ("model", "mlp", points, "points, not images", "model=dcgan"),
         ("metric", "fd_lenet", grey and len(shape) == 3, "grey images", "metric=fid or metric=modes"),
         ("metric", "fid", len(shape) == 3, "images", "metric=modes"),

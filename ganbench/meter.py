@@ -13,7 +13,7 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.rows: list[dict[str, Tensor]] = []
-        self.seconds, self.clock = 0.0, time.perf_counter()
+        self.seconds, self.beside, self.clock = 0.0, 0.0, time.perf_counter()
 
     def add(self, row: dict[str, Tensor]) -> None:
         self.rows.append(row)
@@ -33,19 +33,20 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """What has not been read yet, and the seconds up to the last reading or pause."""
-        return {"seconds": self.seconds, "unread": self._columns()}
+        return {"seconds": self.seconds, "beside": self.beside, "unread": self._columns()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seconds, self.clock = state["seconds"], time.perf_counter()
+        self.seconds, self.beside, self.clock = state["seconds"], state["beside"], time.perf_counter()
         columns = state["unread"].items()
         self.rows = [{name: value} for name, column in columns for value in column.to(self.device)]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done inside does not count as training."""
+        """What is done inside does not count as training, but as beside it."""
         self._tick()
         yield
-        self.clock = time.perf_counter()
+        now = time.perf_counter()
+        self.beside, self.clock = self.beside + now - self.clock, now
 
     def _columns(self) -> dict[str, Tensor]:
         names = dict.fromkeys(name for row in self.rows for name in row)

@@ -105,6 +105,7 @@ def train(cfg: DictConfig, out: Path) -> float:
             meter.add(generator_step(D, G, real, z, loss, opt_g, autocast))
             ema.update(average, G, p.ema)
         bar.close()
+        record.note(t_beside=meter.beside)
         refuse_moved(stood_on, footing(cfg, data, metric, G, D, opt_g, opt_d))
         log.info(beside(scores, metric.floor))
         score = scores[metric.name]

@@ -69,6 +69,7 @@ LEGITIMATE = {
     r"penalty\.(weight|scale)": lambda v: one_of(0)(v) or above(0)(v),
     r"protocol\.ema": one_of(0, 0.5),
     r"dataset\.test_share": one_of(0.5),
+    r"model\.((generator|critic)\.)?fused": one_of(True),
     r"penalty\.(_partial_|clip)": one_of(True),
     r"(loss|penalty|model|dataset|metric|probe)\.name": one_of("x"),
     r"(protocol|optimizer)\.name|name|wandb\.project": written,

@@ -99,3 +99,12 @@ def test_the_last_soak_is_the_one_told() -> None:
 
 def test_as_many_wrong_command_lines_as_told() -> None:
     assert f"{len(BAD)} command lines" in README and sum(1 for _ in cases()) > 2000
+
+
+def test_the_steps_told_are_those_that_were_timed() -> None:
+    told = json.loads((REPOSITORY / "outputs/reference/bench.json").read_text())
+    assert f"`{told['commit']}`, one core" in README
+    for line in told["steps"]:
+        times = [f"{line[how]['times_faster']:.2f}" for how in ("fp32", "fp32, channels_last", "bf16, channels_last")]
+        textbook = f"{1000 * line['seconds']['textbook']:.0f} ms"
+        assert f"| {' | '.join([line['model'], line['method'], textbook, *times])} |" in README

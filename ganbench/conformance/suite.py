@@ -49,6 +49,8 @@ def everything(compose: Compose) -> Rows:
 
 
 CRITICS = [f"{IMAGES} model.critic_norm={norm}" for norm in ("none", "layer", "instance", "spectral")]
+RESNET = f"{IMAGES} model=resnet model.width=16"
+CRITICS += [f"{RESNET} model.critic_norm={norm}" for norm in ("none", "layer", "spectral")]
 CRITICS += [f"{POINTS} model.critic_norm={norm}" for norm in ("none", "layer", "spectral")]
 
 

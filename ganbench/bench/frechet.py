@@ -1,9 +1,5 @@
-"""What things cost, each against its usual alternative, in pairs within one run: `make bench`.
+"""The Fréchet distance's own arithmetic against scipy's matrix square root."""
 
-Only ratios mean something on another machine.
-"""
-
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -13,10 +9,6 @@ import torch
 
 from ganbench.conformance.metrics import by_sqrtm
 from ganbench.metrics.frechet import distance, moments, root
-
-
-def main() -> None:
-    print(json.dumps({"threads": torch.get_num_threads(), "frechet": frechet()}, indent=2))
 
 
 def frechet(d: int = 2048, n: int = 2500, repeats: int = 3) -> dict[str, float]:
@@ -41,7 +33,3 @@ def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-if __name__ == "__main__":
-    main()

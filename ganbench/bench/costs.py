@@ -1,0 +1,111 @@
+"""What an iteration takes as it grows, and what a run takes beside its iterations."""
+
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ganbench.bench.steps import METHODS, images, in_turns, ours
+
+
+def peak(device: torch.device, n: int = 2048) -> dict[str, float]:
+    """GFLOP/s of a product of two n x n matrices, the most that anything here could reach."""
+    told = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a = torch.ones(n, n, dtype=dtype, device=device)
+        seconds = in_turns({name: lambda a=a: a @ a}, 5, device)["seconds"][name]
+        told[name] = round(2 * n**3 / seconds / 1e9, 1)
+    return told
+
+
+def scaling(repeats: int, device: torch.device) -> list[dict[str, Any]]:
+    """Seconds and GFLOP/s of our iteration for wgan-gp in fp32, as batch, width or n_critic grow."""
+    settings = [{"size": 16}, {}, {"size": 256}, {"width": 16}, {"width": 128}, {"n_critic": 5}]
+    return [_scaled({"size": 64, "width": 32, "n_critic": 1} | other, repeats, device) for other in settings]
+
+
+def _scaled(of: dict[str, int], repeats: int, device: torch.device) -> dict[str, Any]:
+    real = images(of["size"], device)
+    call = ours("wgan-gp", "dcgan", of["width"], real, device, False, False, n_critic=of["n_critic"])
+    with FlopCounterMode(display=False) as counted:
+        call()
+    seconds = in_turns({"ours": call}, repeats, device)["seconds"]["ours"]
+    return of | {"seconds": seconds, "gflops": round(counted.get_total_flops() / seconds / 1e9, 1)}
+
+
+def memory(width: int, device: torch.device) -> dict[str, float]:
+    """MB at the highest of three iterations on DCGAN, batch 64, each method in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        return {method: pool.apply(_memory, (method, width, device)) for method in METHODS}
+
+
+def _memory(method: str, width: int, device: torch.device) -> float:
+    call = ours(method, "dcgan", width, images(64, device), device, False, False)
+    for _ in range(3):
+        call()
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    # Of the whole process, torch with it. Not ru_maxrss, which begins with what the parent had.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return round(next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1.024 / 1e3, 1)
+
+
+def first_step(device: str, repeats: int = 3) -> dict[str, float]:
+    """Seconds from the command to its help, and to its first recorded training step, on embedded data."""
+    return {
+        "help": round(statistics.median(_help() for _ in range(repeats)), 2),
+        "first_step": round(statistics.median(_first_step(device) for _ in range(repeats)), 2),
+    }
+
+
+def _help() -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "ganbench", "--help"], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def _first_step(device: str) -> float:
+    with tempfile.TemporaryDirectory() as top:
+        start = time.perf_counter()
+        run = _begin(top, device, "protocol.log_every=1")
+        records = Path(top, "outputs/run/bench/metrics.jsonl")
+        while not (records.exists() and "d_loss" in records.read_text()):
+            if run.poll() is not None:
+                raise RuntimeError(f"the run ended with code {run.returncode} before its first step")
+            time.sleep(0.01)
+        seconds = time.perf_counter() - start
+        run.kill()
+        run.wait()
+    return seconds
+
+
+def evaluation(device: str) -> dict[str, float]:
+    """What evaluating takes of default runs, as a share of their training time."""
+    return {dataset: _share(device, f"dataset={dataset}") for dataset in ("mnist5k", "ring")}
+
+
+def _share(device: str, *overrides: str) -> float:
+    with tempfile.TemporaryDirectory() as top:
+        run = _begin(top, device, *overrides)
+        if run.wait():
+            raise RuntimeError(f"the run ended with code {run.returncode}")
+        status = json.loads(Path(top, "outputs/run/bench/status.json").read_text())
+    return round(status["t_beside"] / status["t_train"], 3)
+
+
+def _begin(top: str, device: str, *overrides: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "ganbench", "name=bench", "wandb=disabled", f"device={device}", *overrides]
+    path = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        command, cwd=top, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )

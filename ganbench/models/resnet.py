@@ -1,0 +1,143 @@
+"""The residual nets of SNGAN for 32x32 images (Miyato et al. 2018, arXiv:1802.05957, table 4).
+
+Every rescaling is fused into the convolution beside it. Both are linear, so this is an identity, not an approximation:
+the same weights, and the same function but for rounding, for less than half of the products. `fused=False` computes
+them one after another, as the paper writes them.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate
+from torch.nn.utils.parametrizations import spectral_norm
+
+# Which taps of a 3-tap filter meet in each tap of the 4-tap one. Nearest doubling, then the filter:
+# y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2 x[i+1]. The filter, then the mean of two:
+# y[i] = (w0 x[2i-1] + (w0 + w1) x[2i] + (w1 + w2) x[2i+1] + w2 x[2i+2]) / 2.
+UP = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+DOWN = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]) / 2
+
+
+class UpConv(nn.Conv2d):
+    """Nearest doubling, then a 3x3 convolution: [N, n, H, W] -> [N, m, 2H, 2W]."""
+
+    def __init__(self, n: int, m: int, fused: bool):
+        super().__init__(n, m, 3, padding=1)
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.fused:
+            return super().forward(interpolate(x, scale_factor=2))
+        taps = _spread(self.weight, UP).transpose(0, 1)
+        return conv_transpose2d(x, taps, self.bias, stride=2, padding=1)
+
+
+class DownConv(nn.Conv2d):
+    """A 3x3 convolution, then the mean of each 2x2: [N, n, 2H, 2W] -> [N, m, H, W]."""
+
+    def __init__(self, n: int, m: int, fused: bool):
+        super().__init__(n, m, 3, padding=1)
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.fused:
+            return avg_pool2d(super().forward(x), 2)
+        return conv2d(x, _spread(self.weight, DOWN), self.bias, stride=2, padding=1)
+
+
+class Generator(nn.Module):
+    """z [N, z_dim] -> images [N, C, 32, 32] in [-1, 1]."""
+
+    def __init__(self, shape: tuple[int, int, int], z_dim: int, width: int, fused: bool = True):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Linear(z_dim, width * 16), nn.Unflatten(1, (width, 4, 4)))
+        self.body = nn.Sequential(*(_Up(width, fused) for _ in range(3)))
+        self.head = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, shape[0], 3, padding=1), nn.Tanh())
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.head(self.body(self.stem(z)))
+
+
+class Critic(nn.Module):
+    """Images [N, C, 32, 32] -> logits [N]."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        width: int,
+        norm: Literal["none", "layer", "spectral"] = "spectral",
+        fused: bool = True,
+    ):
+        super().__init__()
+        wrap = spectral_norm if norm == "spectral" else lambda layer: layer
+        between = (lambda: nn.GroupNorm(1, width)) if norm == "layer" else nn.Identity
+        w = width
+        self.body = nn.Sequential(
+            _First(shape[0], w, wrap, fused),
+            _Down(w, between, wrap, fused),
+            _Flat(w, between, wrap),
+            _Flat(w, between, wrap),
+            nn.ReLU(),
+        )
+        self.head = wrap(nn.Linear(w, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).sum((2, 3))).squeeze(1)
+
+
+class _Up(nn.Module):
+    def __init__(self, w: int, fused: bool):
+        super().__init__()
+        first = [nn.BatchNorm2d(w), nn.ReLU(), UpConv(w, w, fused)]
+        self.body = nn.Sequential(*first, nn.BatchNorm2d(w), nn.ReLU(), nn.Conv2d(w, w, 3, padding=1))
+        self.shortcut = nn.Conv2d(w, w, 1)
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fused:  # a 1x1 convolution commutes with doubling, and has a quarter of the pixels before it
+            return self.body(x) + interpolate(self.shortcut(x), scale_factor=2)
+        return self.body(x) + self.shortcut(interpolate(x, scale_factor=2))
+
+
+class _First(nn.Module):
+    """The critic's first block sees pixels: no activation comes before it."""
+
+    def __init__(self, n: int, w: int, wrap: Callable[[nn.Module], nn.Module], fused: bool):
+        super().__init__()
+        self.body = nn.Sequential(wrap(nn.Conv2d(n, w, 3, padding=1)), nn.ReLU(), wrap(DownConv(w, w, fused)))
+        self.shortcut = wrap(nn.Conv2d(n, w, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + self.shortcut(avg_pool2d(x, 2))
+
+
+class _Down(nn.Module):
+    def __init__(self, w: int, between: Callable, wrap: Callable[[nn.Module], nn.Module], fused: bool):
+        super().__init__()
+        first = [between(), nn.ReLU(), wrap(nn.Conv2d(w, w, 3, padding=1))]
+        self.body = nn.Sequential(*first, between(), nn.ReLU(), wrap(DownConv(w, w, fused)))
+        self.shortcut = wrap(nn.Conv2d(w, w, 1))
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fused:  # a 1x1 convolution commutes with the mean, too
+            return self.body(x) + self.shortcut(avg_pool2d(x, 2))
+        return self.body(x) + avg_pool2d(self.shortcut(x), 2)
+
+
+class _Flat(nn.Module):
+    def __init__(self, w: int, between: Callable, wrap: Callable[[nn.Module], nn.Module]):
+        super().__init__()
+        layers = [part for _ in range(2) for part in (between(), nn.ReLU(), wrap(nn.Conv2d(w, w, 3, padding=1)))]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + x
+
+
+def _spread(weight: Tensor, taps: Tensor) -> Tensor:
+    """3x3 filters [m, n, 3, 3] as 4x4 ones, by `taps` along both axes."""
+    taps = taps.to(weight)
+    return taps @ weight @ taps.T

@@ -1,0 +1,62 @@
+"""The benchmark's own correctness; what it measures belongs to the machine."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from torch import nn
+
+from ganbench import penalties
+from ganbench.bench import textbook
+from ganbench.bench.steps import METHODS, nets
+from ganbench.steps import critic_step, generator_step
+
+
+def test_it_prints_one_document() -> None:
+    command = [sys.executable, "-m", "ganbench.bench", "--part", "steps", "--part", "memory", "--width", "4"]
+    done = subprocess.run(
+        [*command, "--repeats", "2", "--device", "cpu"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert {"machine", "torch", "threads", "peak", "steps", "memory"} == set(told)
+    assert [(line["model"], line["method"]) for line in told["steps"]] == [
+        (model, method) for model in ("dcgan", "resnet") for method in METHODS
+    ]
+    for line in told["steps"]:
+        assert set(line["seconds"]) == {"textbook", "fp32", "fp32, channels_last", "bf16, channels_last"}
+        low, high = line["fp32"]["quartiles"]
+        assert 0 < low <= line["fp32"]["times_faster"] <= high
+    assert set(told["memory"]) == set(METHODS) and min(told["memory"].values()) > 10
+
+
+@pytest.mark.parametrize("method", ["gan", "hinge", "wgan-gp", "dragan"])
+def test_the_textbook_does_the_same_work(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the same weights, noise and points, its step ends with the weights that ours ends with."""
+    real, zs = torch.rand(8, 3, 32, 32) * 2 - 1, [torch.randn(8, 128) for _ in range(2)]
+    points = torch.rand(8, 3, 32, 32)
+    for module, name in ((textbook, "where"), (penalties, "on_line"), (penalties, "around")):
+        monkeypatch.setattr(module, name, lambda *rest: points if method in ("wgan-gp", "dragan") else None)
+    left = []
+    for ours in (True, False):
+        G, D = nets("dcgan", 8, fused=True)
+        opt_g, opt_d = (torch.optim.SGD(net.parameters(), 0.01) for net in (G, D))  # Adam blows rounding up
+        if ours:
+            loss, penalty = METHODS[method]
+            critic_step(D, G, real, zs[0], loss, penalty, opt_d, torch.Generator())
+            generator_step(D, G, real, zs[1], loss, opt_g)
+        else:
+            noise = iter(zs)
+            monkeypatch.setattr(torch, "randn", lambda *shape, noise=noise, **where: next(noise))
+            textbook.step(method, G, D, opt_g, opt_d, real, 128)
+            monkeypatch.undo()
+        left.append([w.detach() for net in (G, D) for w in nn.ParameterList(net.parameters())])
+    for mine, its in zip(*left, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-6)

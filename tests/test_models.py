@@ -1,0 +1,88 @@
+"""Rescaling fused into convolutions is an identity: values, gradients and gradients of gradients, in float64."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import rows, settings
+from torch import nn
+
+from ganbench.check import check
+from ganbench.config import Refused
+from ganbench.models import resnet
+from ganbench.penalties import slope
+from ganbench.train import train
+
+SMALL = (
+    "model.width=8",
+    "experiment=smoke",
+    "wandb=disabled",
+    "device=cpu",
+    "protocol.images=128",
+    "protocol.log_every=1",
+)
+
+
+@pytest.mark.parametrize("layer", [resnet.UpConv, resnet.DownConv])
+@pytest.mark.parametrize("size", [(2, 2), (4, 6), (16, 16)])
+def test_a_fused_layer_is_the_two_one_after_another(layer: type, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    fused, plain = layer(3, 5, True).double(), layer(3, 5, False).double()
+    plain.load_state_dict(fused.state_dict())
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    ours, theirs = fused(x), plain(x)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn_like(ours)
+    for net, y in ((fused, ours), (plain, theirs)):
+        net.told = torch.autograd.grad(y, [x, *net.parameters()], upstream, retain_graph=True)
+    for mine, its in zip(fused.told, plain.told, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "spectral"])
+def test_fused_nets_are_the_paper_s(norm: str) -> None:
+    """The critic with the gradient of its slope, which takes two derivatives; the generator with its gradient."""
+    critics = _pair(lambda fused: resnet.Critic((3, 32, 32), 8, norm, fused))
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    _same(*(_told(D, slope(D, x)) for D in critics))
+    _same(*(_told(D, D(x)) for D in critics))
+    generators = _pair(lambda fused: resnet.Generator((3, 32, 32), 16, 8, fused))
+    z = torch.randn(4, 16, dtype=torch.float64)
+    _same(*(_told(G, G(z)) for G in generators))
+
+
+def test_a_run_with_them(tmp_path: Path) -> None:
+    """Fused or not, the records agree: to what rounding leaves after a few steps."""
+    told = []
+    for fused in ("true", "false"):
+        cfg = settings("model=resnet", f"model.fused={fused}", "loss=wgan-gp", *SMALL)
+        train(cfg, tmp_path / fused)
+        told.append(rows(tmp_path / fused))
+    steps = [[row for row in run if "d_loss" in row] for run in told]
+    assert len(steps[0]) == 4
+    for ours, theirs in zip(*steps, strict=True):
+        for name in ("d_loss", "d_penalty", "g_loss", "d_grad_norm", "g_grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=2e-3, abs=1e-4)
+
+
+def test_the_resnet_is_for_images_of_its_size() -> None:
+    with pytest.raises(Refused, match="model=resnet is for images of 32x32, not for dataset=ring"):
+        check(settings("dataset=ring", "model=resnet"))
+
+
+def _pair(build) -> list[nn.Module]:
+    torch.manual_seed(1)
+    fused, plain = build(True).double(), build(False).double()
+    plain.load_state_dict(fused.state_dict())
+    return [fused, plain]
+
+
+def _told(net: nn.Module, y: torch.Tensor) -> list[torch.Tensor]:
+    gradients = torch.autograd.grad(y.square().sum(), list(net.parameters()), allow_unused=True)
+    return [y, *(g for g in gradients if g is not None)]
+
+
+def _same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
+    assert len(ours) == len(theirs) > 10
+    for mine, its in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-10)
