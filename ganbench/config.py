@@ -135,6 +135,11 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
 
 
+def identifying(config: dict[str, Any]) -> dict[str, Any]:
+    """Of resolved settings, those that make a run the run it is; some of them are incidental to a comparison."""
+    return {k: v for k, v in config.items() if k not in INCIDENTAL or k in ("seed", "probe")}
+
+
 def label(cfg: DictConfig) -> str:
     """The pair that was trained, such as `wgan-gp`; never the name of the file that chose it."""
     return f"{cfg.loss.name}-{cfg.penalty.name}"

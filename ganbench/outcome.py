@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from ganbench.config import INCIDENTAL, Refused, resolved
+from ganbench.config import Refused, identifying, resolved
 from ganbench.sources import code
 
 log = logging.getLogger("ganbench")
@@ -39,6 +39,12 @@ def read_status(folder: Path) -> dict[str, Any]:
         return found
     except (OSError, ValueError) as error:
         return {"status": "failed", "reason": f"no readable status.json ({error})"}
+
+
+def read_footing(folder: Path) -> dict[str, dict[str, Any]]:
+    """A run's footing.json. Raises OSError, ValueError, TypeError or KeyError for one that is not there or garbled."""
+    found = json.loads((folder / "footing.json").read_text(encoding="utf-8"))
+    return {part: dict(found[part]) for part in ("equal", "setting", "start", "machine")}
 
 
 def begun(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
@@ -78,12 +84,11 @@ def _never_configured(folder: Path) -> dict[str, Any] | None:
 def _refuse_other(folder: Path, cfg: DictConfig) -> None:
     try:
         there = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        lacking = set(resolved(cfg)) - set(there or ())
+        here = resolved(cfg)
+        lacking = set(here) - set(there or ())
         if lacking:
             raise ValueError(f"it has no {min(lacking)}")
-        passing = [key for key in INCIDENTAL if key not in ("seed", "probe")]
-        both = ({k: v for k, v in _protocol_first(c).items() if k not in passing} for c in (there, resolved(cfg)))
-        found = _difference(*both)
+        found = _difference(*(_protocol_first(identifying(config)) for config in (there, here)))
     except (OSError, YAMLError, TypeError, ValueError) as error:
         raise Refused(f"{folder / 'config.yaml'} cannot be read ({error}): choose another name=…") from None
     if found:
@@ -97,10 +102,14 @@ def settled(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
     and `retry` is not set. None if there is something to do, as after a refusal. Raises like `begun`.
     """
     status = begun(folder, cfg)
-    if status and status.get("refused"):
-        return None
-    ends = ("finished", "diverged") if cfg.retry else ("finished", "diverged", "failed")
-    return status if status and status["status"] in ends else None
+    return status if is_settled(status, cfg.retry) else None
+
+
+def is_settled(status: dict[str, Any] | None, retry: bool) -> bool:
+    """Whether nothing is left to do for a run of this status."""
+    if status is None or status.get("refused"):
+        return False
+    return status["status"] in (("finished", "diverged") if retry else ("finished", "diverged", "failed"))
 
 
 def refuse_no_room(folder: Path) -> None:

@@ -31,7 +31,7 @@ from PIL import Image
 from ganbench import __version__, checkpoint, mirror, resume
 from ganbench.collapse import collapsed
 from ganbench.config import Refused, label, resolved
-from ganbench.outcome import begun, settled, write_status, write_whole
+from ganbench.outcome import begun, is_settled, write_status, write_whole
 from ganbench.sources import code, identity
 from ganbench.steps import Diverged
 from ganbench.stop import Interrupted
@@ -47,13 +47,13 @@ class Record:
     """
 
     def __init__(self, cfg: DictConfig, out: Path):
-        if done := settled(out, cfg):
-            cure = (
-                "retry=true goes on from its last checkpoint" if done["status"] == "failed" else "nothing is left to do"
-            )
-            raise Refused(f"{out} holds this run already, {done['status']}: {cure}, or choose another name=…")
+        self.before = begun(out, cfg)
+        if is_settled(self.before, cfg.retry):
+            how = self.before["status"]
+            cure = "retry=true goes on from its last checkpoint" if how == "failed" else "nothing is left to do"
+            raise Refused(f"{out} holds this run already, {how}: {cure}, or choose another name=…")
         self.out, self.name, self.start = out, cfg.name, time.time()
-        self.run, self.before = identity(cfg), begun(out, cfg)
+        self.run = identity(cfg)
         self.saved, self.saved_at = None if self.before is None else resume.cut_back(out, self.run), None
         self.now = {"step": 0, "critic_step": 0, "images": 0}  # of the last updates, counted from 0; images seen
         config = resolved(cfg)
@@ -134,7 +134,7 @@ class Record:
 
     def rows(self) -> list[dict[str, Any]]:
         """What metrics.jsonl holds so far."""
-        return [json.loads(line) for line in (self.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        return mirror.lines(self.out / "metrics.jsonl")
 
     def flag_collapse(self) -> None:
         """Note in status.json, and warn once, that three evaluations in a row found hardly any spread."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ganbench import checkpoint
 from ganbench.config import Refused
+from ganbench.outcome import read_footing
 
 log = logging.getLogger("ganbench")
 
@@ -73,13 +74,12 @@ def _refuse_short(file: Path, size: int) -> None:
 
 def stood_on(out: Path) -> dict[str, dict[str, Any]]:
     """The footing that the run wrote down before its first step. Raise Refused if it can no longer be read."""
-    file = out / "footing.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {part: dict(found[part]) for part in ("equal", "setting", "start", "machine")}
+        return read_footing(out)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise Refused(
-            f"{file} cannot be read ({error!r}), so nobody knows what data the run began with: choose another name=…"
+            f"{out / 'footing.json'} cannot be read ({error!r}), so nobody knows what data the run began with: "
+            "choose another name=…"
         ) from None
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ganbench.config import HERE, INCIDENTAL, resolved
+from ganbench.config import HERE, identifying, resolved
 from ganbench.signature import NoSuchTarget, source
 
 # Read, draw and check what runs have made, and change none of it.
-ONLOOKERS = ("report", "conformance", "bench.py", "theory.py", "plugins")
+ONLOOKERS = ("report", "conformance", "bench", "theory.py", "plugins")
 
 
 def code(cfg: DictConfig) -> str:
@@ -26,8 +26,8 @@ def code(cfg: DictConfig) -> str:
 
 def identity(cfg: DictConfig) -> str:
     """16 hexadecimal digits of what is trained, and with which code: what is incidental does not count."""
-    settings = {k: v for k, v in resolved(cfg).items() if k not in INCIDENTAL or k in ("seed", "probe")}
-    return hashlib.sha256(f"{code(cfg)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[:16]
+    settings = json.dumps(identifying(resolved(cfg)), sort_keys=True)
+    return hashlib.sha256(f"{code(cfg)} {settings}".encode()).hexdigest()[:16]
 
 
 def _own() -> str:

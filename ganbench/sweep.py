@@ -106,6 +106,7 @@ class Job:
     overrides: Sequence[str]
     config: DictConfig
     folder: Path
+    done: dict[str, Any] | None  # the status that it had when it was composed, if nothing was left to do
 
     def settled(self) -> dict[str, Any] | None:
         return outcome.settled(self.folder, without_hydra(self.config))
@@ -146,8 +147,7 @@ def _compose_one(context: HydraContext, config: DictConfig, overrides: Sequence[
         job.hydra.sweep.dir = str(Path(job.hydra.sweep.dir).absolute())
         job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)
     folder = Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir
-    refuse(without_hydra(job), folder, look)
-    return Job(overrides, job, folder)
+    return Job(overrides, job, folder, refuse(without_hydra(job), folder, look))
 
 
 def run(
@@ -166,7 +166,7 @@ def run(
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     jobs = compose(context, config, job_overrides, first)
     at_once = min(n_jobs or _default_jobs(jobs), len(jobs))
-    done = sum(job.settled() is not None for job in jobs)
+    done = sum(job.done is not None for job in jobs)
     before = f", of which {done} are done already" if done else ""
     log.info(f"{len(jobs)} runs{before}, {at_once} at a time, in {jobs[0].folder.parent}")
     runs = Runs(context, task)

@@ -20,7 +20,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganbench import outcome, sweep
-from ganbench.check import RANGES, refuse_outside, unknown_key
+from ganbench.check import refuse_value, unknown_key
 from ganbench.config import Refused, Track
 from ganbench.sweep import Job
 
@@ -153,7 +153,7 @@ def _refuse_entry(where: str, key: str, of: Any) -> None:
         raise Refused(unknown_key(f"{where}.{min(unknown)}", known))
     if isinstance(of, DictConfig) and isinstance(of.get("of"), ListConfig) and of.of:
         for value in of.of:
-            _refuse_value(f"{where}.of", key, value)
+            refuse_value(f"{where}.of", f"protocol.{key}", value)
     elif isinstance(of, DictConfig) and of.get("of") is None and {"low", "high"} <= set(of):
         _refuse_range(where, key, of)
     else:
@@ -163,18 +163,13 @@ def _refuse_entry(where: str, key: str, of: Any) -> None:
 
 def _refuse_range(where: str, key: str, of: DictConfig) -> None:
     for end in ("low", "high"):
-        _refuse_value(f"{where}.{end}", key, of[end])
+        refuse_value(f"{where}.{end}", f"protocol.{key}", of[end])
     if of.get("log", False) not in (True, False):
         raise Refused(f"{where}.log={of.log}: allowed is true or false.")
     if of.low >= of.high:
         raise Refused(f"{where}.low={of.low} is not below high={of.high}: allowed is less than that.")
     if of.get("log") and of.low <= 0:
         raise Refused(f"{where}.low={of.low} has no logarithm: allowed with log is above 0.")
-
-
-def _refuse_value(where: str, key: str, value: Any) -> None:
-    words, good, _ = next(r for r in RANGES if f"protocol.{key}" in r[2].split())
-    refuse_outside(where, value, good, words)
 
 
 def _refuse_taken(overrides: Sequence[str], keys: Sequence[str], cure: str) -> None:

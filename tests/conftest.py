@@ -16,6 +16,15 @@ from omegaconf import DictConfig
 from ganbench import config
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+RING = ("dataset=ring", "experiment=smoke", "wandb=disabled", "device=cpu", "model.width=16")
+TINY = (
+    "experiment=smoke",
+    "wandb=disabled",
+    "device=cpu",
+    "model.width=8",
+    "protocol.images=128",
+    "protocol.log_every=1",
+)
 SIX = "gan,lsgan,wgan-gp,wgan-lp,dragan,hinge"
 
 torch.set_num_threads(1)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch._dynamo  # optimisers import it at their first use, and every fork would do so again
-from conftest import SIX, rows, settings
+from conftest import RING, SIX, rows, settings
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -31,7 +31,6 @@ from ganbench.outcome import read_status
 from ganbench.stop import SIGNALS, Interrupted
 from ganbench.train import train
 
-RING = ("dataset=ring", "experiment=smoke", "wandb=disabled", "device=cpu", "model.width=16", "checkpoint_every=4")
 METHODS = SIX.split(",")
 REFUSED = 2
 INSIDE = ("open", "write", "fsync", "replace", "unlink")  # what a save consists of
@@ -44,7 +43,7 @@ def composed(method: str) -> DictConfig:
         "gan": ("probe=vanishing", "probe.steps=16", "probe.moments=[0.3]", "probe.n=64"),
         "lsgan": ("protocol.n_critic=2", "protocol.images=3840"),
     }
-    return settings(f"loss={method}", *RING, *more.get(method, ()))
+    return settings(f"loss={method}", *RING, "checkpoint_every=4", *more.get(method, ()))
 
 
 def digest(run: Path) -> str:

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, ganbench, rows, settings
+from conftest import REPOSITORY, RING, ganbench, rows, settings
 
 from ganbench import checkpoint
 from ganbench.config import Refused, build
 from ganbench.train import train
-
-RING = ("dataset=ring", "experiment=smoke", "wandb=disabled", "device=cpu", "model.width=16")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import rows, settings
+from conftest import TINY, rows, settings
 from PIL import Image
 from torch import Tensor, nn
 
@@ -20,15 +20,7 @@ from ganbench.models import dcgan
 from ganbench.train import Players, train
 
 BATCH, AT = 32, 2  # of a step; the step that is spoiled
-TINY = (
-    "experiment=smoke",
-    "wandb=disabled",
-    "device=cpu",
-    "model.width=8",
-    "protocol.images=128",
-    "protocol.log_every=1",
-    "protocol.evaluations=4",
-)
+OFTEN = (*TINY, "protocol.evaluations=4")
 
 
 class Poison:
@@ -114,7 +106,7 @@ def composed(place: str, at: int, value: float, *others: str):
     for line in PLACES[place][0]:
         group = line.removeprefix("{1}")
         told += [f"+{group}.at={at}", f"+{group}.value={value}"] if group != line else [line.format(__name__)]
-    return settings("loss=gan", "penalty=none", *TINY, *told, *others)
+    return settings("loss=gan", "penalty=none", *OFTEN, *told, *others)
 
 
 @pytest.fixture
@@ -189,7 +181,7 @@ def test_points_diverge_at_a_learning_rate_of_a_million(tmp_path: Path, kept: li
 
 def test_digits_collapse_at_a_learning_rate_of_a_million(tmp_path: Path) -> None:
     """The generator's last layer saturates, and every gradient is finite."""
-    cfg = settings("loss=wgan", "penalty=none", "optimizer.lr=1e6", *TINY, "protocol.images=640")
+    cfg = settings("loss=wgan", "penalty=none", "optimizer.lr=1e6", *OFTEN, "protocol.images=640")
     train(cfg, tmp_path)
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["status"], status["collapsed"], status["score"]) == ("finished", 480, None)
@@ -213,7 +205,7 @@ def test_a_probe_that_diverges_does_not_end_the_run(tmp_path: Path) -> None:
 
 def test_a_generator_that_does_not_heed_z_is_flagged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ganbench"):
-        train(settings("loss=gan", *TINY, f"model.generator._target_={__name__}.Still"), tmp_path)
+        train(settings("loss=gan", *OFTEN, f"model.generator._target_={__name__}.Still"), tmp_path)
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["status"], status["collapsed"]) == ("finished", 64)
     assert [r["g_spread"] for r in rows(tmp_path) if "g_spread" in r] == [0] * 5
@@ -221,7 +213,7 @@ def test_a_generator_that_does_not_heed_z_is_flagged(tmp_path: Path, caplog: pyt
 
 
 def test_a_generator_that_does_heed_z_is_not(tmp_path: Path) -> None:
-    train(settings("loss=gan", *TINY), tmp_path)
+    train(settings("loss=gan", *OFTEN), tmp_path)
     assert "collapsed" not in json.loads((tmp_path / "status.json").read_text())
     assert all(1e-3 < r["g_spread"] < 1 for r in rows(tmp_path) if "g_spread" in r)
 

@@ -12,13 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, SIX, ganbench, rows
+from conftest import REPOSITORY, RING, SIX, ganbench, rows
 from PIL import Image
 
 from ganbench import checkpoint, outcome
 from ganbench.stop import SIGNALS, Interrupted, Stop
-
-SMALL = ("dataset=ring", "experiment=smoke", "wandb=disabled", "device=cpu", "model.width=16")
 
 
 def begun(*arguments: str, cwd: Path) -> subprocess.Popen:
@@ -130,7 +128,7 @@ def statuses(folder: Path) -> dict[str, dict]:
 
 
 def test_what_ends_a_run_in_its_own_way_costs_only_that_run(mine: Path) -> None:
-    typed = ("--config-dir", "mine", "-m", *SMALL, "loss=leaves,vanishes,swallows,fails,gan", "name=mixed")
+    typed = ("--config-dir", "mine", "-m", *RING, "loss=leaves,vanishes,swallows,fails,gan", "name=mixed")
     (mine / "broken").touch()
     done = ganbench(*typed, cwd=mine, PYTHONPATH=str(mine))
     assert done.returncode == 1
@@ -170,7 +168,7 @@ def test_what_ends_a_run_in_its_own_way_costs_only_that_run(mine: Path) -> None:
 
 
 def test_a_refusal_within_a_sweep_is_told_at_its_end(tmp_path: Path) -> None:
-    typed = ("-m", *SMALL, "seed=0,1", "name=same")
+    typed = ("-m", *RING, "seed=0,1", "name=same")
     assert ganbench(*typed, cwd=tmp_path).returncode == 0
     broken, whole = sorted((tmp_path / "outputs/sweep/same").glob("gan-*"))
     status = outcome.read_status(broken) | {"status": "interrupted"}
@@ -199,7 +197,7 @@ def test_what_was_refused_is_no_failure_to_be_retried(tmp_path: Path) -> None:
 
 
 def test_a_lone_run_that_leaves_has_failed(mine: Path) -> None:
-    done = ganbench("--config-dir", "mine", *SMALL, "loss=leaves", "name=left", cwd=mine)
+    done = ganbench("--config-dir", "mine", *RING, "loss=leaves", "name=left", cwd=mine)
     assert done.returncode == 1 and "the run's own code left with SystemExit(0)" in done.stderr
 
 
@@ -210,7 +208,7 @@ def test_a_signal_in_the_last_evaluation_is_heard(tmp_path: Path) -> None:
 
 
 def test_other_code_or_settings_are_another_run(mine: Path) -> None:
-    typed = ("--config-dir", "mine", *SMALL, "loss=fails", "name=kept")
+    typed = ("--config-dir", "mine", *RING, "loss=fails", "name=kept")
     assert ganbench(*typed, cwd=mine).returncode == 0
     done = ganbench(*typed, cwd=mine)
     assert (
@@ -227,7 +225,7 @@ def test_other_code_or_settings_are_another_run(mine: Path) -> None:
     assert changed.returncode == 2 and "made with other code" in changed.stderr and "name=…" in changed.stderr
 
 
-TWELVE = ("-m", *SMALL, f"loss={SIX}", "seed=0,1", "protocol.images=25600", "checkpoint_every=50")
+TWELVE = ("-m", *RING, f"loss={SIX}", "seed=0,1", "protocol.images=25600", "checkpoint_every=50")
 NOT_TIME = ("folder", "method", "seed", "status", "final")
 
 

@@ -12,22 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, SIX, ganbench, rows, settings
+from conftest import REPOSITORY, SIX, TINY, ganbench, rows, settings
 from PIL import Image
 
 from ganbench import checkpoint, data
 from ganbench.config import build
 from ganbench.pictures import picture
 from ganbench.train import sample, train
-
-TINY = (
-    "experiment=smoke",
-    "wandb=disabled",
-    "device=cpu",
-    "model.width=8",
-    "protocol.images=128",
-    "protocol.log_every=1",
-)
 
 
 @pytest.fixture(scope="module")

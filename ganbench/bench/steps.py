@@ -85,7 +85,7 @@ def in_turns(calls: dict[str, Callable[[], None]], repeats: int, device: torch.d
     times = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            times[name].append(_seconds(call, device))
+            times[name].append(seconds(call, device))
     first = next(iter(calls))
     told: dict[str, Any] = {"seconds": {name: round(statistics.median(t), 4) for name, t in times.items()}}
     for name in [name for name in calls if name != first]:
@@ -95,7 +95,7 @@ def in_turns(calls: dict[str, Callable[[], None]], repeats: int, device: torch.d
     return told
 
 
-def _seconds(call: Callable[[], None], device: torch.device) -> float:
+def seconds(call: Callable[[], None], device: torch.device) -> float:
     _wait(device)
     start = time.perf_counter()
     call()

@@ -1,9 +1,10 @@
 """Generators map z [N, z_dim] to samples; critics map samples to raw logits [N], each sample by itself."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 
 @contextmanager
@@ -15,3 +16,8 @@ def evaluating(net: nn.Module) -> Iterator[None]:
         yield
     finally:
         net.train(training)
+
+
+def wrapper(norm: str) -> Callable[[nn.Module], nn.Module]:
+    """What each layer with weights is wrapped in: spectral norm, if it is that, and else nothing."""
+    return spectral_norm if norm == "spectral" else lambda layer: layer

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+
+from ganbench.models import wrapper
 
 Norm = Literal["none", "layer", "instance", "spectral"]
 
@@ -36,7 +37,7 @@ class Critic(nn.Module):
     ):
         super().__init__()
         w = width
-        wrap = spectral_norm if norm == "spectral" else lambda layer: layer
+        wrap = wrapper(norm)
         self.body = nn.Sequential(
             wrap(nn.Conv2d(shape[0], w, 4, 2, 1)),
             nn.LeakyReLU(0.2),

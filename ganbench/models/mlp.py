@@ -3,7 +3,8 @@
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+
+from ganbench.models import wrapper
 
 
 class Generator(nn.Module):
@@ -29,7 +30,7 @@ class Critic(nn.Module):
 
 
 def _layers(n: int, width: int, m: int, norm: str = "none") -> nn.Module:
-    wrap = spectral_norm if norm == "spectral" else lambda layer: layer
+    wrap = wrapper(norm)
     layers: list[nn.Module] = []
     for fan_in in (n, width, width):
         between = [nn.LayerNorm(width)] if norm == "layer" else []

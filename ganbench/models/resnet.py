@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate
-from torch.nn.utils.parametrizations import spectral_norm
+
+from ganbench.models import wrapper
 
 # Which taps of a 3-tap filter meet in each tap of the 4-tap one. Nearest doubling, then the filter:
 # y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2 x[i+1]. The filter, then the mean of two:
@@ -71,7 +72,7 @@ class Critic(nn.Module):
         fused: bool = True,
     ):
         super().__init__()
-        wrap = spectral_norm if norm == "spectral" else lambda layer: layer
+        wrap = wrapper(norm)
         between = (lambda: nn.GroupNorm(1, width)) if norm == "layer" else nn.Identity
         w = width
         self.body = nn.Sequential(

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ganbench.config import INCIDENTAL
+from ganbench.outcome import read_footing
 
 TRIALS = "trials"  # the folder, within a sweep's, of the runs that only choose settings
 
@@ -153,8 +154,7 @@ def _footing(folder: Path, needed: bool) -> dict[str, dict[str, Any]]:
     """Of a run that got as far as writing it."""
     if not needed and not (folder / "footing.json").exists():
         return {}
-    footing = json.loads((folder / "footing.json").read_text(encoding="utf-8"))
-    return {part: dict(footing[part]) for part in ("equal", "setting", "start", "machine")}
+    return read_footing(folder)
 
 
 def _probes(file: Path) -> list[dict[str, Any]]:
