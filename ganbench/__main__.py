@@ -9,9 +9,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganbench import check, config, outcome, stop, sweep
 
+INTERRUPTED = "Interrupted. The same command with the same name=… goes on where its runs stopped.\n"
+
 
 def main() -> None:
-    stop.leave_at_once()
+    stop.leave_at_once(INTERRUPTED)
     # Let errors reach us whole, so that a refusal is one sentence and a crash keeps its traceback.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     config.register()
@@ -20,9 +22,9 @@ def main() -> None:
     try:
         check.refuse_no_name(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(sweep.task)()
-    except KeyboardInterrupt:
-        print("Interrupted. The same command with the same name=… goes on where its runs stopped.", file=sys.stderr)
-        sys.exit(130)
+    except stop.Interrupted:
+        sys.stderr.write(INTERRUPTED)
+        raise
     except config.Refused as refusal:
         print(refusal, file=sys.stderr)
         sys.exit(2)

@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -26,16 +28,34 @@ def heard() -> list[signal.Signals]:
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def leave_at_once() -> None:
-    """What signals do where nothing needs to be saved: the first one raises, the second ends the process."""
+def leave_at_once(saying: str = "") -> None:
+    """Where nothing needs to be saved, have a signal end the process there and then. An exception could not do that:
+    raised in the midst of code that is not ours, it may be replaced by another from a `finally` there, or be lost.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os.write(2, saying.encode())
+        _exit(number, frame)
+
     for number in heard():
-        signal.signal(number, _raise)
+        signal.signal(number, leave)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
-    for each in heard():
-        signal.signal(each, _exit)
-    raise KeyboardInterrupt if number == signal.SIGINT else Interrupted(number)
+@contextmanager
+def raising() -> Iterator[None]:
+    """In this context, where all code that may be interrupted is ours, the first signal raises Interrupted, and the
+    second ends the process at once.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        for each in heard():
+            signal.signal(each, _exit)
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, leave) for number in heard()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

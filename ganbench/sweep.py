@@ -30,7 +30,7 @@ from ganbench import outcome
 from ganbench.check import check, explained
 from ganbench.claim import Taken, claimed, refuse_taken
 from ganbench.config import Refused, Track, label, register
-from ganbench.stop import Interrupted, leave_at_once
+from ganbench.stop import Interrupted, leave_at_once, raising
 
 log = logging.getLogger("ganbench")
 
@@ -182,7 +182,7 @@ def run(
             log.info(f"run {k + 1}/{len(jobs)} {jobs[k].folder.name}: {_told(status)}{' (before)' if known else ''}")
         return status
 
-    with ThreadPoolExecutor(at_once) as pool:
+    with raising(), ThreadPoolExecutor(at_once) as pool:
         try:
             statuses: list[dict[str, Any] | None] = [None] * len(jobs)
             for patient in (False, True):  # first what nobody else has in hand
