@@ -6,6 +6,7 @@ Images are uint8 [N, C, H, W]; points are float [N, d]. Players see floats: imag
 import gzip
 import hashlib
 import zlib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -60,6 +61,16 @@ def to_float(x: Tensor) -> Tensor:
 def to_stored(x: Tensor) -> Tensor:
     """Generated samples as the dataset would store them: images become uint8, points stay."""
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) if x.dim() == 4 else x
+
+
+def filled(n: int, parts: Iterable[Tensor]) -> Tensor:
+    """The parts [m, ...] one after the other, n in all, never twice in memory."""
+    whole, first = None, 0
+    for part in parts:
+        whole = part.new_empty((n, *part.shape[1:])) if whole is None else whole
+        whole[first : first + len(part)] = part
+        first += len(part)
+    return whole
 
 
 def batch(x: Tensor, seed: int, step: int, size: int) -> Tensor:

@@ -22,7 +22,7 @@ from ganbench.claim import claimed
 from ganbench.collapse import spread
 from ganbench.config import Refused, build
 from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
-from ganbench.data import Data, batch, scored_on, to_float, to_stored
+from ganbench.data import Data, batch, filled, scored_on, to_float, to_stored
 from ganbench.footing import footing, refuse_moved
 from ganbench.meter import Meter
 from ganbench.metrics import with_reasons
@@ -83,6 +83,8 @@ def train(cfg: DictConfig, out: Path) -> float:
                 with meter.paused():
                     draw = partial(sample, z_dim=z_dim, seed=cfg.seed, device=device)
                     scores = evaluate(metric, draw, players, data)
+                    if step == steps:
+                        scores |= evaluate_raw(metric, draw, G)
                     record.log(images, scores)
                     record.flag_collapse()
                     shown_samples = draw(average, n=pictures.number(data), stream="z_grid")
@@ -172,7 +174,11 @@ def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, st
     """n samples as the dataset would store them, of the same z at every call, from G in evaluation mode."""
     sizes = [min(250, n - first) for first in range(0, n, 250)]
     with evaluating(G):
-        x = torch.cat([G(streams.normal((m, z_dim), seed, stream, i, device)) for i, m in enumerate(sizes)])
+        return filled(n, (stored(G(streams.normal((m, z_dim), seed, stream, i, device))) for i, m in enumerate(sizes)))
+
+
+def stored(x: Tensor) -> Tensor:
+    """Generated samples as the dataset would store them. Raises Diverged where they are not finite."""
     if not x.isfinite().all():
         raise Diverged("generated samples are not finite", "samples", float(x[~x.isfinite()][0]), "generator")
     return to_stored(x)
@@ -181,20 +187,27 @@ def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, st
 def evaluate(
     metric: Callable[[Tensor], dict], draw: Callable[..., Tensor], players: Players, data: Data
 ) -> dict[str, float | str | None]:
-    """Scores and spread of the averaged generator, scores of the last one (`…_raw`), and the critic's mean slopes."""
+    """Scores and spread of the averaged generator, and the critic's mean slopes."""
     fake = draw(players.average, n=metric.n_fake)
-    raw = with_reasons(metric(draw(players.G, n=metric.n_fake)))
     with evaluating(players.D):
         slopes = {
             f"d_slope_{name}": slope(players.D, to_float(x[:256])).detach().mean().item()
             for name, x in (("real", data.train), ("fake", fake))
         }
-    scores = with_reasons(metric(fake)) | {f"{name}_raw": value for name, value in raw.items() if name != "histogram"}
-    return scores | slopes | {"g_spread": spread(fake, data.train)}
+    return with_reasons(metric(fake)) | slopes | {"g_spread": spread(fake, data.train)}
+
+
+def evaluate_raw(
+    metric: Callable[[Tensor], dict], draw: Callable[..., Tensor], G: nn.Module
+) -> dict[str, float | str | None]:
+    """The scores of the generator itself, `…_raw`: what averaging has brought."""
+    scores = with_reasons(metric(draw(G, n=metric.n_fake)))
+    return {f"{name}_raw": value for name, value in scores.items() if name != "histogram"}
 
 
 def line(images: int, total: int, name: str, scores: dict[str, Any], losses: dict[str, float]) -> str:
-    parts = [f"{images:>9,}/{total:,} images", f"{name} {shown(scores[name])} (raw {shown(scores[name + '_raw'])})"]
+    parts = [f"{images:>9,}/{total:,} images", f"{name} {shown(scores[name])}"]
+    parts += [f"(raw {shown(scores[key])})" for key in (f"{name}_raw",) if key in scores]
     parts += [f"{who} {losses[who]:.3f}" for who in ("d_loss", "g_loss") if who in losses]
     return "  ".join(parts + [f"{losses[k]:,.0f} images/s" for k in losses if k == "t_images_per_second"])
 

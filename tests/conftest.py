@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ TINY = (
 SIX = "gan,lsgan,wgan-gp,wgan-lp,dragan,hinge"
 
 torch.set_num_threads(1)
+os.environ["GANBENCH_CACHE"] = tempfile.mkdtemp(prefix="ganbench-")  # of all processes here
 config.register()
 sys.path.append(str(config.HERE / "plugins"))
 

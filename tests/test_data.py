@@ -16,6 +16,13 @@ from ganbench import data
 from ganbench.config import Refused
 
 
+def test_parts_fill_a_whole() -> None:
+    x = torch.arange(22, dtype=torch.uint8).view(11, 2)
+    for size in (4, 11):
+        whole = data.filled(11, x.split(size))
+        assert torch.equal(whole, x) and whole.dtype == torch.uint8
+
+
 def test_mnist5k_is_whole_shuffled_and_held_out_evenly() -> None:
     found = data.mnist5k()
     (images, train), (_, test) = data.mnist5k_labelled()

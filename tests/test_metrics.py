@@ -8,9 +8,9 @@ import torch
 
 from ganbench import data, streams
 from ganbench.config import Refused
-from ganbench.metrics import with_reasons
-from ganbench.metrics.diversity import diversity, memorisation, memorisation_of_reals
-from ganbench.metrics.features import Inception, LeNet
+from ganbench.metrics import kernel, modes, with_reasons
+from ganbench.metrics.diversity import diversity, memorisation, memorisation_of_reals, radii
+from ganbench.metrics.features import Inception, LeNet, embed
 from ganbench.metrics.frechet import Moments, distance, extrapolated, moments, root
 from ganbench.metrics.images import ImageMetric
 from ganbench.metrics.kernel import kernel_distance
@@ -82,13 +82,26 @@ def test_points_without_a_good_sample_and_points_that_are_none() -> None:
     assert metric(torch.full((10, 2), float("nan")))["energy_distance"] is None
 
 
+def test_what_is_computed_once_of_the_reals_is_what_would_be_computed_each_time() -> None:
+    real, fake = torch.randn(2, 230, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fake = fake[:170] * 1.1
+    assert diversity(real, fake, 3, radii(real[:170], 3)) == diversity(real, fake, 3)
+    assert diversity(real, fake, 3, radii(real, 3)) == diversity(real, fake, 3)  # of too many: not used
+    assert kernel_distance(real, fake, kernel.within(real)) == kernel_distance(real, fake)
+    assert energy_distance(fake, real, modes.within(real)) == energy_distance(fake, real)
+    sorted_ = torch.cdist(real, real).sort(1).values
+    assert torch.allclose(radii(real, 3), sorted_[:, 3], rtol=1e-12)
+    assert radii(real[:3], 3).tolist() == [math.inf] * 3
+
+
 def test_stacked_digits_are_read() -> None:
     """Their labels by drawing them again; a right triple is three right digits, each with the classifier's 0.978."""
     stacked = data.stacked_mnist5k(n=5000)
     _, (_, labels) = data.mnist5k_labelled()
     drawn = labels[torch.randint(1000, (1000, 3), generator=streams.generator(0, "dataset/stacked/test"))]
     metric = StackedModesMetric("modes_kl", 2000, 500, 5, stacked, CPU)
-    features, triples = metric.read(stacked.test)
+    features = metric.read(stacked.test, embed)
+    triples = metric.triples(features)
     assert features.shape == (1000, 192)
     assert (triples == drawn @ torch.tensor([100, 10, 1])).double().mean().item() == pytest.approx(0.935, abs=0.01)
     assert metric.floor["modes"] == pytest.approx(1000 * (1 - math.exp(-2)), abs=25)

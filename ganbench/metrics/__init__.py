@@ -13,6 +13,7 @@ from ganbench.config import Refused
 
 # A score of None comes with its reason under `<name>_why`. Shares of modes or classes are lists.
 Scores = dict[str, float | str | list[float] | None]
+BLOCK = 100  # rows of a matrix of pairs that are made at once: with 2,500 columns they stay in a CPU's caches
 LARGEST = 1e40  # above any float32; the kernel raises features to the sixth power, which float64 still holds
 
 

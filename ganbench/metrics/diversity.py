@@ -3,17 +3,18 @@
 import torch
 from torch import Tensor
 
-from ganbench.metrics import Scores, measurable, none
+from ganbench.metrics import BLOCK, Scores, measurable, none
 
 NAMES = ("precision", "recall", "density", "coverage")
 
 
-def diversity(real: Tensor, fake: Tensor, k: int) -> Scores:
+def diversity(real: Tensor, fake: Tensor, k: int, of_real: Tensor | None = None) -> Scores:
     """Precision, recall, density and coverage of features by their k nearest neighbours, at equal numbers of both.
 
     A sample's ball reaches to the k-th nearest other of its own kind. Precision and recall: the share of fakes in
     a real's ball, and of reals in a fake's (Kynkaanniemi et al. 2019, arXiv:1904.06991). Density: real balls a fake
     lies in, over k; coverage: the share of reals with a fake in their ball (Naeem et al. 2020, arXiv:2002.09797).
+    Pass `radii(real, k)` as `of_real` to compute it once for many fakes, where there are as many as reals or more.
     """
     n = min(len(real), len(fake))
     if n <= k:
@@ -21,24 +22,26 @@ def diversity(real: Tensor, fake: Tensor, k: int) -> Scores:
     if not measurable(real, fake):
         return none(NAMES, "features are not finite")
     real, fake = real[:n], fake[:n]
-    of_real, of_fake = _radii(real, k), _radii(fake, k)
+    of_real, of_fake = radii(real, k) if of_real is None or len(of_real) != n else of_real, radii(fake, k)
     near_fake = torch.zeros(n, dtype=torch.bool, device=real.device)
-    covered, precise, inside = near_fake.clone(), [], 0
-    for part, radius in zip(fake.split(1000), of_fake.split(1000), strict=True):
+    covered, held_by, one = near_fake.clone(), [], torch.ones_like(of_real)
+    for part, radius in zip(fake.split(BLOCK), of_fake.split(BLOCK), strict=True):
         apart = torch.cdist(part, real)
         held = apart <= of_real
-        precise.append(held.any(1))
-        inside += held.sum()
+        held_by.append(held.to(one.dtype) @ one)  # a product counts several times faster than a sum
         covered |= held.any(0)
         near_fake |= (apart <= radius[:, None]).any(0)
-    density = inside.double() / (k * n)
-    shares = (torch.cat(precise).double().mean(), near_fake.double().mean(), density, covered.double().mean())
+    counts = torch.cat(held_by).double()
+    shares = ((counts > 0).double().mean(), near_fake.double().mean(), counts.mean() / k, covered.double().mean())
     return {name: float(share) for name, share in zip(NAMES, shares, strict=True)}
 
 
-def _radii(x: Tensor, k: int) -> Tensor:
-    """The distance of each sample to its k-th nearest other."""
-    return torch.cat([torch.cdist(part, x).kthvalue(k + 1, dim=1).values for part in x.split(1000)])
+def radii(x: Tensor, k: int) -> Tensor:
+    """The distance of each sample to its k-th nearest other; infinite where there are not so many."""
+    if len(x) <= k:
+        return x.new_full((len(x),), torch.inf)
+    near = [torch.cdist(part, x).topk(k + 1, dim=1, largest=False).values[:, k] for part in x.split(BLOCK)]
+    return torch.cat(near)
 
 
 def memorisation(fake: Tensor, train: Tensor, test: Tensor) -> Scores:
@@ -56,13 +59,15 @@ def memorisation_of_reals(train: Tensor, test: Tensor) -> Scores:
     """The same for all held-out samples, each against the others."""
     if not measurable(train, test):
         return none(["memorisation"], "features are not finite")
-    return _ratio(_nearest(test, train), _radii(test, 1))
+    return _ratio(_nearest(test, train), radii(test, 1))
 
 
 def _nearest(x: Tensor, y: Tensor) -> Tensor:
     """Distances to the nearest of y; what is lost in rounding counts as 0."""
-    far = torch.cat([torch.cdist(part, y).amin(1) for part in x.split(1000)])
-    return torch.where(far > 1e-6 * y.norm(dim=1).max(), far, 0.0)
+    size = y.square().sum(1)
+    least = torch.cat([torch.addmm(size, part, y.T, alpha=-2).amin(1) for part in x.split(BLOCK)])  # |y|^2 - 2xy
+    far = (least + x.square().sum(1)).clamp(min=0).sqrt()
+    return torch.where(far > 1e-6 * size.max().sqrt(), far, 0.0)
 
 
 def _ratio(near: Tensor, far: Tensor) -> Scores:

@@ -11,10 +11,17 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from ganbench.config import Refused
+from ganbench.data import filled
 from ganbench.intact import intact
 
 LENET_WEIGHTS = Path(__file__).with_name("lenet.safetensors")
 LENET_SHA256 = "d18fc83187446d471f1fb4b6bee1aa4fc7735c7f9bc012f7d315411b36749ba7"
+
+
+@torch.no_grad()
+def embed(features: nn.Module, x: Tensor, size: int = 250) -> Tensor:
+    """Features [n, d] in float64, computed a batch at a time."""
+    return filled(len(x), (features(part).double() for part in x.split(size)))
 
 
 class LeNet(nn.Module):
@@ -35,7 +42,8 @@ class LeNet(nn.Module):
             self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # half the time on a CPU
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x.float() / 255)
+        at_once = 50 if x.device.type == "cpu" else len(x)  # its activations outgrow a CPU's caches: half the time
+        return torch.cat([self.body(part.float() / 255) for part in x.split(at_once)])
 
     def classes(self, features: Tensor) -> Tensor:
         """The class of each, from 0 to 19."""
@@ -85,7 +93,7 @@ class Inception(nn.Module):
             raise _unfit(file, self, error) from None
 
     def forward(self, x: Tensor) -> Tensor:
-        at_once = 4 if x.device.type == "cpu" else len(x)  # its activations outgrow a CPU's caches: half the time
+        at_once = 4 if x.device.type == "cpu" else len(x)  # as above
         return torch.cat([self.net(part.expand(-1, 3, -1, -1))[0] for part in x.split(at_once)])
 
 

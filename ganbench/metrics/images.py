@@ -6,16 +6,12 @@ from torch import Tensor, nn
 from ganbench.config import Refused
 from ganbench.data import Data
 from ganbench.metrics import Scores, floor, held_out, measurable, none
-from ganbench.metrics.diversity import NAMES, diversity, memorisation, memorisation_of_reals
+from ganbench.metrics.diversity import NAMES, diversity, memorisation, memorisation_of_reals, radii
+from ganbench.metrics.features import embed
 from ganbench.metrics.frechet import distance, extrapolated, moments, root
-from ganbench.metrics.kernel import kernel_distance
+from ganbench.metrics.kept import kept
+from ganbench.metrics.kernel import kernel_distance, within
 from ganbench.metrics.modes import histogram
-
-
-@torch.no_grad()
-def embed(features: nn.Module, x: Tensor, size: int = 250) -> Tensor:
-    """Features [n, d] in float64, computed a batch at a time."""
-    return torch.cat([features(part).double() for part in x.split(size)])
 
 
 class Classes:
@@ -65,13 +61,14 @@ class ImageMetric:
         told = ["classes", "classes_kl"] if hasattr(features, "classes") else []
         self.names = [*self.distances, "kid", *told, *NAMES, "memorisation"]
         self.features = features.to(device)
-        self.test = embed(self.features, held_out(data.test, n_real))
-        self.train = embed(self.features, data.train[:n_train])
+        self.test = kept(self.features, held_out(data.test, n_real))
+        self.train = kept(self.features, data.train[:n_train])
         if not measurable(self.test):
             who = type(features).__name__
             raise Refused(f"metric={name}: features of held-out data by {who} are not finite; choose another network.")
         self.real = moments(self.test)
-        self.root = root(self.real.cov)
+        self.root, self.within = root(self.real.cov), within(self.test)
+        self.radii = radii(self.test[:n_fake], neighbours)
         self.classes = Classes(features, self.test) if told else None
         of_reals = memorisation_of_reals(self.train, self.test)
         self.floor = floor(self.scores, self.names[:-1], self.train, n_fake) | of_reals
@@ -86,9 +83,9 @@ class ImageMetric:
             return none(self.names, "features are not finite")
         if (fake - fake[0]).abs().max() <= 1e-5 * fake.abs().max():  # no more than batches round differently
             return none(self.names, f"all {len(fake)} samples are the same")
-        found = self._distances(fake) | {"kid": kernel_distance(self.test, fake)}
+        found = self._distances(fake) | {"kid": kernel_distance(self.test, fake, self.within)}
         found |= self.classes.scores(fake) if self.classes else {}
-        return found | diversity(self.test, fake, self.k) | memorisation(fake, self.train, self.test)
+        return found | diversity(self.test, fake, self.k, self.radii) | memorisation(fake, self.train, self.test)
 
     def _distances(self, fake: Tensor) -> Scores:
         fewest, d = min(len(fake), len(self.test)), fake.shape[1]

@@ -1,19 +1,34 @@
 """Metrics for data of known modes: 2-D mixtures, and digits stacked in three channels."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ganbench.config import Refused
 from ganbench.data import Data, Modes
-from ganbench.metrics import Scores, floor, held_out, measurable, none
-from ganbench.metrics.diversity import NAMES, diversity
-from ganbench.metrics.features import LeNet
+from ganbench.metrics import BLOCK, Scores, floor, held_out, measurable, none
+from ganbench.metrics.diversity import NAMES, diversity, radii
+from ganbench.metrics.features import LeNet, embed
+from ganbench.metrics.kept import kept
 
 
-def energy_distance(x: Tensor, y: Tensor) -> Tensor:
-    """2 E|X-Y| - E|X-X'| - E|Y-Y'|, unbiased, so that it may fall below 0 for equal distributions; differentiable."""
-    within = sum(torch.cdist(s, s).sum() / (len(s) * (len(s) - 1)) for s in (x, y))
-    return 2 * torch.cdist(x, y).mean() - within
+def energy_distance(x: Tensor, y: Tensor, within_y: Tensor | None = None) -> Tensor:
+    """2 E|X-Y| - E|X-X'| - E|Y-Y'|, unbiased, so that it may fall below 0 for equal distributions; differentiable.
+
+    Pass `within(y)` as `within_y` to compute it once for many x.
+    """
+    return 2 * _apart(x, y) / (len(x) * len(y)) - within(x) - (within(y) if within_y is None else within_y)
+
+
+def within(x: Tensor) -> Tensor:
+    """The mean distance between two samples."""
+    return _apart(x, x) / (len(x) * (len(x) - 1))
+
+
+def _apart(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of all distances."""
+    return sum(torch.cdist(part, y).sum() for part in x.split(BLOCK))
 
 
 def nearest(x: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:
@@ -49,7 +64,8 @@ class ModesMetric:
         if data.modes is None:
             raise Refused("metric=modes needs a dataset with known modes, such as dataset=ring or dataset=grid.")
         self.name, self.n_fake, self.k, self.modes = name, n_fake, neighbours, data.modes
-        self.real = held_out(data.test, n_real)
+        self.real = held_out(data.test, n_real).double()
+        self.within, self.radii = within(self.real), radii(self.real[:n_fake], neighbours)
         self.names = (name, "modes", "modes_kl", "high_quality", *NAMES)
         self.floor = floor(self, self.names, data.train, n_fake)
 
@@ -58,14 +74,14 @@ class ModesMetric:
             return none(self.names, "samples are not finite")
         which, good = nearest(fake, self.modes)
         found: Scores = {
-            self.name: float(energy_distance(fake.double(), self.real.double())),
+            self.name: float(energy_distance(fake.double(), self.real, self.within)),
             "high_quality": float(good.double().mean()),
         }
         return (
             found
             | mode_scores(which[good], len(self.modes.centres))
             | {"histogram": histogram(which[good], len(self.modes.centres), len(fake))}
-            | diversity(self.real.double(), fake.double(), self.k)
+            | diversity(self.real, fake.double(), self.k, self.radii)
         )
 
 
@@ -79,20 +95,26 @@ class StackedModesMetric:
 
     def __init__(self, name: str, n_fake: int, n_real: int | None, neighbours: int, data: Data, device: torch.device):
         self.name, self.n_fake, self.k, self.classifier = name, n_fake, neighbours, LeNet().to(device)
-        self.real, _ = self.read(held_out(data.test, n_real))
+        self.real = self.read(held_out(data.test, n_real), kept)
+        self.radii = radii(self.real[:n_fake], neighbours)
         self.names = (name, "modes", *NAMES)
-        self.floor = floor(self, self.names, data.train, n_fake)
+        self.floor = floor(lambda x: self.scores(self.read(x, kept)), self.names, data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
-        features, triples = self.read(fake)
+        return self.scores(self.read(fake, embed))
+
+    def scores(self, features: Tensor) -> Scores:
+        """The scores of features [n, 192]."""
         if not measurable(features, self.real):
             return none(self.names, "features are not finite")
-        return mode_scores(triples, 1000) | diversity(self.real, features, self.k)
+        return mode_scores(self.triples(features), 1000) | diversity(self.real, features, self.k, self.radii)
+
+    def read(self, images: Tensor, embed: Callable[..., Tensor]) -> Tensor:
+        """Features [N, 192] of images [N, 3, 32, 32]."""
+        return embed(self.classifier, images.flatten(0, 1)[:, None]).float().view(len(images), -1)
 
     @torch.no_grad()
-    def read(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Of images [N, 3, 32, 32]: features [N, 192], and the three digits as one number from 0 to 999."""
-        channels = images.flatten(0, 1)[:, None]
-        features = torch.cat([self.classifier(part) for part in channels.split(1000)])
-        digits = self.classifier.head(features)[:, :10].argmax(1).view(-1, 3)
-        return features.view(len(images), -1), (digits * torch.tensor([100, 10, 1], device=digits.device)).sum(1)
+    def triples(self, features: Tensor) -> Tensor:
+        """The three digits of each as one number from 0 to 999."""
+        digits = self.classifier.head(features.view(-1, 64))[:, :10].argmax(1).view(-1, 3)
+        return (digits * torch.tensor([100, 10, 1], device=digits.device)).sum(1)

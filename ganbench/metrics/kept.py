@@ -1,0 +1,84 @@
+"""Features of real data, kept on disk from run to run, under the digest of all that they follow from."""
+
+import hashlib
+import logging
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ganbench.metrics import features as networks
+from ganbench.metrics.features import Inception, LeNet, embed
+
+log = logging.getLogger("ganbench")
+
+
+def kept(net: nn.Module, x: Tensor) -> Tensor:
+    """What `embed(net, x)` returns, from the disk if this machine has computed it before.
+
+    Only for networks of ganbench's own: what another's features follow from cannot be known.
+    """
+    folder = place()
+    if folder is None or type(net) not in (LeNet, Inception):
+        return embed(net, x)
+    file = folder / f"{_key(net, x)}.safetensors"
+    found = _read(file)
+    if found is None:
+        found = embed(net, x)
+        _write(file, found.float().cpu())  # which they were when the network made them
+    return found.to(x.device)
+
+
+def place() -> Path | None:
+    """The folder that GANBENCH_CACHE names, `~/.cache/ganbench` without it, none if it is set to nothing."""
+    named = os.environ.get("GANBENCH_CACHE")
+    if named is None:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ganbench"
+    return Path(named).expanduser() if named else None
+
+
+def _key(net: nn.Module, x: Tensor) -> str:
+    """Of the images, the network and the code, and of what decides how sums are rounded: the same to the last bit."""
+    where = torch.cuda.get_device_name(x.device) if x.is_cuda else torch.backends.cpu.get_cpu_capability()
+    software = [torch.__version__, version("torch-fidelity"), where, torch.get_num_threads(), net]
+    found = hashlib.sha256(repr(software).encode() + Path(networks.__file__).read_bytes())
+    for part in (x, *net.state_dict().values()):
+        found.update(f"{part.dtype}{tuple(part.shape)}".encode() + _bytes(part))
+    return found.hexdigest()
+
+
+def _bytes(x: Tensor) -> bytes:
+    return x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _digest(features: Tensor) -> Tensor:
+    return torch.frombuffer(bytearray(hashlib.sha256(_bytes(features)).digest()), dtype=torch.uint8)
+
+
+def _read(file: Path) -> Tensor | None:
+    try:
+        found = load(file.read_bytes())
+        if not torch.equal(found["sha256"], _digest(found["features"])):
+            raise ValueError("its digest does not fit")
+        return found["features"].double()
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        log.warning(f"{file} cannot be used ({error!r}): features of real data are computed again")
+        return None
+
+
+def _write(file: Path, features: Tensor) -> None:
+    """Many runs may find at once that it is not there: each writes aside, and the last one's stays."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as aside:
+            aside.write(save({"features": features.contiguous(), "sha256": _digest(features)}))
+        os.replace(aside.name, file)
+    except OSError as error:
+        log.warning(f"features of real data cannot be kept in {file.parent} ({error}): each run computes them")

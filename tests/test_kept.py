@@ -1,0 +1,83 @@
+"""Features of real data are computed once on a machine, and never other than they would be."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ganbench import data
+from ganbench.metrics import kept as module
+from ganbench.metrics.features import LeNet, embed
+from ganbench.metrics.kept import kept
+
+IMAGES = data.mnist5k().test[:30]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GANBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_the_second_time_they_come_from_the_disk(folder: Path) -> None:
+    net = LeNet()
+    assert torch.equal(kept(net, IMAGES), embed(net, IMAGES))
+    assert torch.equal(kept(LeNet(), IMAGES.clone()), embed(net, IMAGES))
+    (file,) = folder.iterdir()
+    other = torch.arange(30.0 * 64).view(30, 64)
+    save_file({"features": other, "sha256": module._digest(other)}, file)
+    assert torch.equal(kept(net, IMAGES), other.double())
+
+
+def test_whatever_they_follow_from_has_a_file_of_its_own(folder: Path) -> None:
+    net, moved = LeNet(), LeNet()
+    moved.body[4].bias[3] += 1e-6
+    threads = torch.get_num_threads()
+    for n, (other, images) in enumerate([(net, IMAGES), (net, IMAGES[:29]), (net, IMAGES ^ 1), (moved, IMAGES)], 1):
+        assert torch.equal(kept(other, images), embed(other, images))
+        assert len(list(folder.iterdir())) == n
+    torch.set_num_threads(threads + 1)
+    try:
+        kept(net, IMAGES)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(list(folder.iterdir())) == 5
+
+
+def test_a_network_of_ones_own_is_always_asked(folder: Path) -> None:
+    class Own(LeNet):
+        pass
+
+    assert torch.equal(kept(Own(), IMAGES), embed(LeNet(), IMAGES)) and not folder.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other keys"])
+def test_a_damaged_file_is_made_again(damage: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    due = kept(LeNet(), IMAGES)
+    (file,) = folder.iterdir()
+    raw = file.read_bytes()
+    if damage == "other keys":
+        save_file({"other": torch.ones(3)}, file)
+    else:
+        wrong = {"cut": raw[:-9], "bit": raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:], "empty": b""}
+        file.write_bytes(wrong[damage])
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(kept(LeNet(), IMAGES), due)
+    assert "cannot be used" in caplog.text
+    assert torch.equal(load_file(file)["features"].double(), due)
+
+
+def test_without_a_folder_each_run_computes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GANBENCH_CACHE", str(tmp_path / "file"))
+    assert torch.equal(kept(LeNet(), IMAGES), embed(LeNet(), IMAGES))
+    assert "cannot be kept" in caplog.text
+    monkeypatch.setenv("GANBENCH_CACHE", "")
+    assert module.place() is None and torch.equal(kept(LeNet(), IMAGES), embed(LeNet(), IMAGES))
+    monkeypatch.delenv("GANBENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert module.place() == tmp_path / "ganbench"
