@@ -4,8 +4,6 @@ import io
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
@@ -34,6 +32,11 @@ def field(fake: Tensor, real: Tensor, D: nn.Module) -> Image.Image:
     """Orange samples over grey reals; blue where D's logit is above its median over the picture, red where below;
     arrows point where D pulls samples.
     """
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,  # a quarter of a second that grids of images need not wait
+    )
+    from matplotlib.figure import Figure
+
     reach = 1.3 * float(real.abs().max())
     figure = Figure(figsize=(3.2, 3.2), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-reach, reach), ylim=(-reach, reach))

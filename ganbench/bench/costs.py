@@ -104,7 +104,7 @@ def _share(device: str, *overrides: str) -> float:
 
 
 def _begin(top: str, device: str, *overrides: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "ganbench", "name=bench", "wandb=disabled", f"device={device}", *overrides]
+    command = [sys.executable, "-m", "ganbench", "name=bench", f"device={device}", *overrides]
     path = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         command, cwd=top, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
