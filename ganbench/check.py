@@ -12,7 +12,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganbench.config import CONF, GROUPS, Config, Refused, Track, label, options, resolved, root_cause
-from ganbench.signature import Argument, NoSuchTarget, fits, signature
+from ganbench.signature import Argument, NoSuchTarget, fits, signature, takes
 
 # What the trainer itself hands to what a group's option names.
 GIVEN_BY_CODE = ("D", "real", "fake", "rng", "data", "device", "name", "params")
@@ -31,6 +31,7 @@ def check(cfg: DictConfig) -> None:
     _check_pairs(cfg)
     for group in (*GROUPS, "optimizer"):
         _check_targets(cfg, cfg[group], group)
+    _check_speed(cfg)
     _check_ranges(cfg)
     resolved(cfg)  # what nothing above has read must be readable too
 
@@ -50,7 +51,7 @@ def _check_groups(cfg: DictConfig) -> None:
     unknown = set(cfg) - set(Config.__dataclass_fields__)
     if unknown:
         raise Refused(unknown_key(sorted(unknown)[0], list(Config.__dataclass_fields__)))
-    for group in (*GROUPS, "optimizer", "protocol", "wandb"):
+    for group in (*GROUPS, "optimizer", "protocol", "speed", "wandb"):
         if OmegaConf.is_missing(cfg, group):
             raise Refused(f"{group} is missing: choose one of {', '.join(options(group))}.")
     for group in GROUPS:
@@ -106,6 +107,20 @@ def _check_protocol(cfg: DictConfig) -> None:
             raise Refused(
                 f"protocol={p.name} has no settings for {label(cfg)}: it knows {', '.join(p.authors)}; "
                 "choose one of these, or protocol=equal."
+            )
+
+
+def _check_speed(cfg: DictConfig) -> None:
+    speed = cfg.speed
+    if speed.channels_last and len(cfg.dataset.get("shape") or ()) == 1:
+        raise Refused(f"speed.channels_last=true: dataset={cfg.dataset.name} has no channels; allowed is false.")
+    if speed.graphs and not speed.fused:
+        raise Refused("speed.graphs=true: allowed with speed.fused=true only, as in speed=graphs.")
+    for player in ("generator", "critic"):
+        option = cfg.optimizer[player]
+        if speed.fused and not takes(option, "fused"):
+            raise Refused(
+                f"speed.fused=true: {option['_target_']} has no fused kernel; allowed is null, or optimizer=adam."
             )
 
 

@@ -87,6 +87,13 @@ class Wandb:
 
 
 @dataclass
+class Speed:
+    channels_last: bool = MISSING
+    fused: bool | None = None
+    graphs: bool = MISSING
+
+
+@dataclass
 class Config:
     seed: int = MISSING
     device: Device = MISSING
@@ -103,6 +110,7 @@ class Config:
     probe: Any = MISSING
     optimizer: Optimizer = field(default_factory=Optimizer)
     protocol: Protocol = field(default_factory=Protocol)
+    speed: Speed = field(default_factory=Speed)
     wandb: Wandb = field(default_factory=Wandb)
     smoke: Any = None
 

@@ -84,7 +84,8 @@ def batch(x: Tensor, seed: int, step: int, size: int) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, n: int, device: torch.device) -> Tensor:
-    return torch.randperm(n, generator=streams.generator(seed, "data", epoch)).to(device)
+    order = torch.randperm(n, generator=streams.generator(seed, "data", epoch))
+    return order.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else order
 
 
 def mnist5k(shape: tuple[int, int, int] = (1, 32, 32)) -> Data:

@@ -60,7 +60,14 @@ def footing(
             "generator_weights": digest(*G.state_dict().values()),
             "critic_weights": digest(*D.state_dict().values()),
         },
-        "machine": {"torch": torch.__version__, "device": device.type, "threads": cfg.threads},
+        "machine": {
+            "torch": torch.__version__,
+            "device": device.type,
+            "threads": cfg.threads,
+            "channels_last": cfg.speed.channels_last,
+            "fused": _both(*(bool(o.defaults.get("fused")) for o in (opt_g, opt_d))),
+            "graphs": cfg.speed.graphs,
+        },
     }
 
 
@@ -79,7 +86,7 @@ def _both(generator: Any, critic: Any) -> Any:
 
 def _options(optimizer: Optimizer) -> dict[str, Any]:
     """What else it was built with, but what is off or unset, in which versions of torch differ."""
-    own = {k: v for k, v in optimizer.defaults.items() if k not in ("lr", "betas")}
+    own = {k: v for k, v in optimizer.defaults.items() if k not in ("lr", "betas", "fused", "capturable")}
     return {k: v for k, v in sorted(own.items()) if v is not None and v is not False and v != 0}
 
 

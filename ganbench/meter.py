@@ -8,28 +8,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganbench.steps import Diverged, refuse_not_finite
+
 
 class Meter:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.rows: list[dict[str, Tensor]] = []
+        self.moments: list[dict[str, int]] = []  # of the last so many rows
         self.seconds, self.beside, self.clock = 0.0, 0.0, time.perf_counter()
 
-    def add(self, row: dict[str, Tensor]) -> None:
+    def add(self, row: dict[str, Tensor], moment: dict[str, int]) -> None:
+        """What an update at this moment returned."""
         self.rows.append(row)
+        self.moments.append(moment)
 
     def read(self, images: int) -> dict[str, float]:
         """The means since the last reading, the seconds of training so far and the images they took."""
         columns = self._columns()
         if not columns:
             return {}
+        self.refuse_not_finite()
         means = torch.stack([column.mean() for column in columns.values()]).tolist()
-        self.rows = []
+        self.rows, self.moments = [], []
         self._tick()
         return dict(zip(columns, means, strict=True)) | {
             "t_train": self.seconds,
             "t_images_per_second": images / self.seconds,
         }
+
+    def refuse_not_finite(self) -> None:
+        """Raise Diverged for the first update since the last reading that had to be held back on the device."""
+        if not self.moments or bool(torch.cat(list(self._columns().values())).isfinite().all()):
+            return
+        for row, moment in zip(self.rows[-len(self.moments) :], self.moments, strict=True):
+            try:
+                refuse_not_finite(row)
+            except Diverged as error:
+                error.facts |= moment
+                raise
 
     def state_dict(self) -> dict[str, Any]:
         """What has not been read yet, and the seconds up to the last reading or pause."""

@@ -173,10 +173,9 @@ class Record:
             self.status["traceback"] = "".join(traceback.format_exception(error))
         try:
             if isinstance(error, Diverged):
-                reason += " at generator step {step}, critic step {critic_step}, {images:,} real images".format(
-                    **self.now
-                )
-                self.note(**self._before(), diverged=error.facts | self.now)
+                facts = self.now | error.facts
+                reason += " at generator step {step}, critic step {critic_step}, {images:,} real images".format(**facts)
+                self.note(**self._before(), diverged=facts)
             if status == "interrupted":
                 log.warning(f"{reason}: stopped, and saved; the same command with name={self.name} goes on from here")
             self.note(status=status, reason=reason, t_wall=round(time.time() - self.start, 3))

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,11 @@ def signature(target: str) -> dict[str, Argument] | None:
     """
     module, _, name = target.rpartition(".")
     return _arguments(_definition(module, name))
+
+
+def takes(option: Mapping[str, Any], argument: str) -> bool:
+    """Whether what `option` names is known to take this argument."""
+    return argument in (signature(option["_target_"]) or {})
 
 
 def _definition(module: str, name: str) -> ast.stmt | None:

@@ -1,6 +1,7 @@
 """One update of each player, none from a number that is not finite. What they return is detached, on the device.
 
-An update reads its terms on the host once, before the optimiser moves: on a GPU it waits there for the device.
+Before the optimiser moves, the host reads an update's terms, and waits for the device to do so. Unless the optimiser
+has `found_inf`: what a fused one looks at on the device, where it holds this and all later updates back.
 """
 
 import math
@@ -37,7 +38,8 @@ def critic_step(
 ) -> dict[str, Tensor]:
     """Update D once on real [N, ...] and G(z); `autocast` opens the context of the players' own precision.
 
-    Raises Diverged, and leaves D's weights and the optimiser as they were, where a term or the gradient is not finite.
+    Leaves D's weights and the optimiser as they were where a term or the gradient is not finite, and raises Diverged
+    unless the optimiser has `found_inf`.
     """
     with autocast():
         with torch.no_grad():
@@ -50,8 +52,7 @@ def critic_step(
     optimizer.zero_grad()
     (d_loss + d_penalty).backward()
     terms = {"d_real": on_real.mean(), "d_fake": on_fake.mean(), "d_loss": d_loss, "d_penalty": d_penalty}
-    told = _finite("critic", terms | {"d_grad_norm": gradient_norm(D)})
-    optimizer.step()
+    told = _update(optimizer, terms | {"d_grad_norm": gradient_norm(D)})
     getattr(penalty, "project", _leave)(D)
     return told
 
@@ -67,7 +68,8 @@ def generator_step(
 ) -> dict[str, Tensor]:
     """Update G once through a frozen D. Only a loss whose `g` takes `real` has D judge the real batch, too.
 
-    Raises Diverged, and leaves G's weights and the optimiser as they were, where the loss or gradient is not finite.
+    Leaves G's weights and the optimiser as they were where the loss or gradient is not finite, and raises Diverged
+    unless the optimiser has `found_inf`.
     """
     D.requires_grad_(False)
     with autocast():
@@ -80,9 +82,7 @@ def generator_step(
     g_loss.backward()
     D.requires_grad_(True)
     terms = {"g_loss": g_loss, "g_saturated": saturated(logits.grad[: len(z)]), "g_grad_norm": gradient_norm(G)}
-    told = _finite("generator", terms)
-    optimizer.step()
-    return told
+    return _update(optimizer, terms)
 
 
 def saturated(gradient: Tensor) -> Tensor:
@@ -99,10 +99,21 @@ def _leave(D: nn.Module) -> None:
     """Most penalties leave the weights where the optimiser put them."""
 
 
-def _finite(player: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The terms, detached; raises Diverged for the first that is not finite, so causes come before what they cause."""
-    told = {name: term.detach() for name, term in terms.items()}
+def refuse_not_finite(told: dict[str, Tensor]) -> None:
+    """Raise Diverged for the first of an update's terms that is not finite, so causes come before what they cause."""
     for what, value in zip(told, torch.stack(list(told.values())).tolist(), strict=True):
         if not math.isfinite(value):
+            player = "generator" if "g_loss" in told else "critic"
             raise Diverged(f"{what} was {value}", what, value, player)
+
+
+def _update(optimizer: torch.optim.Optimizer, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move the optimiser, and return the terms detached."""
+    told = {name: term.detach() for name, term in terms.items()}
+    held = getattr(optimizer, "found_inf", None)
+    if held is None:
+        refuse_not_finite(told)
+    else:
+        held.logical_or_(~torch.stack(list(told.values())).isfinite().all())
+    optimizer.step()
     return told

@@ -94,10 +94,10 @@ def refuse(cfg: DictConfig, out: Path, look: bool = True) -> dict[str, Any] | No
     if done:
         return done
     outcome.refuse_no_room(out)
-    if cfg.device.value == "cuda":
+    if cfg.device.value == "cuda" or cfg.speed.graphs:
         from ganbench.train import choose_device
 
-        choose_device("cuda")
+        choose_device(cfg)
     return None
 
 

@@ -1,15 +1,13 @@
 """One run, from a configuration to a score. Read `train` first."""
 
-import copy
 import logging
 import math
 import multiprocessing
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -22,13 +20,15 @@ from ganbench.claim import claimed
 from ganbench.collapse import spread
 from ganbench.config import Refused, build
 from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
-from ganbench.data import Data, batch, filled, scored_on, to_float, to_stored
+from ganbench.data import Data, filled, scored_on, to_float, to_stored
 from ganbench.footing import footing, refuse_moved
+from ganbench.graphs import Fixed, Rows
+from ganbench.inputs import Inputs, draw
 from ganbench.meter import Meter
 from ganbench.metrics import with_reasons
 from ganbench.models import evaluating
 from ganbench.penalties import slope
-from ganbench.probes import Critic
+from ganbench.players import Players, carried_on, laid_out, make_critic, make_players, players_precision
 from ganbench.record import Record
 from ganbench.steps import Diverged, critic_step, generator_step
 from ganbench.stop import Stop
@@ -36,22 +36,12 @@ from ganbench.stop import Stop
 log = logging.getLogger("ganbench")
 
 
-class Players(NamedTuple):
-    """All that training changes."""
-
-    G: nn.Module
-    D: nn.Module
-    average: nn.Module
-    opt_g: torch.optim.Optimizer
-    opt_d: torch.optim.Optimizer
-
-
 def train(cfg: DictConfig, out: Path) -> float:
     """Train as `cfg` says, record everything in the folder `out`, and return the ranked score (inf if diverged)."""
-    device, p, z_dim = choose_device(cfg.device.value), cfg.protocol, cfg.model.z_dim
+    device, p, z_dim = choose_device(cfg), cfg.protocol, cfg.model.z_dim
     torch.set_num_threads(cfg.threads)
     with Stop() as stop, claimed(out), Record(cfg, out) as record, logging_redirect_tqdm():
-        data = scored_on(build(cfg.dataset), p.scored_on.value).to(device)
+        data = laid_out(scored_on(build(cfg.dataset), p.scored_on.value).to(device), cfg)
         metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)
         loss, penalty, probe = build(cfg.loss), build(cfg.penalty), build(cfg.probe, name=cfg.loss.name)
         players = G, D, average, opt_g, opt_d = make_players(cfg, device)
@@ -67,11 +57,22 @@ def train(cfg: DictConfig, out: Path) -> float:
         save_at = evaluate_at | set(range(0, steps, cfg.checkpoint_every))
         announce(record, device, cfg, players, steps, metric)
 
+        def iteration(of: Inputs) -> Rows:
+            rows = []
+            for real, z, rng, when in zip(of.real, of.z_d, of.rng, of.moments, strict=True):
+                record.now = when
+                rows.append(critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast))
+            rows.append(generator_step(D, G, real, of.z_g, loss, opt_g, autocast))
+            ema.update(average, G, p.ema)
+            return rows
+
         meter, bar = Meter(device), progress(p.images)
         first = record.restore(players, meter)
+        iterate = Fixed(iteration, players, draw(cfg, data.train, first)) if cfg.speed.graphs else iteration
         for step in range(first, steps + 1):
             images = step * p.batch * p.n_critic
             if step in save_at or stop.asked:
+                meter.refuse_not_finite()
                 with meter.paused():
                     record.save(step, images, players, meter)
             stop.leave_if_asked()
@@ -81,13 +82,13 @@ def train(cfg: DictConfig, out: Path) -> float:
                 record.log(images, losses)
             if step in evaluate_at:
                 with meter.paused():
-                    draw = partial(sample, z_dim=z_dim, seed=cfg.seed, device=device)
-                    scores = evaluate(metric, draw, players, data)
+                    drawn = partial(sample, z_dim=z_dim, seed=cfg.seed, device=device)
+                    scores = evaluate(metric, drawn, players, data)
                     if step == steps:
-                        scores |= evaluate_raw(metric, draw, G)
+                        scores |= evaluate_raw(metric, drawn, G)
                     record.log(images, scores)
                     record.flag_collapse()
-                    shown_samples = draw(average, n=pictures.number(data), stream="z_grid")
+                    shown_samples = drawn(average, n=pictures.number(data), stream="z_grid")
                     record.picture(images, pictures.picture(shown_samples, data, D))
                     record.note(score=scores[metric.name], images=images, t_train=meter.seconds)
                     log.info(line(images, p.images, metric.name, scores, losses))
@@ -97,15 +98,10 @@ def train(cfg: DictConfig, out: Path) -> float:
                     record.probe(images, probe(G, critics, loss, penalty, data, step * p.n_critic, autocast))
             if step == steps:
                 break
-            for k in range(step * p.n_critic, (step + 1) * p.n_critic):
-                record.now = {"step": step, "critic_step": k, "images": (k + 1) * p.batch}
-                real = batch(data.train, cfg.seed, k, p.batch)
-                z = streams.normal((p.batch, z_dim), cfg.seed, "z_d", k, device)
-                rng = streams.generator(cfg.seed, "penalty", k, device)
-                meter.add(critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast))
-            z = streams.normal((p.batch, z_dim), cfg.seed, "z_g", step, device)
-            meter.add(generator_step(D, G, real, z, loss, opt_g, autocast))
-            ema.update(average, G, p.ema)
+            inputs = draw(cfg, data.train, step)
+            for row, when in zip(iterate(inputs), [*inputs.moments, inputs.moments[-1]], strict=True):
+                record.now = when
+                meter.add(row, when)
         bar.close()
         record.note(t_beside=meter.beside)
         refuse_moved(stood_on, footing(cfg, data, metric, G, D, opt_g, opt_d))
@@ -115,40 +111,15 @@ def train(cfg: DictConfig, out: Path) -> float:
     return math.inf  # diverged: the record has ended the block
 
 
-def choose_device(wanted: str) -> torch.device:
+def choose_device(cfg: DictConfig) -> torch.device:
+    wanted = cfg.device.value
     if wanted == "cuda" and not torch.cuda.is_available():
         raise Refused("device=cuda: torch finds no GPU here; allowed are device=cpu and device=auto.")
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if cfg.speed.graphs and wanted != "cuda":
+        raise Refused(f"speed.graphs=true: device={wanted} has no graphs to record; allowed is false, or device=cuda.")
     return torch.device(wanted)
-
-
-def make_players(cfg: DictConfig, device: torch.device) -> Players:
-    """Both nets, drawn from streams of their own, the average that starts as G, and an optimiser each."""
-    with streams.initialising(cfg.seed, "init/G"):
-        G = build(cfg.model.generator).to(device)
-    D, opt_d = make_critic(cfg, device)
-    average = copy.deepcopy(G).requires_grad_(False)
-    return Players(G, D, average, build(cfg.optimizer.generator, params=G.parameters()), opt_d)
-
-
-def make_critic(cfg: DictConfig, device: torch.device) -> Critic:
-    with streams.initialising(cfg.seed, "init/D"):
-        D = build(cfg.model.critic).to(device)
-    return Critic(D, build(cfg.optimizer.critic, params=D.parameters()))
-
-
-def carried_on(cfg: DictConfig, D: nn.Module, opt_d: torch.optim.Optimizer) -> Critic:
-    """A copy that can be trained on without the original noticing."""
-    D = copy.deepcopy(D)
-    optimizer = build(cfg.optimizer.critic, params=D.parameters())
-    optimizer.load_state_dict(copy.deepcopy(opt_d.state_dict()))
-    return Critic(D, optimizer)
-
-
-def players_precision(precision: str, device: torch.device) -> Callable:
-    """Opens the context in which the players compute; penalties stay outside of it."""
-    return partial(torch.autocast, device.type, torch.bfloat16) if precision == "bf16" else nullcontext
 
 
 def announce(record: Record, device: torch.device, cfg: DictConfig, players: Players, steps: int, metric: Any) -> None:

@@ -129,16 +129,23 @@ def unspoiled(tmp_path_factory: pytest.TempPathFactory):
     """Of each place, the players after two and after three steps, and where the shorter run is."""
 
     @functools.cache
-    def made(place: str) -> tuple[Players, Players, Path]:
+    def made(place: str, *others: str) -> tuple[Players, Players, Path]:
         out, players = tmp_path_factory.mktemp("unspoiled"), []
         with pytest.MonkeyPatch.context() as patch:
             make = module.make_players
             patch.setattr(module, "make_players", lambda *rest: players.append(make(*rest)) or players[-1])
             for steps in (AT, AT + 1):
-                train(composed(place, 99, math.nan, f"protocol.images={steps * BATCH}"), out / str(steps))
+                cfg = composed(place, 99, math.nan, f"protocol.images={steps * BATCH}", *others)
+                train(cfg, out / str(steps))
         return *players, out / str(AT)
 
     return made
+
+
+def assert_left(spoiled: Players, before: Players, after: Players, player: str) -> None:
+    for who, due in (("G", before), ("D", after if player == "generator" else before)):
+        pairs = list(zip(weights_and_moments(spoiled, who), weights_and_moments(due, who), strict=True))
+        assert len(pairs) > 8 and all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -152,9 +159,7 @@ def test_a_run_stops_before_the_optimiser_moves(
     kept.clear()
     assert train(composed(place, AT, value), tmp_path / "spoiled") == math.inf
     (spoiled,) = kept
-    for who, due in (("G", before), ("D", after if player == "generator" else before)):
-        pairs = list(zip(weights_and_moments(spoiled, who), weights_and_moments(due, who), strict=True))
-        assert len(pairs) > 8 and all(torch.equal(a, b) for a, b in pairs)
+    assert_left(spoiled, before, after, player)
 
     status = json.loads((tmp_path / "spoiled/status.json").read_text())
     when = {"step": AT, "critic_step": AT, "images": (AT + 1) * BATCH}
@@ -167,6 +172,23 @@ def test_a_run_stops_before_the_optimiser_moves(
     assert checkpoint.load(tmp_path / "spoiled")["step"] == AT
     due = [{k: v for k, v in row.items() if "_raw" not in k} for row in rows(unspoiled_run)]  # which its end adds
     assert rows(tmp_path / "spoiled") == due  # none of what is recorded is spoiled
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_fused_optimisers_hold_back_until_it_is_seen(
+    place: str, tmp_path: Path, kept: list[Players], unspoiled
+) -> None:
+    """Three more iterations go by before the host looks; none of them moves a weight, and the first is told of."""
+    seldom = ("speed.fused=true", "protocol.evaluations=1", "protocol.log_every=10")
+    _, player, what = PLACES[place]
+    before, after, _ = unspoiled(place, *seldom)
+    kept.clear()
+    assert train(composed(place, AT, math.nan, *seldom, f"protocol.images={6 * BATCH}"), tmp_path) == math.inf
+    assert_left(kept[0], before, after, player)
+    found = json.loads((tmp_path / "status.json").read_text())["diverged"]
+    when = {"step": AT, "critic_step": AT, "images": (AT + 1) * BATCH}
+    assert found == {"what": what, "value": "nan", "player": player} | when
+    assert checkpoint.load(tmp_path)["step"] == 0  # nothing that came after is saved
 
 
 def test_points_diverge_at_a_learning_rate_of_a_million(tmp_path: Path, kept: list[Players]) -> None:

@@ -54,7 +54,9 @@ def written(v: Any) -> bool:
 # Which of the hostile values a key may have after all; every other key may have none.
 LEGITIMATE = {
     r"seed|probe\.seed": whole(0),
-    r"retry": lambda v: type(v) in (bool, int),  # as OmegaConf reads a yes or no
+    r"retry|speed\.channels_last": lambda v: type(v) in (bool, int),  # as OmegaConf reads a yes or no
+    r"speed\.fused": lambda v: v is None or type(v) in (bool, int),
+    r"speed\.graphs": one_of(0),  # without a GPU
     r"checkpoint_every|protocol\.(images|log_every)|metric\.neighbours|probe\.steps": whole(1),
     r"metric\.sizes": one_of(0),
     r"metric\.(n_real|n_train)|metric\.features\.sha256": one_of(None),

@@ -168,14 +168,6 @@ def test_online_without_a_key_is_one_sentence(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "outputs/run/online/status.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_on_a_gpu(precision: str, tmp_path: Path) -> None:
-    train(settings("loss=wgan-gp", "experiment=smoke", "wandb=disabled", f"precision={precision}"), tmp_path)
-    assert json.loads((tmp_path / "status.json").read_text())["status"] == "finished"
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_run_says_so(number: signal.Signals, code: int, tmp_path: Path) -> None:
     process = subprocess.Popen(

@@ -1,0 +1,81 @@
+"""The two players, their average and optimisers, made as the configuration says."""
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
+
+from ganbench import streams
+from ganbench.config import build
+from ganbench.data import Data
+from ganbench.probes import Critic
+from ganbench.signature import takes
+
+
+class Players(NamedTuple):
+    """All that training changes."""
+
+    G: nn.Module
+    D: nn.Module
+    average: nn.Module
+    opt_g: Optimizer
+    opt_d: Optimizer
+
+
+def make_players(cfg: DictConfig, device: torch.device) -> Players:
+    """Both nets, drawn from streams of their own, the average that starts as G, and an optimiser each.
+
+    Of fused optimisers one holds back what the other had to.
+    """
+    with streams.initialising(cfg.seed, "init/G"):
+        G = build(cfg.model.generator).to(device, memory_format=memory_format(cfg))
+    D, opt_d = make_critic(cfg, device)
+    average = copy.deepcopy(G).requires_grad_(False)
+    opt_g, held = make_optimizer(cfg, cfg.optimizer.generator, G), torch.zeros((), device=device)
+    for optimizer in (opt_g, opt_d):
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = held
+    return Players(G, D, average, opt_g, opt_d)
+
+
+def make_critic(cfg: DictConfig, device: torch.device) -> Critic:
+    with streams.initialising(cfg.seed, "init/D"):
+        D = build(cfg.model.critic).to(device, memory_format=memory_format(cfg))
+    return Critic(D, make_optimizer(cfg, cfg.optimizer.critic, D))
+
+
+def carried_on(cfg: DictConfig, D: nn.Module, opt_d: Optimizer) -> Critic:
+    """A copy that can be trained on without the original noticing."""
+    D = copy.deepcopy(D)
+    optimizer = make_optimizer(cfg, cfg.optimizer.critic, D)
+    optimizer.load_state_dict(copy.deepcopy(opt_d.state_dict()))
+    return Critic(D, optimizer)
+
+
+def make_optimizer(cfg: DictConfig, option: DictConfig, net: nn.Module) -> Optimizer:
+    """What `option` names, in one kernel and fit for graphs where `speed` asks for that."""
+    wanted = next(net.parameters()).is_cuda if cfg.speed.fused is None else cfg.speed.fused
+    asked = {"fused": wanted, "capturable": cfg.speed.graphs}
+    return build(option, params=net.parameters(), **{k: True for k, v in asked.items() if v and takes(option, k)})
+
+
+def memory_format(cfg: DictConfig) -> torch.memory_format:
+    return torch.channels_last if cfg.speed.channels_last else torch.contiguous_format
+
+
+def laid_out(data: Data, cfg: DictConfig) -> Data:
+    """Training images as the players have theirs in memory."""
+    if data.train.dim() != 4:
+        return data
+    return data._replace(train=data.train.contiguous(memory_format=memory_format(cfg)))
+
+
+def players_precision(precision: str, device: torch.device) -> Callable:
+    """Opens the context in which the players compute; penalties stay outside of it."""
+    return partial(torch.autocast, device.type, torch.bfloat16) if precision == "bf16" else nullcontext

@@ -1,0 +1,152 @@
+"""What only makes a run faster leaves it the run it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SIX, TINY, ganbench, rows, settings
+from torch import Tensor
+
+from ganbench import graphs
+from ganbench import train as module
+from ganbench.config import build
+from ganbench.data import Data
+from ganbench.inputs import draw
+from ganbench.players import laid_out, make_players
+from ganbench.steps import critic_step, generator_step
+from ganbench.train import train
+
+CPU = torch.device("cpu")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def losses(folder: Path) -> list[list[float]]:
+    return [[row["d_loss"], row["g_loss"], row["d_grad_norm"]] for row in rows(folder) if "d_loss" in row]
+
+
+@pytest.mark.parametrize("method", SIX.split(","))
+@pytest.mark.parametrize("speed", ["speed.fused=true", "speed=channels_last"])
+def test_the_same_losses_to_rounding(method: str, speed: str, tmp_path: Path) -> None:
+    common = (f"loss={method}", *TINY, "protocol.images=192", "protocol.n_critic=2", "protocol.lr=0.0002")
+    train(settings(*common), tmp_path / "eager")
+    train(settings(*common, speed), tmp_path / "fast")
+    assert len(losses(tmp_path / "eager")) == 3
+    for a, b in zip(losses(tmp_path / "eager"), losses(tmp_path / "fast"), strict=True):
+        assert a == pytest.approx(b, rel=2e-3, abs=2e-4)
+
+
+@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+def test_channels_are_innermost_from_the_images_to_the_logits(model: str) -> None:
+    cfg = settings("dataset=stacked_mnist5k", f"model={model}", "model.width=8", "speed=channels_last")
+    players = make_players(cfg, CPU)
+    images = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8)
+    data = laid_out(Data(images, images), cfg)
+    inputs, seen = draw(cfg, data.train, 0), []
+    for net in players[:3]:
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+                layer.register_forward_hook(lambda layer, given, made: seen.append((given[0], made)))
+    players.D(inputs.real[0]), players.G(inputs.z_g), players.average(inputs.z_g)
+    images = [x for pair in seen for x in pair if x.shape[2] >= 16]  # smaller ones come from a linear layer
+    assert len(images) > 8 and all(x.is_contiguous(memory_format=torch.channels_last) for x in images)
+    assert inputs.real[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def iteration(cfg, players, loss, penalty):
+    def of(inputs):
+        rows = []
+        for real, z, rng in zip(inputs.real, inputs.z_d, inputs.rng, strict=True):
+            rows.append(critic_step(players.D, players.G, real, z, loss, penalty, players.opt_d, rng))
+        rows.append(generator_step(players.D, players.G, real, inputs.z_g, loss, players.opt_g))
+        module.ema.update(players.average, players.G, 0.9)
+        return rows
+
+    return of
+
+
+def state(players) -> list[Tensor]:
+    moments = [m for o in (players.opt_g, players.opt_d) for part in o.state.values() for m in part.values()]
+    return [x.detach().cpu() for net in players[:3] for x in net.state_dict().values()] + [m.cpu() for m in moments]
+
+
+def side_by_side(cfg, device: torch.device, steps: int = 3, resumed: int = 0) -> None:
+    """Both ways, `resumed` iterations after the beginning; all that training changes and returns is bit-equal."""
+    digits = build(cfg.dataset).to(device)
+    found = []
+    for fixed in (False, True):
+        players, loss, penalty = make_players(cfg, device), build(cfg.loss), build(cfg.penalty)
+        run = iteration(cfg, players, loss, penalty)
+        for step in range(resumed):
+            run(draw(cfg, digits.train, step))
+        run = graphs.Fixed(run, players, draw(cfg, digits.train, resumed)) if fixed else run
+        told = [run(draw(cfg, digits.train, step)) for step in range(resumed, resumed + steps)]
+        found.append((state(players), torch.stack([x.cpu() for rows in told for row in rows for x in row.values()])))
+    (a, told_a), (b, told_b) = found
+    assert len(a) == len(b) > 20 and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert torch.equal(told_a, told_b)
+
+
+@pytest.mark.parametrize("resumed", [0, 2])
+@pytest.mark.parametrize("method", SIX.split(","))
+def test_an_iteration_at_fixed_addresses_is_the_same(method: str, resumed: int) -> None:
+    """All of what speed=graphs does but the recording, which needs a GPU."""
+    wide = ("model.width=8", "model.critic_norm=spectral", "protocol.n_critic=2", "protocol.batch=8")
+    side_by_side(settings(f"loss={method}", "speed=graphs", *wide), CPU, resumed=resumed)
+
+
+@pytest.mark.gpu
+@GPU
+@pytest.mark.parametrize("method", SIX.split(","))
+def test_a_recorded_iteration_is_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    side_by_side(settings(f"loss={method}", "speed=graphs", "protocol.n_critic=2"), torch.device("cuda"), resumed=2)
+
+
+@pytest.mark.gpu
+@GPU
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("speed", ["speed=eager", "speed=graphs", "speed=channels_last"])
+@pytest.mark.parametrize("method", SIX.split(","))
+def test_on_a_gpu(method: str, speed: str, precision: str, tmp_path: Path) -> None:
+    train(settings(f"loss={method}", "experiment=smoke", "wandb=disabled", speed, f"precision={precision}"), tmp_path)
+    assert json.loads((tmp_path / "status.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.gpu
+@GPU
+@pytest.mark.parametrize("method", SIX.split(","))
+def test_the_host_does_not_wait_within_a_step(method: str) -> None:
+    cfg, device = settings(f"loss={method}"), torch.device("cuda")
+    players, train_data = make_players(cfg, device), build(cfg.dataset).to(device).train
+    run = iteration(cfg, players, build(cfg.loss), build(cfg.penalty))
+    run(draw(cfg, train_data, 0))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(1, 4):
+            run(draw(cfg, train_data, step))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["speed=graphs"], ["speed.graphs=true", "device=cpu", "allowed is false"]),
+        (["speed.graphs=true"], ["speed.graphs=true", "allowed with speed.fused=true", "speed=graphs"]),
+        (["speed.fused=true", "optimizer=rmsprop"], ["speed.fused=true", "RMSprop", "null", "optimizer=adam"]),
+        (["speed=channels_last", "dataset=ring"], ["speed.channels_last=true", "ring", "allowed is false"]),
+    ],
+)
+def test_what_cannot_be_is_refused(overrides: list[str], said: list[str], tmp_path: Path) -> None:
+    refusal = ganbench(*overrides, "device=cpu", "wandb=disabled", "name=no", cwd=tmp_path)
+    assert refusal.returncode == 2 and not (tmp_path / "outputs").exists()
+    assert all(part in refusal.stderr for part in said), refusal.stderr
+
+
+def test_what_was_done_is_told(tmp_path: Path) -> None:
+    train(settings(*TINY, "speed.fused=true", "speed.channels_last=true"), tmp_path)
+    told = json.loads((tmp_path / "footing.json").read_text())
+    assert told["machine"]["fused"] is True and told["machine"]["channels_last"] is True
+    assert told["machine"]["graphs"] is False and "fused" not in told["setting"]["optimizer_options"]
