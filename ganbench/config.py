@@ -29,6 +29,7 @@ class Device(Enum):
 class Precision(Enum):
     fp32 = "fp32"
     bf16 = "bf16"
+    bf16_all = "bf16_all"
 
 
 class Track(Enum):

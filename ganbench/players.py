@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganbench import streams
-from ganbench.config import build
+from ganbench.config import Precision, build
 from ganbench.data import Data
 from ganbench.probes import Critic
 from ganbench.signature import takes
@@ -76,6 +76,19 @@ def laid_out(data: Data, cfg: DictConfig) -> Data:
     return data._replace(train=data.train.contiguous(memory_format=memory_format(cfg)))
 
 
-def players_precision(precision: str, device: torch.device) -> Callable:
-    """Opens the context in which the players compute; penalties stay outside of it."""
-    return partial(torch.autocast, device.type, torch.bfloat16) if precision == "bf16" else nullcontext
+def players_precision(precision: Precision, device: torch.device) -> Callable:
+    """Opens the context in which the players compute; penalties stay outside of it, but for `InPrecision`."""
+    return nullcontext if precision is Precision.fp32 else partial(torch.autocast, device.type, torch.bfloat16)
+
+
+class InPrecision:
+    """A penalty computed as the players are: D and its gradient inside `autocast`; norms and means are fp32."""
+
+    def __init__(self, penalty: Callable, autocast: Callable):
+        self.penalty, self.autocast = penalty, autocast
+        if hasattr(penalty, "project"):
+            self.project = penalty.project
+
+    def __call__(self, D: Callable, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+        with self.autocast():
+            return self.penalty(D, real, fake, rng)

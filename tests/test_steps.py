@@ -7,8 +7,9 @@ import torch
 from conftest import settings
 
 from ganbench import ema, streams
-from ganbench.config import CONF, build
+from ganbench.config import CONF, Precision, build
 from ganbench.contract import refuse_critic
+from ganbench.players import InPrecision, players_precision
 from ganbench.steps import critic_step, generator_step
 
 LOSSES = ["gan", "minimax", "lsgan", "wgan", "hinge", "rpgan", "ragan"]
@@ -95,6 +96,29 @@ def test_average_follows_weights_and_statistics() -> None:
     for name, value in average.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, start[name] + 0.25)
+
+
+@pytest.mark.parametrize("name", ["gp", "dragan", "r1", "clip"])
+def test_penalties_in_bf16_are_those_of_fp32_to_its_digits(name: str, rng: torch.Generator) -> None:
+    cfg = settings("loss=wgan", f"penalty={name}", "model.width=8")
+    _, D, _, _ = players(cfg)
+    real, fake = torch.rand(2, 32, 1, 32, 32, generator=rng) * 2 - 1
+    penalty = build(cfg.penalty)
+    half = InPrecision(penalty, players_precision(Precision.bf16_all, torch.device("cpu")))
+    found = []
+    for each in (penalty, half):
+        value = each(D, real, fake, torch.Generator().manual_seed(1))
+        assert value.dtype == torch.float32
+        D.zero_grad()
+        (value + 0 * D(real).sum()).backward()
+        found.append((value.item(), torch.cat([w.grad.flatten() for w in D.parameters()])))
+    (due, gradient), (value, other) = found
+    assert value == pytest.approx(due, rel=0.01) and (value != due or name == "clip")
+    if name == "clip":
+        half.project(D)
+        assert all(w.abs().max() <= 0.01 for w in D.parameters())
+    else:
+        assert torch.nn.functional.cosine_similarity(gradient, other, dim=0) > 0.99
 
 
 def test_bf16_leaves_the_penalty_in_fp32(rng: torch.Generator) -> None:

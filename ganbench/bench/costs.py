@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganbench.bench.steps import METHODS, images, in_turns, ours
+from ganbench.config import Precision
 
 
 def peak(device: torch.device, n: int = 2048) -> dict[str, float]:
@@ -35,7 +36,7 @@ def scaling(repeats: int, device: torch.device) -> list[dict[str, Any]]:
 
 def _scaled(of: dict[str, int], repeats: int, device: torch.device) -> dict[str, Any]:
     real = images(of["size"], device)
-    call = ours("wgan-gp", "dcgan", of["width"], real, device, False, False, n_critic=of["n_critic"])
+    call = ours("wgan-gp", "dcgan", of["width"], real, device, Precision.fp32, False, n_critic=of["n_critic"])
     with FlopCounterMode(display=False) as counted:
         call()
     seconds = in_turns({"ours": call}, repeats, device)["seconds"]["ours"]
@@ -50,7 +51,7 @@ def memory(width: int, device: torch.device) -> dict[str, float]:
 
 
 def _memory(method: str, width: int, device: torch.device) -> float:
-    call = ours(method, "dcgan", width, images(64, device), device, False, False)
+    call = ours(method, "dcgan", width, images(64, device), device, Precision.fp32, False)
     for _ in range(3):
         call()
     if device.type == "cuda":

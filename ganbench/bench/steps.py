@@ -12,8 +12,10 @@ from torch import nn
 
 from ganbench import ema, losses, penalties, streams
 from ganbench.bench import textbook
+from ganbench.config import Precision
 from ganbench.data import batch
 from ganbench.models import dcgan, resnet
+from ganbench.players import InPrecision, players_precision
 from ganbench.steps import critic_step, generator_step
 
 METHODS = {
@@ -23,6 +25,13 @@ METHODS = {
     "dragan": (losses.GAN(), partial(penalties.dragan, weight=10.0)),
 }
 Z_DIM = 128
+# Each alone and then together: as `precision` and `speed` have them.
+LEVERS = [
+    (Precision.fp32, False),
+    (Precision.fp32, True),
+    (Precision.bf16, True),
+    (Precision.bf16_all, True),
+]
 
 
 def nets(model: str, width: int, fused: bool) -> tuple[nn.Module, nn.Module]:
@@ -49,7 +58,7 @@ def ours(
     width: int,
     real: torch.Tensor,
     device: torch.device,
-    bf16: bool,
+    precision: Precision,
     channels_last: bool,
     n_critic: int = 1,
 ) -> Callable[[], None]:
@@ -59,7 +68,9 @@ def ours(
     average = copy.deepcopy(G).requires_grad_(False)
     opt_g, opt_d = optimizers(G, D)
     loss, penalty = METHODS[method]
-    context = {"autocast": partial(torch.autocast, device.type, torch.bfloat16)} if bf16 else {}
+    autocast = players_precision(precision, device)
+    if precision is Precision.bf16_all:
+        penalty = InPrecision(penalty, autocast)
     stored, size, step = real, len(real), [0]
 
     def iteration() -> None:
@@ -68,9 +79,9 @@ def ours(
             real = batch(stored, 0, k, size).contiguous(memory_format=format)
             rng = streams.generator(0, "penalty", k, device)
             z = streams.normal((size, Z_DIM), 0, "z_d", k, device)
-            critic_step(D, G, real, z, loss, penalty, opt_d, rng, **context)
+            critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast)
         z = streams.normal((size, Z_DIM), 0, "z_g", step[0], device)
-        generator_step(D, G, real, z, loss, opt_g, **context)
+        generator_step(D, G, real, z, loss, opt_g, autocast)
         ema.update(average, G, 0.999)
 
     return iteration
@@ -115,10 +126,10 @@ def images(n: int, device: torch.device) -> torch.Tensor:
 def compared(method: str, model: str, width: int, size: int, repeats: int, device: torch.device) -> dict[str, Any]:
     """One line of the table: the textbook's iteration against ours in fp32, and with bf16 and channels_last."""
     real = images(size, device)
-    calls = {
-        "textbook": plain(method, model, width, real, device),
-        "fp32": ours(method, model, width, real, device, bf16=False, channels_last=False),
-        "fp32, channels_last": ours(method, model, width, real, device, bf16=False, channels_last=True),
-        "bf16, channels_last": ours(method, model, width, real, device, bf16=True, channels_last=True),
+    calls = {"textbook": plain(method, model, width, real, device)} | {
+        f"{precision.value}{', channels_last' * channels_last}": ours(
+            method, model, width, real, device, precision, channels_last
+        )
+        for precision, channels_last in LEVERS
     }
     return {"model": model, "width": width, "method": method, "batch": size} | in_turns(calls, repeats, device)
