@@ -223,6 +223,7 @@ RANGES = (
         "model.width model.z_dim model.generator.width model.critic.width probe.z_dim",
     ),
     ("a whole number from 1 to 1000", _whole(1, 1000), "protocol.n_critic"),
+    ("auto, or a whole number from 1 to 1000", lambda v: v == "auto" or _whole(1, 1000)(v), "sweep.parallel"),
     ("a whole number from 1 to 256", _whole(1, 256), "threads"),
     ("a whole number from 1 to 100", _whole(1, 100), "dataset.side"),
     ("a whole number from 1 to 10,000", _whole(1, 10_000), "dataset.modes"),

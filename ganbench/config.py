@@ -17,7 +17,7 @@ CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if (p / "config.yam
 GROUPS = ("loss", "penalty", "model", "dataset", "metric", "probe")
 
 # Settings that say where and how a run was made, not what was compared.
-INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "smoke", "checkpoint_every", "retry")
+INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "smoke", "checkpoint_every", "retry", "sweep")
 
 
 class Device(Enum):
@@ -95,6 +95,11 @@ class Speed:
 
 
 @dataclass
+class Sweep:
+    parallel: Any = "auto"
+
+
+@dataclass
 class Config:
     seed: int = MISSING
     device: Device = MISSING
@@ -113,6 +118,7 @@ class Config:
     protocol: Protocol = field(default_factory=Protocol)
     speed: Speed = field(default_factory=Speed)
     wandb: Wandb = field(default_factory=Wandb)
+    sweep: Sweep = field(default_factory=Sweep)
     smoke: Any = None
 
 

@@ -133,9 +133,9 @@ def compose(
     for folder, n in Counter(job.folder for job in jobs).items():
         if n > 1:
             raise Refused(f"{n} runs of the sweep would share the folder {folder}: they are the same run twice.")
-    n_jobs = config.hydra.launcher.get("n_jobs")
-    if n_jobs is not None and n_jobs < 1:
-        raise Refused(f"hydra.launcher.n_jobs={n_jobs} is out of range: allowed is 1 or more, or null.")
+    n_jobs = config.hydra.launcher.get("n_jobs", "auto")
+    if n_jobs != "auto" and not (isinstance(n_jobs, int) and n_jobs >= 1):
+        raise Refused(f"hydra.launcher.n_jobs={n_jobs} is out of range: allowed is 1 or more, or auto.")
     return jobs
 
 
@@ -156,7 +156,7 @@ def run(
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     first: int,
-    n_jobs: int | None,
+    n_jobs: int | str,
 ) -> Sequence[JobReturn]:
     """Run each job in a new process, `n_jobs` at a time. One that fails, diverges or is killed costs only itself.
 
@@ -165,7 +165,7 @@ def run(
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     jobs = compose(context, config, job_overrides, first)
-    at_once = min(n_jobs or _default_jobs(jobs), len(jobs))
+    at_once = min(has_room(jobs) if n_jobs == "auto" else n_jobs, len(jobs))
     done = sum(job.done is not None for job in jobs)
     before = f", of which {done} are done already" if done else ""
     log.info(f"{len(jobs)} runs{before}, {at_once} at a time, in {jobs[0].folder.parent}")
@@ -332,13 +332,17 @@ def _cure(status: dict[str, Any]) -> str:
     return cures.get(status["status"], "")
 
 
-def _default_jobs(jobs: list[Job]) -> int:
+def has_room(jobs: list[Job]) -> int:
+    """How many of such runs go side by side: one for each core that their threads leave, and on a GPU, which small
+    runs keep waiting, one for each 8 GB of its memory.
+    """
     import torch
 
-    if any(job.config.device.value != "cpu" for job in jobs) and torch.cuda.is_available():
-        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(job.config.threads for job in jobs))
+    room = max(1, cores // max(job.config.threads for job in jobs))
+    if all(job.config.device.value == "cpu" for job in jobs) or not torch.cuda.is_available():
+        return room
+    return max(1, min(room, torch.cuda.get_device_properties(0).total_memory // int(8e9)))
 
 
 def _told(status: dict[str, Any]) -> str:

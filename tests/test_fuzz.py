@@ -56,6 +56,7 @@ LEGITIMATE = {
     r"seed|probe\.seed": whole(0),
     r"retry|speed\.channels_last": lambda v: type(v) in (bool, int),  # as OmegaConf reads a yes or no
     r"speed\.fused": lambda v: v is None or type(v) in (bool, int),
+    r"sweep\.parallel": one_of("auto", 1, 3),
     r"speed\.graphs": one_of(0),  # without a GPU
     r"checkpoint_every|protocol\.(images|log_every)|metric\.neighbours|probe\.steps": whole(1),
     r"metric\.sizes": one_of(0),

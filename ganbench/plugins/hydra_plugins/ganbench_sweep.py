@@ -40,13 +40,13 @@ class Checked(BasicSweeper):
 @dataclass
 class ProcessesConf:
     _target_: str = "hydra_plugins.ganbench_sweep.Processes"
-    n_jobs: int | None = None  # None: one for each core, or one on a GPU
+    n_jobs: Any = "${sweep.parallel}"
 
 
 class Processes(Launcher):
     """Each run in a process of its own, `n_jobs` at a time."""
 
-    def __init__(self, n_jobs: int | None):
+    def __init__(self, n_jobs: int | str):
         self.n_jobs = n_jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
