@@ -344,6 +344,8 @@ FIXED_SHAPES = {
     for name in names
 }
 
+SQUARES = [[side, side] for side in (16, 32, 64, 128)]
+
 # What is only ever a copy, with its origin.
 COPIES = (
     ("model.generator.z_dim", "model.z_dim"),
@@ -356,7 +358,7 @@ COPIES = (
 def _check_pairs(cfg: DictConfig) -> None:
     """Refuse built-in options that cannot work together; a user's own options are judged when they are built."""
     shape = list(cfg.dataset.get("shape") or [])
-    points, grey = len(shape) == 1, shape[:1] == [1]
+    points, squares = len(shape) == 1, ", ".join(f"{a}x{b}" for a, b in SQUARES)
     data = f"dataset={cfg.dataset.name} (shape {shape})"
     fixed = FIXED_SHAPES.get(cfg.dataset._target_)
     if fixed and shape != fixed:
@@ -368,10 +370,10 @@ def _check_pairs(cfg: DictConfig) -> None:
         if copy is not None and copy != due:
             raise Refused(f"{key}={copy} is not {origin}={due}: set the latter.")
     needs = (
-        ("model", "dcgan", len(shape) == 3 and shape[1:] == [32, 32], "images of 32x32", "model=mlp"),
-        ("model", "resnet", len(shape) == 3 and shape[1:] == [32, 32], "images of 32x32", "model=mlp"),
+        ("model", "dcgan", shape[1:] in SQUARES, f"images of {squares}", "one of these as dataset.shape, or model=mlp"),
+        ("model", "resnet", shape[1:] == [32, 32], "images of 32x32", "that as dataset.shape, or model=mlp"),
         ("model", "mlp", points, "points, not images", "model=dcgan"),
-        ("metric", "fd_lenet", grey and len(shape) == 3, "grey images", "metric=fid or metric=modes"),
+        ("metric", "fd_lenet", shape == [1, 32, 32], "grey images of 32x32", "metric=fid or metric=modes"),
         ("metric", "fid", len(shape) == 3, "images", "metric=modes"),
         ("metric", "energy_distance", points, "2-D mixtures (ring, grid)", "metric=fd_lenet or metric=fid"),
         ("metric", "modes_kl", shape[:1] == [3] and "stacked" in cfg.dataset._target_, "stacked digits", "metric=fid"),

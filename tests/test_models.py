@@ -9,7 +9,7 @@ from torch import nn
 
 from ganbench.check import check
 from ganbench.config import Refused
-from ganbench.models import resnet
+from ganbench.models import dcgan, resnet
 from ganbench.penalties import slope
 from ganbench.train import train
 
@@ -86,3 +86,15 @@ def _same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
     assert len(ours) == len(theirs) > 10
     for mine, its in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("norm", ["none", "instance", "spectral"])
+@pytest.mark.parametrize("side", [16, 32, 64, 128])
+def test_dcgan_halves_down_to_four(side: int, norm: str) -> None:
+    """Channels double with each halving; so four times the pixels cost about twice the products."""
+    G, D = dcgan.Generator((3, side, side), 8, 4), dcgan.Critic((3, side, side), 4, norm)
+    x = G(torch.randn(2, 8))
+    assert x.shape == (2, 3, side, side) and D(x).shape == (2,)
+    convolutions = [m for m in D.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [m.out_channels * side // 2 ** (k + 1) for k, m in enumerate(convolutions)] == [2 * side] * len(convolutions)
+    assert convolutions[-1].out_channels * 16 == D.head.in_features

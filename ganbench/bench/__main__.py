@@ -7,11 +7,11 @@ import sys
 
 import torch
 
-from ganbench.bench.costs import evaluation, first_step, memory, peak, scaling
+from ganbench.bench.costs import evaluation, first_step, memory, packing, peak, scaling
 from ganbench.bench.frechet import frechet
 from ganbench.bench.steps import METHODS, compared
 
-PARTS = ("steps", "scaling", "start", "memory", "evaluation", "frechet")
+PARTS = ("steps", "scaling", "start", "memory", "evaluation", "sweep", "frechet")
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="pairs for each median")
     parser.add_argument("--width", type=int, default=64, help="channels of both nets")
     given = parser.parse_args()
+    usual = torch.get_num_threads()
     torch.set_num_threads(given.threads)
     device, parts = torch.device(given.device), given.part or PARTS
     told = {"machine": machine(device), "torch": torch.__version__, "threads": given.threads, "peak": peak(device)}
@@ -41,6 +42,8 @@ def main() -> None:
         told["memory"] = memory(given.width, device)
     if "evaluation" in parts:
         told["evaluation"] = evaluation(given.device)
+    if "sweep" in parts:
+        told["sweep"] = packing(given.device, usual)
     if "frechet" in parts:
         told["frechet"] = frechet()
     json.dump(told, sys.stdout, indent=1)

@@ -15,7 +15,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganbench.bench.steps import METHODS, images, in_turns, ours
-from ganbench.config import Precision
 
 
 def peak(device: torch.device, n: int = 2048) -> dict[str, float]:
@@ -29,14 +28,16 @@ def peak(device: torch.device, n: int = 2048) -> dict[str, float]:
 
 
 def scaling(repeats: int, device: torch.device) -> list[dict[str, Any]]:
-    """Seconds and GFLOP/s of our iteration for wgan-gp in fp32, as batch, width or n_critic grow."""
-    settings = [{"size": 16}, {}, {"size": 256}, {"width": 16}, {"width": 128}, {"n_critic": 5}]
-    return [_scaled({"size": 64, "width": 32, "n_critic": 1} | other, repeats, device) for other in settings]
+    """Seconds and GFLOP/s of our iteration for wgan-gp in fp32, as batch, image, width or n_critic grow."""
+    settings = [{}, {"batch": 16}, {"batch": 256}, {"side": 64}, {"width": 16}, {"width": 128}, {"n_critic": 5}]
+    return [
+        _scaled({"batch": 64, "side": 32, "width": 32, "n_critic": 1} | other, repeats, device) for other in settings
+    ]
 
 
 def _scaled(of: dict[str, int], repeats: int, device: torch.device) -> dict[str, Any]:
-    real = images(of["size"], device)
-    call = ours("wgan-gp", "dcgan", of["width"], real, device, Precision.fp32, False, n_critic=of["n_critic"])
+    real = images(of["batch"], device, of["side"])
+    call = ours("wgan-gp", "dcgan", of["width"], real, device, n_critic=of["n_critic"])
     with FlopCounterMode(display=False) as counted:
         call()
     seconds = in_turns({"ours": call}, repeats, device)["seconds"]["ours"]
@@ -51,7 +52,7 @@ def memory(width: int, device: torch.device) -> dict[str, float]:
 
 
 def _memory(method: str, width: int, device: torch.device) -> float:
-    call = ours(method, "dcgan", width, images(64, device), device, Precision.fp32, False)
+    call = ours(method, "dcgan", width, images(64, device), device)
     for _ in range(3):
         call()
     if device.type == "cuda":
@@ -92,7 +93,33 @@ def _first_step(device: str) -> float:
 
 def evaluation(device: str) -> dict[str, float]:
     """What evaluating, with pictures and checkpoints, takes of default runs, as a share of their training time."""
-    return {dataset: _share(device, f"dataset={dataset}") for dataset in ("mnist5k", "ring")}
+    datasets = ("mnist5k", "stacked_mnist5k", "ring", "grid")
+    return {dataset: _share(device, f"dataset={dataset}") for dataset in datasets}
+
+
+def packing(device: str, threads: int, repeats: int = 3) -> dict[str, Any]:
+    """Runs an hour of a sweep of eight: one after another, each with the threads that torch takes by itself, and as
+    many at a time as `sweep.parallel=auto` has room for. Medians, and the quartiles of the ratios of neighbours.
+    """
+    ways = {"one": ("sweep.parallel=1", f"threads={threads}"), "auto": ("sweep.parallel=auto",)}
+    hours = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            hours[name].append(8 / _sweep(device, *way) * 3600)
+    low, middle, high = statistics.quantiles([b / a for a, b in zip(*hours.values(), strict=True)], n=4)
+    medians = {name: round(statistics.median(each)) for name, each in hours.items()}
+    return {"runs_per_hour": medians, "times_more": round(middle, 2), "quartiles": [round(low, 2), round(high, 2)]}
+
+
+def _sweep(device: str, *way: str) -> float:
+    """Seconds, of eight short runs on digits."""
+    with tempfile.TemporaryDirectory() as top:
+        start = time.perf_counter()
+        short = ("loss=gan,wgan-gp", "seed=0,1,2,3", "protocol.images=12800", "protocol.evaluations=1")
+        run = _begin(top, device, "-m", *short, *way)
+        if run.wait():
+            raise RuntimeError(f"the sweep ended with code {run.returncode}")
+        return time.perf_counter() - start
 
 
 def _share(device: str, *overrides: str) -> float:

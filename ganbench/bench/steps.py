@@ -5,17 +5,20 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from ganbench import ema, losses, penalties, streams
-from ganbench.bench import textbook
+from ganbench.bench import peer, textbook
 from ganbench.config import Precision
-from ganbench.data import batch
+from ganbench.graphs import Fixed, Rows
+from ganbench.inputs import Inputs, draw
 from ganbench.models import dcgan, resnet
-from ganbench.players import InPrecision, players_precision
+from ganbench.players import InPrecision, Players, players_precision
 from ganbench.steps import critic_step, generator_step
 
 METHODS = {
@@ -25,24 +28,33 @@ METHODS = {
     "dragan": (losses.GAN(), partial(penalties.dragan, weight=10.0)),
 }
 Z_DIM = 128
-# Each alone and then together: as `precision` and `speed` have them.
-LEVERS = [
-    (Precision.fp32, False),
-    (Precision.fp32, True),
-    (Precision.bf16, True),
-    (Precision.bf16_all, True),
-]
 
 
-def nets(model: str, width: int, fused: bool) -> tuple[nn.Module, nn.Module]:
+class How(NamedTuple):
+    """As `precision` and `speed` have it; graphs need a GPU, where optimisers are fused without being asked."""
+
+    precision: Precision
+    channels_last: bool = False
+    graphs: bool = False
+
+    def __str__(self) -> str:
+        return ", ".join([self.precision.value, *(name for name in ("channels_last", "graphs") if getattr(self, name))])
+
+
+FP32 = How(Precision.fp32)
+EVERYWHERE = [FP32, How(Precision.fp32, True), How(Precision.bf16, True), How(Precision.bf16_all, True)]
+ON_A_GPU = [How(Precision.fp32, graphs=True), How(Precision.bf16_all, True, True)]
+
+
+def nets(model: str, width: int, fused: bool, side: int = 32) -> tuple[nn.Module, nn.Module]:
     with streams.initialising(0, "bench"):
         if model == "dcgan":
-            return dcgan.Generator((3, 32, 32), Z_DIM, width), dcgan.Critic((3, 32, 32), width)
+            return dcgan.Generator((3, side, side), Z_DIM, width), dcgan.Critic((3, side, side), width)
         return resnet.Generator((3, 32, 32), Z_DIM, width, fused), resnet.Critic((3, 32, 32), width, "none", fused)
 
 
-def optimizers(G: nn.Module, D: nn.Module) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    return tuple(torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.9)) for net in (G, D))
+def optimizers(G: nn.Module, D: nn.Module, **how: bool) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    return tuple(torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.9), **how) for net in (G, D))
 
 
 def plain(method: str, model: str, width: int, real: torch.Tensor, device: torch.device) -> Callable[[], None]:
@@ -53,52 +65,52 @@ def plain(method: str, model: str, width: int, real: torch.Tensor, device: torch
 
 
 def ours(
-    method: str,
-    model: str,
-    width: int,
-    real: torch.Tensor,
-    device: torch.device,
-    precision: Precision,
-    channels_last: bool,
-    n_critic: int = 1,
+    method: str, model: str, width: int, real: torch.Tensor, device: torch.device, how: How = FP32, n_critic: int = 1
 ) -> Callable[[], None]:
     """A run's iteration, as train.py makes it."""
-    format = torch.channels_last if channels_last else torch.contiguous_format
-    G, D = (net.to(device, memory_format=format) for net in nets(model, width, fused=True))
-    average = copy.deepcopy(G).requires_grad_(False)
-    opt_g, opt_d = optimizers(G, D)
+    format = torch.channels_last if how.channels_last else torch.contiguous_format
+    G, D = (net.to(device, memory_format=format) for net in nets(model, width, True, real.shape[-1]))
+    on_gpu = device.type == "cuda"
+    opt_g, opt_d = optimizers(G, D, fused=on_gpu, capturable=how.graphs)
+    if on_gpu:
+        opt_g.found_inf = opt_d.found_inf = torch.zeros((), device=device)
+    players = Players(G, D, copy.deepcopy(G).requires_grad_(False), opt_g, opt_d)
     loss, penalty = METHODS[method]
-    autocast = players_precision(precision, device)
-    if precision is Precision.bf16_all:
+    autocast = players_precision(how.precision, device)
+    if how.precision is Precision.bf16_all:
         penalty = InPrecision(penalty, autocast)
-    stored, size, step = real, len(real), [0]
+    protocol = {"batch": len(real), "n_critic": n_critic}
+    cfg = OmegaConf.create({"seed": 0, "protocol": protocol, "model": {"z_dim": Z_DIM}})
+    stored, steps = real.contiguous(memory_format=format), count()
 
-    def iteration() -> None:
-        step[0] += 1
-        for k in range(step[0] * n_critic, (step[0] + 1) * n_critic):
-            real = batch(stored, 0, k, size).contiguous(memory_format=format)
-            rng = streams.generator(0, "penalty", k, device)
-            z = streams.normal((size, Z_DIM), 0, "z_d", k, device)
-            critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast)
-        z = streams.normal((size, Z_DIM), 0, "z_g", step[0], device)
-        generator_step(D, G, real, z, loss, opt_g, autocast)
-        ema.update(average, G, 0.999)
+    def iteration(of: Inputs) -> Rows:
+        rows = []
+        for real, z, rng in zip(of.real, of.z_d, of.rng, strict=True):
+            rows.append(critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast))
+        rows.append(generator_step(D, G, real, of.z_g, loss, opt_g, autocast))
+        ema.update(players.average, G, 0.999)
+        return rows
 
-    return iteration
+    iterate = Fixed(iteration, players, draw(cfg, stored, 0)) if how.graphs else iteration
+    return lambda: iterate(draw(cfg, stored, next(steps)))
 
 
 def in_turns(calls: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, Any]:
     """Median seconds of each, and for all but the first how many times faster they are than the first: median and
-    quartiles of the ratios of neighbours.
+    quartiles of the ratios of neighbours. On a GPU also for how much of that the host was busy.
     """
     for call in calls.values():
         call()
-    times = {name: [] for name in calls}
+    times, busy = {name: [] for name in calls}, {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            times[name].append(seconds(call, device))
+            whole, host = seconds(call, device)
+            times[name].append(whole)
+            busy[name].append(host)
     first = next(iter(calls))
-    told: dict[str, Any] = {"seconds": {name: round(statistics.median(t), 4) for name, t in times.items()}}
+    told: dict[str, Any] = {"seconds": {name: round(statistics.median(t), 6) for name, t in times.items()}}
+    if device.type == "cuda":
+        told["host_seconds"] = {name: round(statistics.median(t), 6) for name, t in busy.items()}
     for name in [name for name in calls if name != first]:
         ratios = [a / b for a, b in zip(times[first], times[name], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
@@ -106,12 +118,14 @@ def in_turns(calls: dict[str, Callable[[], None]], repeats: int, device: torch.d
     return told
 
 
-def seconds(call: Callable[[], None], device: torch.device) -> float:
+def seconds(call: Callable[[], None], device: torch.device) -> tuple[float, float]:
+    """Until all is done, and until the host is free again."""
     _wait(device)
     start = time.perf_counter()
     call()
+    host = time.perf_counter() - start
     _wait(device)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, host
 
 
 def _wait(device: torch.device) -> None:
@@ -119,17 +133,19 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def images(n: int, device: torch.device) -> torch.Tensor:
-    return torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
+def images(n: int, device: torch.device, side: int = 32) -> torch.Tensor:
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
 
 
 def compared(method: str, model: str, width: int, size: int, repeats: int, device: torch.device) -> dict[str, Any]:
-    """One line of the table: the textbook's iteration against ours in fp32, and with bf16 and channels_last."""
+    """One line of the table: the textbook's iteration against ours in several ways, and against a peer's."""
     real = images(size, device)
-    calls = {"textbook": plain(method, model, width, real, device)} | {
-        f"{precision.value}{', channels_last' * channels_last}": ours(
-            method, model, width, real, device, precision, channels_last
-        )
-        for precision, channels_last in LEVERS
-    }
-    return {"model": model, "width": width, "method": method, "batch": size} | in_turns(calls, repeats, device)
+    ways = EVERYWHERE + ON_A_GPU * (device.type == "cuda")
+    calls = {"textbook": plain(method, model, width, real, device)}
+    calls |= {str(how): ours(method, model, width, real, device, how) for how in ways}
+    name = peer.installed()
+    if name and (model, method) == ("resnet", "wgan-gp"):
+        calls[name] = peer.mimicry(width, Z_DIM, real, device)
+    told = in_turns(calls, repeats, device)
+    rates = {name: round(size / seconds, 1) for name, seconds in told["seconds"].items()}
+    return {"model": model, "width": width, "method": method, "batch": size, "images_per_second": rates} | told

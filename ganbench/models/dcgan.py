@@ -1,6 +1,10 @@
-"""DCGAN for 32x32 images (Radford et al. 2015, arXiv:1511.06434), with a critic that has no batch norm."""
+"""DCGAN for square images (Radford et al. 2015, arXiv:1511.06434), with a critic that has no batch norm.
+
+Channels double with each halving, from `width` at half the image's side to the last at 4x4.
+"""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -11,23 +15,22 @@ Norm = Literal["none", "layer", "instance", "spectral"]
 
 
 class Generator(nn.Module):
-    """z [N, z_dim] -> images [N, C, 32, 32] in [-1, 1]."""
+    """z [N, z_dim] -> images [N, C, S, S] in [-1, 1], S a power of 2 from 16 on."""
 
     def __init__(self, shape: tuple[int, int, int], z_dim: int, width: int):
         super().__init__()
-        w = width
-        self.stem = nn.Sequential(
-            nn.Linear(z_dim, 4 * w * 16), nn.Unflatten(1, (4 * w, 4, 4)), nn.BatchNorm2d(4 * w), nn.ReLU()
-        )
-        self.body = nn.Sequential(_up(4 * w, 2 * w), _up(2 * w, w))
-        self.head = nn.Sequential(nn.ConvTranspose2d(w, shape[0], 4, 2, 1), nn.Tanh())
+        widths = _widths(shape[1], width)[::-1]
+        w = widths[0]
+        self.stem = nn.Sequential(nn.Linear(z_dim, w * 16), nn.Unflatten(1, (w, 4, 4)), nn.BatchNorm2d(w), nn.ReLU())
+        self.body = nn.Sequential(*(_up(n, m) for n, m in pairwise(widths)))
+        self.head = nn.Sequential(nn.ConvTranspose2d(width, shape[0], 4, 2, 1), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
         return self.head(self.body(self.stem(z)))
 
 
 class Critic(nn.Module):
-    """Images [N, C, 32, 32] -> logits [N]."""
+    """Images [N, C, S, S] -> logits [N]."""
 
     def __init__(
         self,
@@ -36,18 +39,21 @@ class Critic(nn.Module):
         norm: Literal["none", "layer", "instance", "spectral"] = "none",
     ):
         super().__init__()
-        w = width
-        wrap = wrapper(norm)
+        widths, wrap = _widths(shape[1], width), wrapper(norm)
         self.body = nn.Sequential(
-            wrap(nn.Conv2d(shape[0], w, 4, 2, 1)),
+            wrap(nn.Conv2d(shape[0], width, 4, 2, 1)),
             nn.LeakyReLU(0.2),
-            _down(w, 2 * w, norm, wrap),
-            _down(2 * w, 4 * w, norm, wrap),
+            *(_down(n, m, norm, wrap) for n, m in pairwise(widths)),
         )
-        self.head = wrap(nn.Linear(4 * w * 16, 1))
+        self.head = wrap(nn.Linear(widths[-1] * 16, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x).flatten(1)).squeeze(1)
+
+
+def _widths(side: int, width: int) -> list[int]:
+    """Channels at half the side, a quarter of it, … and 4."""
+    return [width << k for k in range(side.bit_length() - 3)]
 
 
 def _up(n: int, m: int) -> nn.Module:
