@@ -7,12 +7,14 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from conftest import REPOSITORY, ganbench
 from test_fuzz import cases
 from test_refusals import BAD
 
+from ganbench.bench.steps import EVERYWHERE
 from ganbench.report.statistics import iqm
 
 README = (REPOSITORY / "README.md").read_text()
@@ -101,10 +103,44 @@ def test_as_many_wrong_command_lines_as_told() -> None:
     assert f"{len(BAD)} command lines" in README and sum(1 for _ in cases()) > 2000
 
 
+def reference(name: str) -> dict:
+    return json.loads((REPOSITORY / f"outputs/reference/{name}.json").read_text())
+
+
 def test_the_steps_told_are_those_that_were_timed() -> None:
-    told = json.loads((REPOSITORY / "outputs/reference/bench.json").read_text())
+    told = reference("bench")
     assert f"`{told['commit']}`, one core" in README
     for line in told["steps"]:
-        times = [f"{line[how]['times_faster']:.2f}" for how in ("fp32", "fp32, channels_last", "bf16, channels_last")]
+        times = [f"{line[str(how)]['times_faster']:.2f}" for how in EVERYWHERE]
         textbook = f"{1000 * line['seconds']['textbook']:.0f} ms"
         assert f"| {' | '.join([line['model'], line['method'], textbook, *times])} |" in README
+    peers = {
+        name: line[name]["times_faster"] for line in told["steps"] for name in line["seconds"] if "mimicry" in name
+    }
+    assert all(
+        f"{name}, on the same" in README and f"is {times:.2f} times as fast" in README for name, times in peers.items()
+    )
+
+
+def test_so_is_what_runs_take_beside_their_steps() -> None:
+    told = reference("bench")
+    sweep, share = told["sweep"], told["evaluation"]
+    assert f"makes {sweep['runs_per_hour']['auto']} runs an hour" in README
+    assert f"and {sweep['runs_per_hour']['one']} one after another" in README
+    assert f"{sweep['times_more']:.2f} times as many" in README
+    assert f"comes {told['start']['first_step']:.1f} s after the command" in README
+    assert f"takes {share['mnist5k']:.2f} of the training time" in README
+    assert f"{share['ring']:.2f} on ring and {share['grid']:.2f} on grid" in README
+
+
+def test_bf16_stays_within_the_spread_of_seeds_as_told() -> None:
+    told = reference("precision")
+    assert f"(`{told['commit']}`; [each seed]" in README
+    order = []
+    for precision in ("fp32", "bf16", "bf16_all"):
+        means = {method: mean(scores[precision]) for method, scores in told["scores"].items()}
+        order.append(sorted(means, key=means.get))
+        for method, scores in told["scores"].items():
+            assert abs(means[method] - mean(scores["fp32"])) < stdev(scores["fp32"])
+            assert f"{means[method]:.2f} ± {stdev(scores[precision]):.2f} |" in README.split(f"| {method} |")[-1]
+    assert order[0] == order[1] == order[2]
