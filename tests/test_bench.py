@@ -12,12 +12,27 @@ from torch import nn
 
 from ganbench import penalties
 from ganbench.bench import textbook
+from ganbench.bench.costs import scaling
 from ganbench.bench.steps import EVERYWHERE, METHODS, nets
 from ganbench.steps import critic_step, generator_step
 
+CPU = torch.device("cpu")
+
 
 def test_it_prints_one_document() -> None:
-    command = [sys.executable, "-m", "ganbench.bench", "--part", "steps", "--part", "memory", "--width", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "ganbench.bench",
+        "--part",
+        "peak",
+        "--part",
+        "steps",
+        "--part",
+        "memory",
+        "--width",
+        "4",
+    ]
     done = subprocess.run(
         [*command, "--repeats", "2", "--device", "cpu"],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
@@ -35,6 +50,14 @@ def test_it_prints_one_document() -> None:
         low, high = line["fp32"]["quartiles"]
         assert 0 < low <= line["fp32"]["times_faster"] <= high
     assert set(told["memory"]) == set(METHODS) and min(told["memory"].values()) > 10
+
+
+def test_products_grow_as_they_must() -> None:
+    told = {tuple(line[k] for k in ("batch", "side", "width", "n_critic")): line["gflop"] for line in scaling(2, CPU)}
+    first = told[64, 32, 32, 1]
+    assert told[256, 32, 32, 1] == pytest.approx(4 * first) and told[16, 32, 32, 1] == pytest.approx(first / 4)
+    assert 3 < told[64, 32, 128, 1] / first / 4 < 4 and 2 < told[64, 64, 32, 1] / first < 8
+    assert 3 < told[64, 32, 32, 5] / first < 5  # the generator still moves once
 
 
 @pytest.mark.parametrize("method", ["gan", "hinge", "wgan-gp", "dragan"])

@@ -4,6 +4,7 @@ import argparse
 import json
 import platform
 import sys
+from typing import Any
 
 import torch
 
@@ -11,7 +12,24 @@ from ganbench.bench.costs import evaluation, first_step, memory, packing, peak, 
 from ganbench.bench.frechet import frechet
 from ganbench.bench.steps import METHODS, compared
 
-PARTS = ("steps", "scaling", "start", "memory", "evaluation", "sweep", "frechet")
+USUAL_THREADS = torch.get_num_threads()
+
+
+def steps(given: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    nets = [(model, method) for model in ("dcgan", "resnet") for method in METHODS]
+    return [compared(method, model, given.width, 64, given.repeats, device) for model, method in nets]
+
+
+PARTS = {
+    "peak": lambda given, device: peak(device),
+    "steps": steps,
+    "scaling": lambda given, device: scaling(given.repeats, device),
+    "memory": lambda given, device: memory(given.width, device),
+    "start": lambda given, device: first_step(given.device),
+    "evaluation": lambda given, device: evaluation(given.device),
+    "sweep": lambda given, device: packing(given.device, USUAL_THREADS),
+    "frechet": lambda given, device: frechet(),
+}
 
 
 def main() -> None:
@@ -24,30 +42,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="pairs for each median")
     parser.add_argument("--width", type=int, default=64, help="channels of both nets")
     given = parser.parse_args()
-    usual = torch.get_num_threads()
     torch.set_num_threads(given.threads)
-    device, parts = torch.device(given.device), given.part or PARTS
-    told = {"machine": machine(device), "torch": torch.__version__, "threads": given.threads, "peak": peak(device)}
-    if "steps" in parts:
-        told["steps"] = [
-            compared(method, model, given.width, 64, given.repeats, device)
-            for model in ("dcgan", "resnet")
-            for method in METHODS
-        ]
-    if "scaling" in parts:
-        told["scaling"] = scaling(given.repeats, device)
-    if "start" in parts:
-        told["start"] = first_step(given.device)
-    if "memory" in parts:
-        told["memory"] = memory(given.width, device)
-    if "evaluation" in parts:
-        told["evaluation"] = evaluation(given.device)
-    if "sweep" in parts:
-        told["sweep"] = packing(given.device, usual)
-    if "frechet" in parts:
-        told["frechet"] = frechet()
-    json.dump(told, sys.stdout, indent=1)
-    print()
+    device = torch.device(given.device)
+    told = {"machine": machine(device), "torch": torch.__version__, "threads": given.threads}
+    try:
+        for part in given.part or PARTS:
+            told[part] = PARTS[part](given, device)
+    finally:  # what was measured before something went wrong took minutes
+        json.dump(told, sys.stdout, indent=1)
+        print()
 
 
 def machine(device: torch.device) -> str:
