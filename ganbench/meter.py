@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganbench.steps import Diverged, refuse_not_finite
+from ganbench.steps import refuse_not_finite, told
 
 
 class Meter:
@@ -42,11 +42,8 @@ class Meter:
         if not self.moments or bool(torch.cat(list(self._columns().values())).isfinite().all()):
             return
         for row, moment in zip(self.rows[-len(self.moments) :], self.moments, strict=True):
-            try:
+            with told(moment):
                 refuse_not_finite(row)
-            except Diverged as error:
-                error.facts |= moment
-                raise
 
     def state_dict(self) -> dict[str, Any]:
         """What has not been read yet, and the seconds up to the last reading or pause."""

@@ -5,24 +5,57 @@ has `found_inf`: what a fused one looks at on the device, where it holds this an
 """
 
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ganbench import ema
 from ganbench.contract import compares
+from ganbench.inputs import Inputs
 from ganbench.models import evaluating
 
 SATURATED = 1e-3  # a sample with a smaller |dL_G/dD(x)| teaches the generator nothing
 
 
 class Diverged(Exception):
-    """Training produced a number that is not finite: `what` was `value` for the `player`, critic or generator."""
+    """Training produced a number that is not finite: `what` was `value` for the `player`, critic or generator.
+
+    `facts` has these, and when it was, if that is known.
+    """
 
     def __init__(self, said: str, what: str, value: float, player: str):
         super().__init__(said)
-        self.facts = {"what": what, "value": str(value), "player": player}
+        self.facts: dict[str, str | int] = {"what": what, "value": str(value), "player": player}
+
+
+def iteration(
+    of: Inputs, players: Any, loss, penalty: Callable[..., Tensor], autocast: Callable, decay: float
+) -> list[dict[str, Tensor]]:
+    """An update of D for each real batch, one of G, and the average's move towards it by 1 - `decay`; what each update
+    returned. `players` are those of `make_players`. Diverged tells when it was.
+    """
+    G, D, average, opt_g, opt_d = players
+    rows = []
+    for real, z, rng, when in zip(of.real, of.z_d, of.rng, of.moments, strict=True):
+        with told(when):
+            rows.append(critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast))
+    with told(when):
+        rows.append(generator_step(D, G, real, of.z_g, loss, opt_g, autocast))
+    ema.update(average, G, decay)
+    return rows
+
+
+@contextmanager
+def told(when: dict[str, int]) -> Iterator[None]:
+    """Has a Diverged that is raised in this context know when that was."""
+    try:
+        yield
+    except Diverged as error:
+        error.facts |= when
+        raise
 
 
 def critic_step(
@@ -52,9 +85,9 @@ def critic_step(
     optimizer.zero_grad()
     (d_loss + d_penalty).backward()
     terms = {"d_real": on_real.mean(), "d_fake": on_fake.mean(), "d_loss": d_loss, "d_penalty": d_penalty}
-    told = _update(optimizer, terms | {"d_grad_norm": gradient_norm(D)})
+    row = _update(optimizer, terms | {"d_grad_norm": gradient_norm(D)})
     getattr(penalty, "project", _leave)(D)
-    return told
+    return row
 
 
 def generator_step(
@@ -99,21 +132,21 @@ def _leave(D: nn.Module) -> None:
     """Most penalties leave the weights where the optimiser put them."""
 
 
-def refuse_not_finite(told: dict[str, Tensor]) -> None:
+def refuse_not_finite(row: dict[str, Tensor]) -> None:
     """Raise Diverged for the first of an update's terms that is not finite, so causes come before what they cause."""
-    for what, value in zip(told, torch.stack(list(told.values())).tolist(), strict=True):
+    for what, value in zip(row, torch.stack(list(row.values())).tolist(), strict=True):
         if not math.isfinite(value):
-            player = "generator" if "g_loss" in told else "critic"
+            player = "generator" if "g_loss" in row else "critic"
             raise Diverged(f"{what} was {value}", what, value, player)
 
 
 def _update(optimizer: torch.optim.Optimizer, terms: dict[str, Tensor]) -> dict[str, Tensor]:
     """Move the optimiser, and return the terms detached."""
-    told = {name: term.detach() for name, term in terms.items()}
+    row = {name: term.detach() for name, term in terms.items()}
     held = getattr(optimizer, "found_inf", None)
     if held is None:
-        refuse_not_finite(told)
+        refuse_not_finite(row)
     else:
-        held.logical_or_(~torch.stack(list(told.values())).isfinite().all())
+        held.logical_or_(~torch.stack(list(row.values())).isfinite().all())
     optimizer.step()
-    return told
+    return row

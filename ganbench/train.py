@@ -15,22 +15,22 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganbench import ema, pictures, streams
+from ganbench import pictures, streams
 from ganbench.claim import claimed
 from ganbench.collapse import spread
 from ganbench.config import Precision, Refused, build
 from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
 from ganbench.data import Data, filled, scored_on, to_float, to_stored
 from ganbench.footing import footing, refuse_moved
-from ganbench.graphs import Fixed, Rows
-from ganbench.inputs import Inputs, draw
+from ganbench.graphs import Fixed
+from ganbench.inputs import draw
 from ganbench.meter import Meter
 from ganbench.metrics import with_reasons
 from ganbench.models import evaluating
 from ganbench.penalties import slope
 from ganbench.players import InPrecision, Players, carried_on, laid_out, make_critic, make_players, players_precision
 from ganbench.record import Record
-from ganbench.steps import Diverged, critic_step, generator_step
+from ganbench.steps import Diverged, iteration
 from ganbench.stop import Stop
 
 log = logging.getLogger("ganbench")
@@ -59,18 +59,12 @@ def train(cfg: DictConfig, out: Path) -> float:
         save_at = evaluate_at | set(range(0, steps, cfg.checkpoint_every))
         announce(record, device, cfg, players, steps, metric)
 
-        def iteration(of: Inputs) -> Rows:
-            rows = []
-            for real, z, rng, when in zip(of.real, of.z_d, of.rng, of.moments, strict=True):
-                record.now = when
-                rows.append(critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast))
-            rows.append(generator_step(D, G, real, of.z_g, loss, opt_g, autocast))
-            ema.update(average, G, p.ema)
-            return rows
-
         meter, bar = Meter(device), progress(p.images)
         first = record.restore(players, meter)
-        iterate = Fixed(iteration, players, draw(cfg, data.train, first)) if cfg.speed.graphs else iteration
+        parts = {"players": players, "loss": loss, "penalty": penalty, "autocast": autocast, "decay": p.ema}
+        iterate = partial(iteration, **parts)
+        if cfg.speed.graphs:
+            iterate = Fixed(iterate, players, draw(cfg, data.train, first))
         for step in range(first, steps + 1):
             images = step * p.batch * p.n_critic
             if step in save_at or stop.asked:
@@ -101,8 +95,8 @@ def train(cfg: DictConfig, out: Path) -> float:
             if step == steps:
                 break
             inputs = draw(cfg, data.train, step)
-            for row, when in zip(iterate(inputs), [*inputs.moments, inputs.moments[-1]], strict=True):
-                record.now = when
+            record.now = inputs.moments[-1]
+            for row, when in zip(iterate(inputs), [*inputs.moments, record.now], strict=True):
                 meter.add(row, when)
         bar.close()
         record.note(t_beside=meter.beside)

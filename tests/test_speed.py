@@ -1,6 +1,8 @@
 """What only makes a run faster leaves it the run it is."""
 
 import json
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,11 @@ from conftest import SIX, TINY, ganbench, rows, settings
 from torch import Tensor
 
 from ganbench import graphs
-from ganbench import train as module
 from ganbench.config import build
 from ganbench.data import Data
 from ganbench.inputs import draw
 from ganbench.players import laid_out, make_players
-from ganbench.steps import critic_step, generator_step
+from ganbench.steps import iteration
 from ganbench.train import train
 
 CPU = torch.device("cpu")
@@ -53,16 +54,9 @@ def test_channels_are_innermost_from_the_images_to_the_logits(model: str) -> Non
     assert inputs.real[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def iteration(cfg, players, loss, penalty):
-    def of(inputs):
-        rows = []
-        for real, z, rng in zip(inputs.real, inputs.z_d, inputs.rng, strict=True):
-            rows.append(critic_step(players.D, players.G, real, z, loss, penalty, players.opt_d, rng))
-        rows.append(generator_step(players.D, players.G, real, inputs.z_g, loss, players.opt_g))
-        module.ema.update(players.average, players.G, 0.9)
-        return rows
-
-    return of
+def iterating(cfg, players):
+    given = {"players": players, "loss": build(cfg.loss), "penalty": build(cfg.penalty)}
+    return partial(iteration, **given, autocast=nullcontext, decay=0.9)
 
 
 def state(players) -> list[Tensor]:
@@ -75,8 +69,8 @@ def side_by_side(cfg, device: torch.device, steps: int = 3, resumed: int = 0) ->
     digits = build(cfg.dataset).to(device)
     found = []
     for fixed in (False, True):
-        players, loss, penalty = make_players(cfg, device), build(cfg.loss), build(cfg.penalty)
-        run = iteration(cfg, players, loss, penalty)
+        players = make_players(cfg, device)
+        run = iterating(cfg, players)
         for step in range(resumed):
             run(draw(cfg, digits.train, step))
         run = graphs.Fixed(run, players, draw(cfg, digits.train, resumed)) if fixed else run
@@ -120,7 +114,7 @@ def test_on_a_gpu(method: str, speed: str, precision: str, tmp_path: Path) -> No
 def test_the_host_does_not_wait_within_a_step(method: str) -> None:
     cfg, device = settings(f"loss={method}"), torch.device("cuda")
     players, train_data = make_players(cfg, device), build(cfg.dataset).to(device).train
-    run = iteration(cfg, players, build(cfg.loss), build(cfg.penalty))
+    run = iterating(cfg, players)
     run(draw(cfg, train_data, 0))
     torch.cuda.set_sync_debug_mode("error")
     try:

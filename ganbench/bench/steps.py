@@ -12,14 +12,14 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from ganbench import ema, losses, penalties, streams
+from ganbench import losses, penalties, streams
 from ganbench.bench import peer, textbook
 from ganbench.config import Precision
-from ganbench.graphs import Fixed, Rows
-from ganbench.inputs import Inputs, draw
+from ganbench.graphs import Fixed
+from ganbench.inputs import draw
 from ganbench.models import dcgan, resnet
 from ganbench.players import InPrecision, Players, players_precision
-from ganbench.steps import critic_step, generator_step
+from ganbench.steps import iteration
 
 METHODS = {
     "gan": (losses.GAN(), penalties.none),
@@ -83,15 +83,9 @@ def ours(
     cfg = OmegaConf.create({"seed": 0, "protocol": protocol, "model": {"z_dim": Z_DIM}})
     stored, steps = real.contiguous(memory_format=format), count()
 
-    def iteration(of: Inputs) -> Rows:
-        rows = []
-        for real, z, rng in zip(of.real, of.z_d, of.rng, strict=True):
-            rows.append(critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast))
-        rows.append(generator_step(D, G, real, of.z_g, loss, opt_g, autocast))
-        ema.update(players.average, G, 0.999)
-        return rows
-
-    iterate = Fixed(iteration, players, draw(cfg, stored, 0)) if how.graphs else iteration
+    iterate = partial(iteration, players=players, loss=loss, penalty=penalty, autocast=autocast, decay=0.999)
+    if how.graphs:
+        iterate = Fixed(iterate, players, draw(cfg, stored, 0))
     return lambda: iterate(draw(cfg, stored, next(steps)))
 
 
