@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any
 
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -45,6 +46,12 @@ def refuse_no_name(overrides: list[str]) -> None:
             raise Refused(
                 f"{override}: that is no option of {group}; leave it out, or choose {' or '.join(options(group))}."
             )
+        group, _, key = group.lstrip("+").partition(".")
+        known = Config.__dataclass_fields__.get(group)
+        if override.startswith("+") and key and is_dataclass(known and known.default_factory):
+            allowed = list(known.default_factory.__dataclass_fields__)
+            if key.partition(".")[0] not in allowed:  # of which nothing would be seen again
+                raise Refused(unknown_key(f"{group}.{key}", allowed, values))
 
 
 def _check_groups(cfg: DictConfig) -> None:

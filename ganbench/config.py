@@ -89,9 +89,9 @@ class Wandb:
 
 @dataclass
 class Speed:
-    channels_last: bool = MISSING
+    channels_last: bool = False
     fused: bool | None = None
-    graphs: bool = MISSING
+    graphs: bool = False
 
 
 @dataclass

@@ -18,7 +18,8 @@ Rows = list[dict[str, Tensor]]
 class Fixed:
     """`iteration` at fixed addresses: each call copies its inputs there, and its noise begins where theirs does.
 
-    What `players` and their optimisers are is not changed by setting up. Call with inputs of the first one's shapes.
+    What `players` and their optimisers are is not changed by setting up. Call with inputs of the first one's shapes. A
+    loss or penalty that keeps a state of its own, or looks at values on the host, cannot be recorded.
     """
 
     def __init__(self, iteration: Callable[[Inputs], Rows], players: Any, first: Inputs):
@@ -58,8 +59,9 @@ class Fixed:
                 iteration(self.inputs)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        for rng in self.inputs.rng:
-            graph.register_generator_state(rng)
+        if torch.torch_version.TorchVersion(torch.__version__) < "2.14":  # which finds them by itself
+            for rng in self.inputs.rng:
+                graph.register_generator_state(rng)
         with torch.cuda.graph(graph):
             rows = iteration(self.inputs)
 

@@ -1,10 +1,10 @@
 """The two players, their average and optimisers, made as the configuration says."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
@@ -44,6 +44,15 @@ def make_players(cfg: DictConfig, device: torch.device) -> Players:
     return Players(G, D, average, opt_g, opt_d)
 
 
+def restore(players: Players, saved: Mapping[str, Any]) -> None:
+    """Set all to what was saved of it. How optimisers compute is not part of that: another device has its own way."""
+    for name, part in players._asdict().items():
+        state = saved[name]
+        for mine, theirs in zip(getattr(part, "param_groups", ()), state.get("param_groups", ()), strict=True):
+            theirs |= {k: mine[k] for k in ("fused", "foreach", "capturable") if k in mine}
+        part.load_state_dict(state)
+
+
 def make_critic(cfg: DictConfig, device: torch.device) -> Critic:
     with streams.initialising(cfg.seed, "init/D"):
         D = build(cfg.model.critic).to(device, memory_format=memory_format(cfg))
@@ -66,14 +75,12 @@ def make_optimizer(cfg: DictConfig, option: DictConfig, net: nn.Module) -> Optim
 
 
 def memory_format(cfg: DictConfig) -> torch.memory_format:
-    return torch.channels_last if cfg.speed.channels_last else torch.contiguous_format
+    return torch.channels_last if cfg.speed.channels_last else torch.preserve_format
 
 
 def laid_out(data: Data, cfg: DictConfig) -> Data:
     """Training images as the players have theirs in memory."""
-    if data.train.dim() != 4:
-        return data
-    return data._replace(train=data.train.contiguous(memory_format=memory_format(cfg)))
+    return data._replace(train=data.train.to(memory_format=memory_format(cfg))) if data.train.dim() == 4 else data
 
 
 def players_precision(precision: Precision, device: torch.device) -> Callable:

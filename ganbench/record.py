@@ -32,6 +32,7 @@ from ganbench import __version__, checkpoint, mirror, resume
 from ganbench.collapse import collapsed
 from ganbench.config import Refused, label, resolved
 from ganbench.outcome import begun, is_settled, write_status, write_whole
+from ganbench.players import restore
 from ganbench.sources import code, identity
 from ganbench.steps import Diverged
 from ganbench.stop import Interrupted
@@ -86,8 +87,7 @@ class Record:
         if self.saved is None:
             return 0
         saved, self.saved, self.saved_at = self.saved, None, self.saved["step"]
-        for name, part in players._asdict().items():
-            part.load_state_dict(saved[name])
+        restore(players, saved)
         meter.load_state_dict(saved["meter"])
         self.now = saved["now"]
         log.info(f"goes on from {saved['images']:,} images")

@@ -34,8 +34,10 @@ def leave_at_once(saying: str = "") -> None:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        os.write(2, saying.encode())
-        _exit(number, frame)
+        try:
+            os.write(2, saying.encode())
+        finally:  # also where nobody reads that
+            _exit(number, frame)
 
     for number in heard():
         signal.signal(number, leave)

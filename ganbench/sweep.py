@@ -134,8 +134,12 @@ def compose(
         if n > 1:
             raise Refused(f"{n} runs of the sweep would share the folder {folder}: they are the same run twice.")
     n_jobs = config.hydra.launcher.get("n_jobs", "auto")
-    if n_jobs != "auto" and not (isinstance(n_jobs, int) and n_jobs >= 1):
-        raise Refused(f"hydra.launcher.n_jobs={n_jobs} is out of range: allowed is 1 or more, or auto.")
+    if n_jobs != "auto" and not (type(n_jobs) is int and 1 <= n_jobs <= 1000):
+        raise Refused(
+            f"hydra.launcher.n_jobs={n_jobs} is out of range: allowed is auto, or a whole number from 1 to 1000."
+        )
+    if "n_jobs" not in config.hydra.launcher and config.sweep.parallel != "auto":
+        raise Refused(f"sweep.parallel={config.sweep.parallel}: this hydra/launcher starts runs as it likes; use auto.")
     return jobs
 
 
@@ -261,7 +265,7 @@ def _processes() -> BaseContext:
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     # torch imports its compiler with the first optimiser: 1.5 s that each run would need again.
-    found.set_forkserver_preload(["ganbench.train", "torch._dynamo"])
+    found.set_forkserver_preload(["ganbench.apart", "ganbench.train", "torch._dynamo"])
     return found
 
 

@@ -89,6 +89,7 @@ def train(cfg: DictConfig, out: Path) -> float:
                     record.note(score=scores[metric.name], images=images, t_train=meter.seconds)
                     log.info(line(images, p.images, metric.name, scores, losses))
             if step in probe_at:
+                meter.refuse_not_finite()
                 with meter.paused():
                     critics = {"onward": carried_on(cfg, D, opt_d), "scratch": make_critic(cfg, device)}
                     record.probe(images, probe(G, critics, loss, penalty, data, step * p.n_critic, autocast))
@@ -114,7 +115,7 @@ def choose_device(cfg: DictConfig) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if cfg.speed.graphs and wanted != "cuda":
-        raise Refused(f"speed.graphs=true: device={wanted} has no graphs to record; allowed is false, or device=cuda.")
+        raise Refused(f"speed.graphs=true: device={cfg.device.value} is no GPU here; allowed is false, or device=cuda.")
     return torch.device(wanted)
 
 

@@ -1,6 +1,8 @@
 """Features of real data are computed once on a machine, and never other than they would be."""
 
 import logging
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ def test_the_second_time_they_come_from_the_disk(folder: Path) -> None:
     assert torch.equal(kept(net, IMAGES), other.double())
 
 
-def test_whatever_they_follow_from_has_a_file_of_its_own(folder: Path) -> None:
+def test_whatever_they_follow_from_has_a_file_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, moved = LeNet(), LeNet()
     moved.body[4].bias[3] += 1e-6
     threads = torch.get_num_threads()
@@ -44,6 +46,9 @@ def test_whatever_they_follow_from_has_a_file_of_its_own(folder: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     assert len(list(folder.iterdir())) == 5
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    kept(net, IMAGES)
+    assert len(list(folder.iterdir())) == 6
 
 
 def test_a_network_of_ones_own_is_always_asked(folder: Path) -> None:
@@ -81,3 +86,20 @@ def test_without_a_folder_each_run_computes_them(
     monkeypatch.delenv("GANBENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert module.place() == tmp_path / "ganbench"
+
+
+def test_a_disk_without_room_is_told_of_and_left_as_it_was(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        assert torch.equal(kept(LeNet(), IMAGES), embed(LeNet(), IMAGES))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "cannot be kept" in caplog.text and list(folder.iterdir()) == []
+
+
+def test_a_user_without_a_home_has_no_folder(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("GANBENCH_CACHE", "~nobody-of-that-name/cache")
+    assert module.place() is None and "GANBENCH_CACHE=…" in caplog.text

@@ -293,6 +293,28 @@ def test_signals_end_a_sweep_that_has_hardly_begun(number: signal.Signals, code:
         assert k % 2 or said.count("Interrupted. The same command") == 1, said
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_of_a_sweep_is_passed_on_once(number: signal.Signals, tmp_path: Path) -> None:
+    """As from a terminal that closes: runs save themselves, and are not lost with the server they come from."""
+    endless = ("-m", *RING, "seed=0,1", "sweep.parallel=2", "protocol.images=64000000", "checkpoint_every=1000000")
+    process, folder = begun(*endless, "name=all", cwd=tmp_path), tmp_path / "outputs/sweep/all"
+    until(lambda: sum("d_loss" in f.read_text() for f in folder.glob("*/metrics.jsonl")) == 2)
+    os.killpg(process.pid, number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == (130 if number == signal.SIGINT else 143), said
+    assert [status["status"] for status in statuses(folder).values()] == ["interrupted"] * 2
+    for run in statuses(folder):
+        assert checkpoint.load(folder / run)["step"] > 0
+
+
+def test_a_signal_ends_what_nobody_listens_to(tmp_path: Path) -> None:
+    process = begun(*TWELVE, "name=deaf", cwd=tmp_path)
+    process.stderr.close()
+    until(lambda: (tmp_path / "outputs/sweep/deaf/multirun.yaml").exists())
+    process.terminate()
+    assert process.wait(timeout=10) == 143
+
+
 def test_two_launchers_share_a_sweep(undisturbed: Path, tmp_path: Path) -> None:
     both = [begun(*TWELVE, "name=same", cwd=tmp_path) for _ in range(2)]
     said = [process.communicate(timeout=200)[1] for process in both]

@@ -134,7 +134,7 @@ def test_smoke_shrinks_the_other_compositions(tmp_path: Path) -> None:
 
 def test_a_generator_that_breaks_last_is_not_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its samples would be stored as black images."""
-    from ganbench import train as module
+    from ganbench import steps as module
 
     def broken(D, G, *rest):
         told = module_step(D, G, *rest)

@@ -1,5 +1,6 @@
 """What only makes a run faster leaves it the run it is."""
 
+import copy
 import json
 from contextlib import nullcontext
 from functools import partial
@@ -14,7 +15,7 @@ from ganbench import graphs
 from ganbench.config import build
 from ganbench.data import Data
 from ganbench.inputs import draw
-from ganbench.players import laid_out, make_players
+from ganbench.players import laid_out, make_players, restore
 from ganbench.steps import iteration
 from ganbench.train import train
 
@@ -91,11 +92,13 @@ def test_an_iteration_at_fixed_addresses_is_the_same(method: str, resumed: int) 
 
 @pytest.mark.gpu
 @GPU
+@pytest.mark.parametrize("model", ["dcgan", "resnet"])
 @pytest.mark.parametrize("method", SIX.split(","))
-def test_a_recorded_iteration_is_the_same(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recorded_iteration_is_the_same(method: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    side_by_side(settings(f"loss={method}", "speed=graphs", "protocol.n_critic=2"), torch.device("cuda"), resumed=2)
+    cfg = settings(f"loss={method}", f"model={model}", "speed=graphs", "protocol.n_critic=2")
+    side_by_side(cfg, torch.device("cuda"), resumed=2)
 
 
 @pytest.mark.gpu
@@ -110,9 +113,10 @@ def test_on_a_gpu(method: str, speed: str, precision: str, tmp_path: Path) -> No
 
 @pytest.mark.gpu
 @GPU
+@pytest.mark.parametrize("model", ["dcgan", "resnet"])
 @pytest.mark.parametrize("method", SIX.split(","))
-def test_the_host_does_not_wait_within_a_step(method: str) -> None:
-    cfg, device = settings(f"loss={method}"), torch.device("cuda")
+def test_the_host_does_not_wait_within_a_step(method: str, model: str) -> None:
+    cfg, device = settings(f"loss={method}", f"model={model}"), torch.device("cuda")
     players, train_data = make_players(cfg, device), build(cfg.dataset).to(device).train
     run = iterating(cfg, players)
     run(draw(cfg, train_data, 0))
@@ -124,10 +128,53 @@ def test_the_host_does_not_wait_within_a_step(method: str) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize(("before", "after"), [("null", "true"), ("true", "null")])
+def test_what_an_optimiser_has_learnt_outlives_the_way_it_computes(before: str, after: str) -> None:
+    """As when a run that was begun on a CPU goes on on a GPU, or the other way round."""
+    cfg = settings("model.width=8", f"speed.fused={before}")
+    digits, players = build(cfg.dataset).train, make_players(cfg, CPU)
+    iterating(cfg, players)(draw(cfg, digits, 0))
+    saved = {name: copy.deepcopy(part.state_dict()) for name, part in players._asdict().items()}
+    others = make_players(settings("model.width=8", f"speed.fused={after}"), CPU)
+    restore(others, saved)
+    assert all(torch.equal(a, b) for a, b in zip(state(players), state(others), strict=True))
+    rows = [iterating(cfg, each)(draw(cfg, digits, 1)) for each in (players, others)]
+    assert rows[0][0]["d_loss"].item() == pytest.approx(rows[1][0]["d_loss"].item(), rel=1e-5)
+    assert {float(part["step"]) for o in (others.opt_g, others.opt_d) for part in o.state.values()} == {2}
+
+
+@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+def test_nets_are_wholly_where_their_weights_are(model: str) -> None:
+    """A step that fetched something from the host would keep a GPU waiting; `meta` has no way to fetch it."""
+    players = make_players(settings(f"model={model}", "model.width=8"), CPU)
+    shape = (2, *settings(f"model={model}").dataset.shape)
+    for net, x in (
+        (players.D, torch.empty(shape)),
+        (players.G, torch.empty(2, settings(f"model={model}").model.z_dim)),
+    ):
+        parts = [*net.parameters(), *net.buffers()]
+        held = {id(part) for part in parts}
+        stray = [
+            name
+            for module in net.modules()
+            for name, part in vars(module).items()
+            if isinstance(part, torch.Tensor) and id(part) not in held
+        ]
+        assert stray == [] and net.to("meta")(x.to("meta")).is_meta
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (["speed=graphs"], ["speed.graphs=true", "device=cpu", "allowed is false"]),
+        (["+speed.channel_last=true"], ["speed.channel_last=true", "Did you mean channels_last?"]),
+        (["++sweep.many=3"], ["sweep.many=3", "parallel"]),
+        (["+protocol.foo=1"], ["protocol.foo=1", "n_critic"]),
+        (
+            ["-m", "seed=0,1", "hydra/launcher=basic", "sweep.parallel=2"],
+            ["sweep.parallel=2", "hydra/launcher", "use auto"],
+        ),
+        (["-m", "seed=0,1", "hydra.launcher.n_jobs=true"], ["hydra.launcher.n_jobs=True", "auto"]),
         (["speed.graphs=true"], ["speed.graphs=true", "allowed with speed.fused=true", "speed=graphs"]),
         (["speed.fused=true", "optimizer=rmsprop"], ["speed.fused=true", "RMSprop", "null", "optimizer=adam"]),
         (["speed=channels_last", "dataset=ring"], ["speed.channels_last=true", "ring", "allowed is false"]),

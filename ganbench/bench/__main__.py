@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="pairs for each median")
     parser.add_argument("--width", type=int, default=64, help="channels of both nets")
     given = parser.parse_args()
+    if given.repeats < 2:
+        parser.error(f"--repeats {given.repeats}: quartiles need 2 pairs or more")
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     told = {"machine": machine(device), "torch": torch.__version__, "threads": given.threads}

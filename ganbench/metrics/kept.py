@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import platform
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -36,20 +37,32 @@ def kept(net: nn.Module, x: Tensor) -> Tensor:
 
 def place() -> Path | None:
     """The folder that GANBENCH_CACHE names, `~/.cache/ganbench` without it, none if it is set to nothing."""
-    named = os.environ.get("GANBENCH_CACHE")
-    if named is None:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ganbench"
-    return Path(named).expanduser() if named else None
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    named = os.environ.get("GANBENCH_CACHE", f"{caches}/ganbench")
+    try:
+        return Path(named).expanduser() if named else None
+    except RuntimeError as error:  # a user without a home, as in containers
+        log.warning(f"features of real data cannot be kept in {named} ({error}): name a folder with GANBENCH_CACHE=…")
+        return None
 
 
 def _key(net: nn.Module, x: Tensor) -> str:
     """Of the images, the network and the code, and of what decides how sums are rounded: the same to the last bit."""
-    where = torch.cuda.get_device_name(x.device) if x.is_cuda else torch.backends.cpu.get_cpu_capability()
-    software = [torch.__version__, version("torch-fidelity"), where, torch.get_num_threads(), net]
-    found = hashlib.sha256(repr(software).encode() + Path(networks.__file__).read_bytes())
+    given = [torch.__version__, version("torch-fidelity"), torch.get_num_threads(), *_machine(x.device), net]
+    found = hashlib.sha256(repr(given).encode() + Path(networks.__file__).read_bytes())
     for part in (x, *net.state_dict().values()):
         found.update(f"{part.dtype}{tuple(part.shape)}".encode() + _bytes(part))
     return found.hexdigest()
+
+
+def _machine(device: torch.device) -> list[object]:
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn
+        return [torch.cuda.get_device_name(device), cudnn.version(), cudnn.allow_tf32, cudnn.deterministic]
+    info = Path("/proc/cpuinfo")
+    models = {line for line in info.read_text().splitlines() if line.startswith("model name")} if info.exists() else ()
+    chosen = sorted((k, v) for k, v in os.environ.items() if k.startswith(("ONEDNN_", "DNNL_", "MKL_", "ATEN_CPU_")))
+    return [platform.machine(), *sorted(models), torch.backends.cpu.get_cpu_capability(), chosen]
 
 
 def _bytes(x: Tensor) -> bytes:
@@ -77,8 +90,9 @@ def _write(file: Path, features: Tensor) -> None:
     """Many runs may find at once that it is not there: each writes aside, and the last one's stays."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as aside:
-            aside.write(save({"features": features.contiguous(), "sha256": _digest(features)}))
-        os.replace(aside.name, file)
+        with tempfile.TemporaryDirectory(dir=file.parent) as aside:
+            made = Path(aside, file.name)
+            made.write_bytes(save({"features": features.contiguous(), "sha256": _digest(features)}))
+            made.replace(file)
     except OSError as error:
         log.warning(f"features of real data cannot be kept in {file.parent} ({error}): each run computes them")

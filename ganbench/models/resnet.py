@@ -27,11 +27,12 @@ class UpConv(nn.Conv2d):
     def __init__(self, n: int, m: int, fused: bool):
         super().__init__(n, m, 3, padding=1)
         self.fused = fused
+        self.register_buffer("taps", UP.clone(), persistent=False)  # where the weights are
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.fused:
             return super().forward(interpolate(x, scale_factor=2))
-        taps = _spread(self.weight, UP).transpose(0, 1)
+        taps = _spread(self.weight, self.taps).transpose(0, 1)
         return conv_transpose2d(x, taps, self.bias, stride=2, padding=1)
 
 
@@ -41,11 +42,12 @@ class DownConv(nn.Conv2d):
     def __init__(self, n: int, m: int, fused: bool):
         super().__init__(n, m, 3, padding=1)
         self.fused = fused
+        self.register_buffer("taps", DOWN.clone(), persistent=False)  # where the weights are
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.fused:
             return avg_pool2d(super().forward(x), 2)
-        return conv2d(x, _spread(self.weight, DOWN), self.bias, stride=2, padding=1)
+        return conv2d(x, _spread(self.weight, self.taps), self.bias, stride=2, padding=1)
 
 
 class Generator(nn.Module):
@@ -140,5 +142,4 @@ class _Flat(nn.Module):
 
 def _spread(weight: Tensor, taps: Tensor) -> Tensor:
     """3x3 filters [m, n, 3, 3] as 4x4 ones, by `taps` along both axes."""
-    taps = taps.to(weight)
     return taps @ weight @ taps.T
