@@ -21,6 +21,7 @@ def main() -> None:
     sys.path.append(str(config.HERE / "plugins"))  # where Hydra looks for our sweeper and launcher
     try:
         check.refuse_no_name(sys.argv[1:])
+        check.refuse_lost(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="config")(sweep.task)()
     except stop.Interrupted:
         sys.stderr.write(INTERRUPTED)

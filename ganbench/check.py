@@ -46,12 +46,16 @@ def refuse_no_name(overrides: list[str]) -> None:
             raise Refused(
                 f"{override}: that is no option of {group}; leave it out, or choose {' or '.join(options(group))}."
             )
-        group, _, key = group.lstrip("+").partition(".")
-        known = Config.__dataclass_fields__.get(group)
-        if override.startswith("+") and key and is_dataclass(known and known.default_factory):
-            allowed = list(known.default_factory.__dataclass_fields__)
-            if key.partition(".")[0] not in allowed:  # of which nothing would be seen again
-                raise Refused(unknown_key(f"{group}.{key}", allowed, values))
+
+
+def refuse_lost(overrides: list[str]) -> None:
+    """What `+` adds to a part of a fixed form, such as `+speed.foo=1`, would not be seen again."""
+    for override in [override for override in overrides if override.startswith("+")]:
+        where, _, value = override.lstrip("+").partition("=")
+        group, _, key = where.partition(".")
+        form = getattr(Config.__dataclass_fields__.get(group), "default_factory", None)
+        if key and is_dataclass(form) and key.partition(".")[0] not in form.__dataclass_fields__:
+            raise Refused(unknown_key(where, list(form.__dataclass_fields__), value))
 
 
 def _check_groups(cfg: DictConfig) -> None:
