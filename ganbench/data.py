@@ -63,6 +63,15 @@ def to_stored(x: Tensor) -> Tensor:
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) if x.dim() == 4 else x
 
 
+def sha256(*tensors: Tensor) -> str:
+    """64 hexadecimal digits of the values, shapes and types of tensors."""
+    found = hashlib.sha256()
+    for x in tensors:
+        found.update(f"{x.dtype}{tuple(x.shape)}".encode())
+        found.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def filled(n: int, parts: Iterable[Tensor]) -> Tensor:
     """The parts [m, ...] one after the other, n in all, never twice in memory."""
     whole, first = None, 0

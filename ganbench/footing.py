@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganbench import streams
-from ganbench.data import Data
+from ganbench.data import Data, sha256
 
 
 def footing(
@@ -98,11 +98,7 @@ def architecture(net: nn.Module) -> str:
 
 def digest(*tensors: Tensor) -> str:
     """12 hexadecimal digits of the values, shapes and types of tensors."""
-    found = hashlib.sha256()
-    for x in tensors:
-        found.update(f"{x.dtype}{tuple(x.shape)}".encode())
-        found.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:12]
+    return sha256(*tensors)[:12]
 
 
 def _weights(metric: Any) -> list[Tensor]:

@@ -11,7 +11,6 @@ from ganbench.inputs import Inputs
 
 WARM_UP = 3  # iterations before the recording, in which libraries choose their algorithms and set up what they need
 
-
 Rows = list[dict[str, Tensor]]
 
 
@@ -30,7 +29,6 @@ class Fixed:
             first.moments,
             first.z_g.clone(),
         )
-        self._fill(first)
         before = [copy.deepcopy(part.state_dict()) for part in players]
         self.play = self._recorded(iteration) if first.z_g.is_cuda else self._again(iteration)
         _restore(players, before)

@@ -32,9 +32,8 @@ def field(fake: Tensor, real: Tensor, D: nn.Module) -> Image.Image:
     """Orange samples over grey reals; blue where D's logit is above its median over the picture, red where below;
     arrows point where D pulls samples.
     """
-    from matplotlib.backends.backend_agg import (
-        FigureCanvasAgg,  # a quarter of a second that grids of images need not wait
-    )
+    # A quarter of a second that grids of images need not wait.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     reach = 1.3 * float(real.abs().max())

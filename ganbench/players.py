@@ -83,6 +83,12 @@ def laid_out(data: Data, cfg: DictConfig) -> Data:
     return data._replace(train=data.train.to(memory_format=memory_format(cfg))) if data.train.dim() == 4 else data
 
 
+def in_precision(precision: Precision, device: torch.device, penalty: Callable) -> tuple[Callable, Callable]:
+    """What opens the context in which the players compute, and the penalty as it is computed beside them."""
+    autocast = players_precision(precision, device)
+    return autocast, InPrecision(penalty, autocast) if precision is Precision.bf16_all else penalty
+
+
 def players_precision(precision: Precision, device: torch.device) -> Callable:
     """Opens the context in which the players compute; penalties stay outside of it, but for `InPrecision`."""
     return nullcontext if precision is Precision.fp32 else partial(torch.autocast, device.type, torch.bfloat16)

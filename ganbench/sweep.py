@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ganbench import outcome
-from ganbench.check import check, explained
+from ganbench.check import check, explained, refuse_value
 from ganbench.claim import Taken, claimed, refuse_taken
 from ganbench.config import Refused, Track, label, register
 from ganbench.stop import Interrupted, leave_at_once, raising
@@ -133,11 +133,7 @@ def compose(
     for folder, n in Counter(job.folder for job in jobs).items():
         if n > 1:
             raise Refused(f"{n} runs of the sweep would share the folder {folder}: they are the same run twice.")
-    n_jobs = config.hydra.launcher.get("n_jobs", "auto")
-    if n_jobs != "auto" and not (type(n_jobs) is int and 1 <= n_jobs <= 1000):
-        raise Refused(
-            f"hydra.launcher.n_jobs={n_jobs} is out of range: allowed is auto, or a whole number from 1 to 1000."
-        )
+    refuse_value("hydra.launcher.n_jobs", "sweep.parallel", config.hydra.launcher.get("n_jobs", "auto"))
     if "n_jobs" not in config.hydra.launcher and config.sweep.parallel != "auto":
         raise Refused(f"sweep.parallel={config.sweep.parallel}: this hydra/launcher starts runs as it likes; use auto.")
     return jobs

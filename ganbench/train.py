@@ -18,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ganbench import pictures, streams
 from ganbench.claim import claimed
 from ganbench.collapse import spread
-from ganbench.config import Precision, Refused, build
+from ganbench.config import Refused, build
 from ganbench.contract import refuse_critic, refuse_loss, refuse_penalty
 from ganbench.data import Data, filled, scored_on, to_float, to_stored
 from ganbench.footing import footing, refuse_moved
@@ -28,7 +28,7 @@ from ganbench.meter import Meter
 from ganbench.metrics import with_reasons
 from ganbench.models import evaluating
 from ganbench.penalties import slope
-from ganbench.players import InPrecision, Players, carried_on, laid_out, make_critic, make_players, players_precision
+from ganbench.players import Players, carried_on, in_precision, laid_out, make_critic, make_players
 from ganbench.record import Record
 from ganbench.steps import Diverged, iteration
 from ganbench.stop import Stop
@@ -50,9 +50,7 @@ def train(cfg: DictConfig, out: Path) -> float:
         refuse_penalty(penalty, cfg.penalty.name, D, *to_float(data.train[:8]).chunk(2))
         stood_on = footing(cfg, data, metric, G, D, opt_g, opt_d)
         record.footing(stood_on)
-        autocast = players_precision(cfg.precision, device)
-        if cfg.precision is Precision.bf16_all:
-            penalty = InPrecision(penalty, autocast)
+        autocast, penalty = in_precision(cfg.precision, device, penalty)
         steps = p.images // (p.batch * p.n_critic)
         evaluate_at = {round(k * steps / p.evaluations) for k in range(p.evaluations + 1)}
         probe_at = {round(moment * steps) for moment in probe.moments}

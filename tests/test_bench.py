@@ -20,19 +20,8 @@ CPU = torch.device("cpu")
 
 
 def test_it_prints_one_document() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "ganbench.bench",
-        "--part",
-        "peak",
-        "--part",
-        "steps",
-        "--part",
-        "memory",
-        "--width",
-        "4",
-    ]
+    parts = [word for part in ("peak", "steps", "memory") for word in ("--part", part)]
+    command = [sys.executable, "-m", "ganbench.bench", *parts, "--width", "4"]
     done = subprocess.run(
         [*command, "--repeats", "2", "--device", "cpu"],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},

@@ -146,12 +146,9 @@ def test_what_an_optimiser_has_learnt_outlives_the_way_it_computes(before: str, 
 @pytest.mark.parametrize("model", ["dcgan", "resnet"])
 def test_nets_are_wholly_where_their_weights_are(model: str) -> None:
     """A step that fetched something from the host would keep a GPU waiting; `meta` has no way to fetch it."""
-    players = make_players(settings(f"model={model}", "model.width=8"), CPU)
-    shape = (2, *settings(f"model={model}").dataset.shape)
-    for net, x in (
-        (players.D, torch.empty(shape)),
-        (players.G, torch.empty(2, settings(f"model={model}").model.z_dim)),
-    ):
+    cfg = settings(f"model={model}", "model.width=8")
+    players = make_players(cfg, CPU)
+    for net, x in ((players.D, torch.empty(2, *cfg.dataset.shape)), (players.G, torch.empty(2, cfg.model.z_dim))):
         parts = [*net.parameters(), *net.buffers()]
         held = {id(part) for part in parts}
         stray = [

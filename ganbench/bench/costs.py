@@ -109,9 +109,7 @@ def evaluation(device: str) -> dict[str, float]:
 
 def _share(device: str, *overrides: str) -> float:
     with tempfile.TemporaryDirectory() as top:
-        run = _begin(top, device, *overrides)
-        if run.wait():
-            raise RuntimeError(f"the run ended with code {run.returncode}")
+        _finish(top, device, *overrides)
         status = json.loads(Path(top, "outputs/run/bench/status.json").read_text())
     return round(status["t_beside"] / status["t_train"], 3)
 
@@ -142,10 +140,14 @@ def _sweep(device: str, *overrides: str) -> float:
     with tempfile.TemporaryDirectory() as top:
         start = time.perf_counter()
         eight = ("--multirun", "loss=gan,wgan-gp", "seed=0,1,2,3", "protocol.evaluations=1")
-        run = _begin(top, device, *eight, *overrides)
-        if run.wait():
-            raise RuntimeError(f"the sweep ended with code {run.returncode}")
+        _finish(top, device, *eight, *overrides)
         return time.perf_counter() - start
+
+
+def _finish(top: str, device: str, *overrides: str) -> None:
+    code = _begin(top, device, *overrides).wait()
+    if code:
+        raise RuntimeError(f"ganbench {' '.join(overrides)} ended with code {code}")
 
 
 def _begin(top: str, device: str, *overrides: str) -> subprocess.Popen:

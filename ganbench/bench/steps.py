@@ -18,7 +18,7 @@ from ganbench.config import Precision
 from ganbench.graphs import Fixed
 from ganbench.inputs import draw
 from ganbench.models import dcgan, resnet
-from ganbench.players import InPrecision, Players, players_precision
+from ganbench.players import Players, in_precision
 from ganbench.steps import iteration
 
 METHODS = {
@@ -76,9 +76,7 @@ def ours(
         opt_g.found_inf = opt_d.found_inf = torch.zeros((), device=device)
     players = Players(G, D, copy.deepcopy(G).requires_grad_(False), opt_g, opt_d)
     loss, penalty = METHODS[method]
-    autocast = players_precision(how.precision, device)
-    if how.precision is Precision.bf16_all:
-        penalty = InPrecision(penalty, autocast)
+    autocast, penalty = in_precision(how.precision, device, penalty)
     protocol = {"batch": len(real), "n_critic": n_critic}
     cfg = OmegaConf.create({"seed": 0, "protocol": protocol, "model": {"z_dim": Z_DIM}})
     stored, steps = real.contiguous(memory_format=format), count()

@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,6 +25,11 @@ def embed(features: nn.Module, x: Tensor, size: int = 250) -> Tensor:
     return filled(len(x), (features(part).double() for part in x.split(size)))
 
 
+def _in_parts(net: Callable[[Tensor], Tensor], x: Tensor, at_once: int) -> Tensor:
+    """Of a whole batch the activations outgrow a CPU's caches: so many at a time take half the time there."""
+    return torch.cat([net(part) for part in x.split(at_once if x.device.type == "cpu" else len(x))])
+
+
 class LeNet(nn.Module):
     """A small classifier of 32x32 grey digits (classes 0-9) and clothes (10-19); d is 64.
 
@@ -42,8 +48,7 @@ class LeNet(nn.Module):
             self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # half the time on a CPU
 
     def forward(self, x: Tensor) -> Tensor:
-        at_once = 50 if x.device.type == "cpu" else len(x)  # its activations outgrow a CPU's caches: half the time
-        return torch.cat([self.body(part.float() / 255) for part in x.split(at_once)])
+        return _in_parts(lambda part: self.body(part.float() / 255), x, 50)
 
     def classes(self, features: Tensor) -> Tensor:
         """The class of each, from 0 to 19."""
@@ -93,8 +98,7 @@ class Inception(nn.Module):
             raise _unfit(file, self, error) from None
 
     def forward(self, x: Tensor) -> Tensor:
-        at_once = 4 if x.device.type == "cpu" else len(x)  # as above
-        return torch.cat([self.net(part.expand(-1, 3, -1, -1))[0] for part in x.split(at_once)])
+        return _in_parts(lambda part: self.net(part.expand(-1, 3, -1, -1))[0], x, 4)
 
 
 def _fetched() -> Path:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ganbench.data import sha256
 from ganbench.metrics import features as networks
 from ganbench.metrics.features import Inception, LeNet, embed
 
@@ -49,10 +50,8 @@ def place() -> Path | None:
 def _key(net: nn.Module, x: Tensor) -> str:
     """Of the images, the network and the code, and of what decides how sums are rounded: the same to the last bit."""
     given = [torch.__version__, version("torch-fidelity"), torch.get_num_threads(), *_machine(x.device), net]
-    found = hashlib.sha256(repr(given).encode() + Path(networks.__file__).read_bytes())
-    for part in (x, *net.state_dict().values()):
-        found.update(f"{part.dtype}{tuple(part.shape)}".encode() + _bytes(part))
-    return found.hexdigest()
+    told = f"{given} {sha256(x, *net.state_dict().values())}".encode()
+    return hashlib.sha256(told + Path(networks.__file__).read_bytes()).hexdigest()
 
 
 def _machine(device: torch.device) -> list[object]:
@@ -65,12 +64,8 @@ def _machine(device: torch.device) -> list[object]:
     return [platform.machine(), *sorted(models), torch.backends.cpu.get_cpu_capability(), chosen]
 
 
-def _bytes(x: Tensor) -> bytes:
-    return x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-
-
 def _digest(features: Tensor) -> Tensor:
-    return torch.frombuffer(bytearray(hashlib.sha256(_bytes(features)).digest()), dtype=torch.uint8)
+    return torch.tensor(list(bytes.fromhex(sha256(features))), dtype=torch.uint8)
 
 
 def _read(file: Path) -> Tensor | None:

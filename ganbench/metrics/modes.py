@@ -72,16 +72,17 @@ class ModesMetric:
     def __call__(self, fake: Tensor) -> Scores:
         if not measurable(fake, self.real):
             return none(self.names, "samples are not finite")
+        fake = fake.double()
         which, good = nearest(fake, self.modes)
         found: Scores = {
-            self.name: float(energy_distance(fake.double(), self.real, self.within)),
+            self.name: float(energy_distance(fake, self.real, self.within)),
             "high_quality": float(good.double().mean()),
         }
         return (
             found
             | mode_scores(which[good], len(self.modes.centres))
             | {"histogram": histogram(which[good], len(self.modes.centres), len(fake))}
-            | diversity(self.real, fake.double(), self.k, self.radii)
+            | diversity(self.real, fake, self.k, self.radii)
         )
 
 
