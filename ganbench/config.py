@@ -92,6 +92,7 @@ class Speed:
     channels_last: bool = False
     fused: bool | None = None
     graphs: bool = False
+    keep_memory: bool = True
 
 
 @dataclass

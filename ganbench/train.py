@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganbench import pictures, streams
+from ganbench import heap, pictures, streams
 from ganbench.claim import claimed
 from ganbench.collapse import spread
 from ganbench.config import Refused, build
@@ -40,6 +40,8 @@ def train(cfg: DictConfig, out: Path) -> float:
     """Train as `cfg` says, record everything in the folder `out`, and return the ranked score (inf if diverged)."""
     device, p, z_dim = choose_device(cfg), cfg.protocol, cfg.model.z_dim
     torch.set_num_threads(cfg.threads)
+    if cfg.speed.keep_memory:
+        heap.keep()
     with Stop() as stop, claimed(out), Record(cfg, out) as record, logging_redirect_tqdm():
         data = laid_out(scored_on(build(cfg.dataset), p.scored_on.value).to(device), cfg)
         metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)

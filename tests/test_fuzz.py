@@ -54,7 +54,7 @@ def written(v: Any) -> bool:
 # Which of the hostile values a key may have after all; every other key may have none.
 LEGITIMATE = {
     r"seed|probe\.seed": whole(0),
-    r"retry|speed\.channels_last": lambda v: type(v) in (bool, int),  # as OmegaConf reads a yes or no
+    r"retry|speed\.(channels_last|keep_memory)": lambda v: type(v) in (bool, int),  # as OmegaConf reads a yes or no
     r"speed\.fused": lambda v: v is None or type(v) in (bool, int),
     r"sweep\.parallel": one_of("auto", 1, 3),
     r"speed\.graphs": one_of(0),  # without a GPU

@@ -9,7 +9,7 @@ from torch import nn
 
 from ganbench.check import check
 from ganbench.config import Refused
-from ganbench.models import dcgan, resnet
+from ganbench.models import GroupNorm, Score, dcgan, resnet
 from ganbench.penalties import slope
 from ganbench.train import train
 
@@ -98,3 +98,20 @@ def test_dcgan_halves_down_to_four(side: int, norm: str) -> None:
     convolutions = [m for m in D.modules() if isinstance(m, torch.nn.Conv2d)]
     assert [m.out_channels * side // 2 ** (k + 1) for k, m in enumerate(convolutions)] == [2 * side] * len(convolutions)
     assert convolutions[-1].out_channels * 16 == D.head.in_features
+
+
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("ours, torchs", [(GroupNorm(2, 6), nn.GroupNorm(2, 6)), (Score(54, 1), nn.Linear(54, 1))])
+def test_in_any_layout_layers_are_what_torch_has(format, ours: nn.Module, torchs: nn.Module) -> None:
+    """Values, gradients, and a gradient penalty's gradients of gradients; images come back as they came."""
+    for net in (ours.double(), torchs.double()):
+        net.load_state_dict({k: torch.linspace(-1, 2, v.numel()).view_as(v) for k, v in ours.state_dict().items()})
+    x = torch.randn(4, 6, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for net in (ours, torchs):
+        seen = x.to(memory_format=format if net is ours else torch.contiguous_format).requires_grad_()
+        y = net(seen) if net is not torchs or isinstance(net, nn.GroupNorm) else net(seen.flatten(1))
+        assert y.dim() == 2 or y.is_contiguous(memory_format=format if net is ours else torch.contiguous_format)
+        (slope,) = torch.autograd.grad((y**2).sum(), seen, create_graph=True)
+        found.append([y, slope, *torch.autograd.grad((slope**2).sum(), [seen, *net.parameters()])])
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)

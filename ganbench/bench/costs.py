@@ -9,13 +9,14 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganbench.bench.steps import METHODS, images, in_turns, ours
+from ganbench.bench.steps import METHODS, images, in_turns, ours, seconds
 
 
 def peak(device: torch.device, n: int = 2048) -> dict[str, float]:
@@ -23,8 +24,8 @@ def peak(device: torch.device, n: int = 2048) -> dict[str, float]:
     told = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a = torch.ones(n, n, dtype=dtype, device=device)
-        seconds = in_turns({name: lambda a=a: a @ a}, 5, device)["seconds"][name]
-        told[name] = round(2 * n**3 / seconds / 1e9, 1)
+        taken = in_turns({name: partial(seconds, lambda a=a: a @ a, device)}, 5, device)["seconds"][name]
+        told[name] = round(2 * n**3 / taken / 1e9, 1)
     return told
 
 
@@ -43,15 +44,15 @@ class Nowhere(nullcontext):
 
 
 def _scaled(of: dict[str, int], repeats: int, device: torch.device) -> dict[str, Any]:
-    real = images(of["batch"], device, of["side"])
+    real = images(of["batch"], of["side"])
     call = ours("wgan-gp", "dcgan", of["width"], real, device, n_critic=of["n_critic"])
     counted = FlopCounterMode(display=False)
     counted.mod_tracker = Nowhere()
     with counted:
         call()
-    seconds = in_turns({"ours": call}, repeats, device)["seconds"]["ours"]
+    taken = in_turns({"ours": partial(seconds, call, device)}, repeats, device)["seconds"]["ours"]
     flops = counted.get_total_flops()
-    return of | {"seconds": seconds, "gflop": flops / 1e9, "gflops": round(flops / seconds / 1e9, 1)}
+    return of | {"seconds": taken, "gflop": flops / 1e9, "gflops": round(flops / taken / 1e9, 1)}
 
 
 def memory(width: int, device: torch.device) -> dict[str, float]:
@@ -62,7 +63,7 @@ def memory(width: int, device: torch.device) -> dict[str, float]:
 
 
 def _memory(method: str, width: int, device: torch.device) -> float:
-    call = ours(method, "dcgan", width, images(64, device), device)
+    call = ours(method, "dcgan", width, images(64), device)
     for _ in range(3):
         call()
     if device.type == "cuda":

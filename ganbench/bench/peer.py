@@ -32,7 +32,7 @@ def mimicry(width: int, z_dim: int, real: Tensor, device: torch.device) -> Calla
     G = wgan_gp.WGANGPGenerator32(nz=z_dim, ngf=width).to(device)
     D = wgan_gp.WGANGPDiscriminator32(ndf=width).to(device)
     opt_g, opt_d = (torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.9)) for net in (G, D))
-    given = {"real_batch": (real, None), "device": device, "log_data": MetricLog()}
+    given = {"real_batch": (real.to(device), None), "device": device, "log_data": MetricLog()}
 
     def iteration() -> None:
         D.train_step(netG=G, optD=opt_d, **given)

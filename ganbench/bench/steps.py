@@ -1,18 +1,21 @@
 """Whole iterations (one critic update, one generator update, the average) against the textbook's, in turns."""
 
 import copy
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from itertools import count
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from ganbench import losses, penalties, streams
+from ganbench import heap, losses, penalties, streams
 from ganbench.bench import peer, textbook
 from ganbench.config import Precision
 from ganbench.graphs import Fixed
@@ -61,13 +64,15 @@ def plain(method: str, model: str, width: int, real: torch.Tensor, device: torch
     """The textbook's iteration, on nets as papers write them."""
     G, D = (net.to(device) for net in nets(model, width, fused=False))
     opt_g, opt_d = optimizers(G, D)
+    real = real.to(device)
     return lambda: textbook.step(method, G, D, opt_g, opt_d, real, Z_DIM)
 
 
 def ours(
     method: str, model: str, width: int, real: torch.Tensor, device: torch.device, how: How = FP32, n_critic: int = 1
 ) -> Callable[[], None]:
-    """A run's iteration, as train.py makes it."""
+    """A run's iteration, as train.py makes it, in a process that it leaves as train.py does."""
+    heap.keep()
     format = torch.channels_last if how.channels_last else torch.contiguous_format
     G, D = (net.to(device, memory_format=format) for net in nets(model, width, True, real.shape[-1]))
     on_gpu = device.type == "cuda"
@@ -79,7 +84,7 @@ def ours(
     autocast, penalty = in_precision(how.precision, device, penalty)
     protocol = {"batch": len(real), "n_critic": n_critic}
     cfg = OmegaConf.create({"seed": 0, "protocol": protocol, "model": {"z_dim": Z_DIM}})
-    stored, steps = real.contiguous(memory_format=format), count()
+    stored, steps = real.to(device, memory_format=format), count()
 
     iterate = partial(iteration, players=players, loss=loss, penalty=penalty, autocast=autocast, decay=0.999)
     if how.graphs:
@@ -87,27 +92,64 @@ def ours(
     return lambda: iterate(draw(cfg, stored, next(steps)))
 
 
-def in_turns(calls: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, Any]:
+Timed = Callable[[], tuple[float, float]]  # runs something; tells the seconds until all is done, and the host's
+
+
+def in_turns(timed: dict[str, Timed], repeats: int, device: torch.device) -> dict[str, Any]:
     """Median seconds of each, and for all but the first how many times faster they are than the first: median and
     quartiles of the ratios of neighbours. On a GPU also for how much of that the host was busy.
     """
-    for call in calls.values():
-        call()
-    times, busy = {name: [] for name in calls}, {name: [] for name in calls}
+    for each in timed.values():
+        each()
+    times, busy = {name: [] for name in timed}, {name: [] for name in timed}
     for _ in range(repeats):
-        for name, call in calls.items():
-            whole, host = seconds(call, device)
+        for name, each in timed.items():
+            whole, host = each()
             times[name].append(whole)
             busy[name].append(host)
-    first = next(iter(calls))
+    first = next(iter(timed))
     told: dict[str, Any] = {"seconds": {name: round(statistics.median(t), 6) for name, t in times.items()}}
     if device.type == "cuda":
         told["host_seconds"] = {name: round(statistics.median(t), 6) for name, t in busy.items()}
-    for name in [name for name in calls if name != first]:
+    for name in [name for name in timed if name != first]:
         ratios = [a / b for a, b in zip(times[first], times[name], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         told[name] = {"times_faster": round(middle, 2), "quartiles": [round(low, 2), round(high, 2)]}
     return told
+
+
+class Apart:
+    """A call in a process of its own, where no other has left memory as it finds it; as a context, until its end."""
+
+    def __init__(self, make: Callable[..., Callable[[], None]], device: torch.device):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["ganbench.bench.steps"])
+        self.ours, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, torch.get_num_threads(), make, device))
+        self.process.start()
+        theirs.close()
+
+    def __call__(self) -> tuple[float, float]:
+        self.ours.send("now")
+        return self.ours.recv()
+
+    def __enter__(self) -> "Apart":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ours.close()
+        self.process.join()
+
+
+def _serve(asked: Connection, threads: int, make: Callable, device: torch.device) -> None:
+    torch.set_num_threads(threads)
+    call = make(device=device)
+    call()  # besides what in_turns does first: it is the second that finds memory as all later ones do
+    try:
+        while asked.recv():
+            asked.send(seconds(call, device))
+    except EOFError:  # that was all
+        pass
 
 
 def seconds(call: Callable[[], None], device: torch.device) -> tuple[float, float]:
@@ -125,19 +167,21 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def images(n: int, device: torch.device, side: int = 32) -> torch.Tensor:
-    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
+def images(n: int, side: int = 32) -> torch.Tensor:
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def compared(method: str, model: str, width: int, size: int, repeats: int, device: torch.device) -> dict[str, Any]:
     """One line of the table: the textbook's iteration against ours in several ways, and against a peer's."""
-    real = images(size, device)
+    work = {"width": width, "real": images(size)}
     ways = EVERYWHERE + ON_A_GPU * (device.type == "cuda")
-    calls = {"textbook": plain(method, model, width, real, device)}
-    calls |= {str(how): ours(method, model, width, real, device, how) for how in ways}
+    makers = {"textbook": partial(plain, method, model, **work)}
+    makers |= {str(how): partial(ours, method, model, how=how, **work) for how in ways}
     name = peer.installed()
     if name and (model, method) == ("resnet", "wgan-gp"):
-        calls[name] = peer.mimicry(width, Z_DIM, real, device)
-    told = in_turns(calls, repeats, device)
+        makers[name] = partial(peer.mimicry, z_dim=Z_DIM, **work)
+    with ExitStack() as stack:
+        timed = {name: stack.enter_context(Apart(make, device)) for name, make in makers.items()}
+        told = in_turns(timed, repeats, device)
     rates = {name: round(size / seconds, 1) for name, seconds in told["seconds"].items()}
     return {"model": model, "width": width, "method": method, "batch": size, "images_per_second": rates} | told

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ganbench.models import wrapper
+from ganbench.models import GroupNorm, Score, laid_out_as, wrapper
 
 Norm = Literal["none", "layer", "instance", "spectral"]
 
@@ -26,7 +26,8 @@ class Generator(nn.Module):
         self.head = nn.Sequential(nn.ConvTranspose2d(width, shape[0], 4, 2, 1), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.head(self.body(self.stem(z)))
+        x = laid_out_as(self.body[0][0].weight, self.stem[:2](z))
+        return self.head(self.body(self.stem[2:](x)))
 
 
 class Critic(nn.Module):
@@ -45,10 +46,10 @@ class Critic(nn.Module):
             nn.LeakyReLU(0.2),
             *(_down(n, m, norm, wrap) for n, m in pairwise(widths)),
         )
-        self.head = wrap(nn.Linear(widths[-1] * 16, 1))
+        self.head = wrap(Score(widths[-1] * 16, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x).flatten(1)).squeeze(1)
+        return self.head(self.body(x)).squeeze(1)
 
 
 def _widths(side: int, width: int) -> list[int]:
@@ -62,5 +63,5 @@ def _up(n: int, m: int) -> nn.Module:
 
 def _down(n: int, m: int, norm: Norm, wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
     groups = {"layer": 1, "instance": m}.get(norm)
-    between = nn.GroupNorm(groups, m) if groups else nn.Identity()
+    between = GroupNorm(groups, m) if groups else nn.Identity()
     return nn.Sequential(wrap(nn.Conv2d(n, m, 4, 2, 1)), between, nn.LeakyReLU(0.2))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate
 
-from ganbench.models import wrapper
+from ganbench.models import GroupNorm, laid_out_as, wrapper
 
 # Which taps of a 3-tap filter meet in each tap of the 4-tap one. Nearest doubling, then the filter:
 # y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2 x[i+1]. The filter, then the mean of two:
@@ -60,7 +60,7 @@ class Generator(nn.Module):
         self.head = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, shape[0], 3, padding=1), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.head(self.body(self.stem(z)))
+        return self.head(self.body(laid_out_as(self.head[2].weight, self.stem(z))))
 
 
 class Critic(nn.Module):
@@ -75,7 +75,7 @@ class Critic(nn.Module):
     ):
         super().__init__()
         wrap = wrapper(norm)
-        between = (lambda: nn.GroupNorm(1, width)) if norm == "layer" else nn.Identity
+        between = (lambda: GroupNorm(1, width)) if norm == "layer" else nn.Identity
         w = width
         self.body = nn.Sequential(
             _First(shape[0], w, wrap, fused),
