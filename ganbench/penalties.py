@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ganbench.kinks import drop_zeros
+
 Critic = Callable[[Tensor], Tensor]
 
 
@@ -19,7 +21,9 @@ def slope(D: Critic, x: Tensor) -> Tensor:
     Differentiable in D's weights, and without a NaN where the gradient is zero.
     """
     x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
+    logits = D(x)
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    drop_zeros(logits, x)
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
 
 

@@ -141,5 +141,6 @@ class _Flat(nn.Module):
 
 
 def _spread(weight: Tensor, taps: Tensor) -> Tensor:
-    """3x3 filters [m, n, 3, 3] as 4x4 ones, by `taps` along both axes."""
-    return taps @ weight @ taps.T
+    """3x3 filters [m, n, 3, 3] as 4x4 ones, by `taps` along both axes: one product for all."""
+    m, n = weight.shape[:2]
+    return (weight.reshape(m * n, 9) @ torch.kron(taps, taps).T).view(m, n, 4, 4)

@@ -1,0 +1,60 @@
+"""What a penalty on the slope need not compute: a critic that is linear between its kinks.
+
+The slope of such a critic changes with its weights, but not with x, save where a unit switches on or off. autograd does
+not see that: it makes zeros of it, and hands them back through all layers, at the cost of one more backward pass. Here
+they are dropped, which moves no bit of any gradient.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+skip_zeros = True
+
+# autograd's names, up to their "Backward". What is linear, or linear between kinks:
+MOVES = {"View", "UnsafeView", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Clone", "ToCopy", "Cat"}
+MEANS = {"Add", "Sub", "Neg", "Sum", "Mean", "AvgPool2D", "UpsampleNearest2D", "Relu", "LeakyRelu"}
+# What is linear in each of its arguments, of which only one may depend on x.
+PRODUCTS = {"Convolution", "Addmm", "Mm", "Bmm"}
+
+
+def drop_zeros(y: Tensor, x: Tensor) -> None:
+    """Once dy/dx is taken, and if nothing else is made of y: keep what follows from it off the way from y to x.
+
+    Does nothing unless every layer on that way is known to be linear between its kinks.
+    """
+    way = _between(y, x) if skip_zeros else {}
+    if all(_known(node, way) for node in way):
+        for node in way:
+            node.register_prehook(_drop)
+
+
+def _between(y: Tensor, x: Tensor) -> dict[Node, None]:
+    """All nodes of y's graph that lead to x, which is a leaf."""
+    users: dict[Node, list[Node]] = {}
+    todo = [y.grad_fn]
+    while todo:
+        node = todo.pop()
+        for following, _ in node.next_functions:
+            if following is not None:
+                if following not in users:
+                    todo.append(following)
+                users.setdefault(following, []).append(node)
+    way = {get_gradient_edge(x).node: None}
+    todo = list(way)
+    while todo:
+        above = [node for node in users.get(todo.pop(), ()) if node not in way]
+        way |= dict.fromkeys(above)
+        todo += above
+    return way
+
+
+def _known(node: Node, way: dict[Node, None]) -> bool:
+    kind = node.name().split("Backward")[0]
+    if kind in PRODUCTS:
+        return sum(following in way for following, _ in node.next_functions) == 1
+    return kind in MOVES | MEANS or kind == "torch::autograd::AccumulateGrad"
+
+
+def _drop(gradients: tuple[Tensor, ...]) -> tuple[None, ...]:
+    return (None,) * len(gradients)
