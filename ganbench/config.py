@@ -56,6 +56,7 @@ class Protocol:
     images: int = MISSING
     batch: int = MISSING
     n_critic: int = MISSING
+    reuse_fakes: bool = False
     lr: float = MISSING
     betas: Any = MISSING  # an interpolation of a list cannot have a type
     ema: float = MISSING
@@ -93,6 +94,7 @@ class Speed:
     fused: bool | None = None
     graphs: bool = False
     keep_memory: bool = True
+    skip_zeros: bool = True
 
 
 @dataclass

@@ -33,6 +33,7 @@ def footing(
             "z_dim": cfg.model.z_dim,
             "images": p.images,
             "batch": p.batch,
+            "reuse_fakes": p.reuse_fakes,
             "ema": p.ema,
             "evaluations": p.evaluations,
             "precision": cfg.precision.value,

@@ -15,7 +15,7 @@ skip_zeros = True
 MOVES = {"View", "UnsafeView", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Clone", "ToCopy", "Cat"}
 MEANS = {"Add", "Sub", "Neg", "Sum", "Mean", "AvgPool2D", "UpsampleNearest2D", "Relu", "LeakyRelu"}
 # What is linear in each of its arguments, of which only one may depend on x.
-PRODUCTS = {"Convolution", "Addmm", "Mm", "Bmm"}
+PRODUCTS = {"Convolution", "_Images", "Addmm", "Mm", "Bmm"}
 
 
 def drop_zeros(y: Tensor, x: Tensor) -> None:

@@ -32,18 +32,22 @@ class Diverged(Exception):
 
 
 def iteration(
-    of: Inputs, players: Any, loss, penalty: Callable[..., Tensor], autocast: Callable, decay: float
+    of: Inputs, players: Any, loss, penalty: Callable[..., Tensor], autocast: Callable, decay: float, reuse: bool = False
 ) -> list[dict[str, Tensor]]:
     """An update of D for each real batch, one of G, and the average's move towards it by 1 - `decay`; what each update
-    returned. `players` are those of `make_players`. Diverged tells when it was.
+    returned. `players` are those of `make_players`. Diverged tells when it was. With `reuse` G is updated on what D was
+    updated on last, which is then made once.
     """
     G, D, average, opt_g, opt_d = players
-    rows = []
+    rows, fake = [], None
     for real, z, rng, when in zip(of.real, of.z_d, of.rng, of.moments, strict=True):
+        if reuse and when is of.moments[-1]:
+            with autocast():
+                fake = G(z)
         with told(when):
-            rows.append(critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast))
+            rows.append(critic_step(D, G, real, z, loss, penalty, opt_d, rng, autocast, fake))
     with told(when):
-        rows.append(generator_step(D, G, real, of.z_g, loss, opt_g, autocast))
+        rows.append(generator_step(D, G, real, of.z_g, loss, opt_g, autocast, fake))
     ema.update(average, G, decay)
     return rows
 
@@ -68,15 +72,17 @@ def critic_step(
     optimizer: torch.optim.Optimizer,
     rng: torch.Generator,
     autocast: Callable = nullcontext,
+    fake: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Update D once on real [N, ...] and G(z); `autocast` opens the context of the players' own precision.
+    """Update D once on real [N, ...] and G(z), which is made if `fake` is not it; `autocast` opens the context of the
+    players' own precision.
 
     Leaves D's weights and the optimiser as they were where a term or the gradient is not finite, and raises Diverged
     unless the optimiser has `found_inf`.
     """
     with autocast():
         with torch.no_grad():
-            fake = G(z)
+            fake = G(z) if fake is None else fake.detach()
         logits = D(torch.cat([real, fake]))
     on_real, on_fake = logits.float().chunk(2)
     d_loss = loss.d(on_real, on_fake)
@@ -98,15 +104,16 @@ def generator_step(
     loss,
     optimizer: torch.optim.Optimizer,
     autocast: Callable = nullcontext,
+    fake: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Update G once through a frozen D. Only a loss whose `g` takes `real` has D judge the real batch, too.
+    """Update G once through a frozen D, by G(z), or by `fake` and its graph if given. Only a loss whose `g` takes `real` has D judge the real batch, too.
 
     Leaves G's weights and the optimiser as they were where the loss or gradient is not finite, and raises Diverged
     unless the optimiser has `found_inf`.
     """
     D.requires_grad_(False)
     with autocast():
-        fake = G(z)
+        fake = G(z) if fake is None else fake
         logits = D(torch.cat([fake, real]) if compares(loss) else fake)
     logits = logits.float()
     logits.retain_grad()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganbench import heap, pictures, streams
+from ganbench import heap, kinks, pictures, streams
 from ganbench.claim import claimed
 from ganbench.collapse import spread
 from ganbench.config import Refused, build
@@ -40,6 +40,7 @@ def train(cfg: DictConfig, out: Path) -> float:
     """Train as `cfg` says, record everything in the folder `out`, and return the ranked score (inf if diverged)."""
     device, p, z_dim = choose_device(cfg), cfg.protocol, cfg.model.z_dim
     torch.set_num_threads(cfg.threads)
+    kinks.skip_zeros = cfg.speed.skip_zeros
     if cfg.speed.keep_memory:
         heap.keep()
     with Stop() as stop, claimed(out), Record(cfg, out) as record, logging_redirect_tqdm():
@@ -61,8 +62,8 @@ def train(cfg: DictConfig, out: Path) -> float:
 
         meter, bar = Meter(device), progress(p.images)
         first = record.restore(players, meter)
-        parts = {"players": players, "loss": loss, "penalty": penalty, "autocast": autocast, "decay": p.ema}
-        iterate = partial(iteration, **parts)
+        parts = {"players": players, "loss": loss, "penalty": penalty, "autocast": autocast}
+        iterate = partial(iteration, **parts, decay=p.ema, reuse=p.reuse_fakes)
         if cfg.speed.graphs:
             iterate = Fixed(iterate, players, draw(cfg, data.train, first))
         for step in range(first, steps + 1):

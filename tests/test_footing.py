@@ -84,6 +84,7 @@ CHANGES = {
     "optimizer_options": {"overrides": ["+optimizer.critic.weight_decay=0.01"]},
     "lr": {"overrides": ["protocol.lr=0.001"]},
     "betas": {"overrides": ["protocol.betas=[0.5,0.9]"]},
+    "reuse_fakes": {"overrides": ["protocol.reuse_fakes=true"]},
     "n_critic": {"overrides": ["protocol.n_critic=2"]},
     "penalty_weight": {"overrides": ["penalty=gp", "penalty.weight=3"], "against": ["penalty=gp"]},
     "generator_weights": {"overrides": ["seed=1"], "also": {"critic_weights"}},

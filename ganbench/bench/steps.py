@@ -34,26 +34,30 @@ Z_DIM = 128
 
 
 class How(NamedTuple):
-    """As `precision` and `speed` have it; graphs need a GPU, where optimisers are fused without being asked."""
+    """As `precision`, `speed` and `protocol` have it; graphs need a GPU, where optimisers are fused by themselves."""
 
     precision: Precision
     channels_last: bool = False
     graphs: bool = False
+    reuse_fakes: bool = False
 
     def __str__(self) -> str:
-        return ", ".join([self.precision.value, *(name for name in ("channels_last", "graphs") if getattr(self, name))])
+        switches = ("channels_last", "graphs", "reuse_fakes")
+        return ", ".join([self.precision.value, *(name for name in switches if getattr(self, name))])
 
 
 FP32 = How(Precision.fp32)
-EVERYWHERE = [FP32, How(Precision.fp32, True), How(Precision.bf16, True), How(Precision.bf16_all, True)]
-ON_A_GPU = [How(Precision.fp32, graphs=True), How(Precision.bf16_all, True, True)]
+ALL = How(Precision.bf16_all, channels_last=True, reuse_fakes=True)
+EVERYWHERE = [FP32, How(Precision.fp32, True), How(Precision.bf16, True), How(Precision.bf16_all, True), ALL]
+ON_A_GPU = [How(Precision.fp32, graphs=True), How(Precision.bf16_all, True, True), ALL._replace(graphs=True)]
 
 
 def nets(model: str, width: int, fused: bool, side: int = 32) -> tuple[nn.Module, nn.Module]:
     with streams.initialising(0, "bench"):
         if model == "dcgan":
             return dcgan.Generator((3, side, side), Z_DIM, width), dcgan.Critic((3, side, side), width)
-        return resnet.Generator((3, 32, 32), Z_DIM, width, fused), resnet.Critic((3, 32, 32), width, "none", fused)
+        G = resnet.Generator((3, 32, 32), Z_DIM, width, fused)
+        return G, resnet.Critic((3, 32, 32), width, "none", fused, direct=fused)
 
 
 def optimizers(G: nn.Module, D: nn.Module, **how: bool) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
@@ -86,7 +90,8 @@ def ours(
     cfg = OmegaConf.create({"seed": 0, "protocol": protocol, "model": {"z_dim": Z_DIM}})
     stored, steps = real.to(device, memory_format=format), count()
 
-    iterate = partial(iteration, players=players, loss=loss, penalty=penalty, autocast=autocast, decay=0.999)
+    parts = {"players": players, "loss": loss, "penalty": penalty, "autocast": autocast}
+    iterate = partial(iteration, **parts, decay=0.999, reuse=how.reuse_fakes)
     if how.graphs:
         iterate = Fixed(iterate, players, draw(cfg, stored, 0))
     return lambda: iterate(draw(cfg, stored, next(steps)))

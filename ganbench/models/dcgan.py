@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganbench.models import GroupNorm, Score, laid_out_as, wrapper
+from ganbench.models.convs import Doubling
 
 Norm = Literal["none", "layer", "instance", "spectral"]
 
@@ -23,7 +24,7 @@ class Generator(nn.Module):
         w = widths[0]
         self.stem = nn.Sequential(nn.Linear(z_dim, w * 16), nn.Unflatten(1, (w, 4, 4)), nn.BatchNorm2d(w), nn.ReLU())
         self.body = nn.Sequential(*(_up(n, m) for n, m in pairwise(widths)))
-        self.head = nn.Sequential(nn.ConvTranspose2d(width, shape[0], 4, 2, 1), nn.Tanh())
+        self.head = nn.Sequential(Doubling(width, shape[0]), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
         x = laid_out_as(self.body[0][0].weight, self.stem[:2](z))
@@ -58,7 +59,7 @@ def _widths(side: int, width: int) -> list[int]:
 
 
 def _up(n: int, m: int) -> nn.Module:
-    return nn.Sequential(nn.ConvTranspose2d(n, m, 4, 2, 1), nn.BatchNorm2d(m), nn.ReLU())
+    return nn.Sequential(Doubling(n, m), nn.BatchNorm2d(m), nn.ReLU())
 
 
 def _down(n: int, m: int, norm: Norm, wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:

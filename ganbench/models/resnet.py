@@ -10,9 +10,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate
+from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from ganbench.models import GroupNorm, laid_out_as, wrapper
+from ganbench.models.convs import conv, doubling
 
 # Which taps of a 3-tap filter meet in each tap of the 4-tap one. Nearest doubling, then the filter:
 # y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2 x[i+1]. The filter, then the mean of two:
@@ -33,21 +34,32 @@ class UpConv(nn.Conv2d):
         if not self.fused:
             return super().forward(interpolate(x, scale_factor=2))
         taps = _spread(self.weight, self.taps).transpose(0, 1)
-        return conv_transpose2d(x, taps, self.bias, stride=2, padding=1)
+        return doubling(x, taps, self.bias)
 
 
-class DownConv(nn.Conv2d):
+class Conv(nn.Conv2d):
+    """A convolution of odd `side` that keeps the image's: [N, n, H, W] -> [N, m, H, W]; for `direct` see `Critic`."""
+
+    def __init__(self, n: int, m: int, side: int, direct: bool):
+        super().__init__(n, m, side, padding=side // 2)
+        self.conv = conv if direct else conv2d
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x, self.weight, self.bias, 1, self.padding[0])
+
+
+class DownConv(Conv):
     """A 3x3 convolution, then the mean of each 2x2: [N, n, 2H, 2W] -> [N, m, H, W]."""
 
-    def __init__(self, n: int, m: int, fused: bool):
-        super().__init__(n, m, 3, padding=1)
+    def __init__(self, n: int, m: int, fused: bool, direct: bool = True):
+        super().__init__(n, m, 3, direct)
         self.fused = fused
         self.register_buffer("taps", DOWN.clone(), persistent=False)  # where the weights are
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.fused:
             return avg_pool2d(super().forward(x), 2)
-        return conv2d(x, _spread(self.weight, self.taps), self.bias, stride=2, padding=1)
+        return self.conv(x, _spread(self.weight, self.taps), self.bias, 2, 1)
 
 
 class Generator(nn.Module):
@@ -64,7 +76,7 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Images [N, C, 32, 32] -> logits [N]."""
+    """Images [N, C, 32, 32] -> logits [N]. `direct`: by convolutions that cost less where the slope is trained."""
 
     def __init__(
         self,
@@ -72,16 +84,23 @@ class Critic(nn.Module):
         width: int,
         norm: Literal["none", "layer", "spectral"] = "spectral",
         fused: bool = True,
+        direct: bool = True,
     ):
         super().__init__()
-        wrap = wrapper(norm)
-        between = (lambda: GroupNorm(1, width)) if norm == "layer" else nn.Identity
-        w = width
+        w, wrap = width, wrapper(norm)
+        between = (lambda: GroupNorm(1, w)) if norm == "layer" else nn.Identity
+
+        def flat(n: int, side: int = 3) -> nn.Module:
+            return wrap(Conv(n, w, side, direct))
+
+        def down() -> nn.Module:
+            return wrap(DownConv(w, w, fused, direct))
+
         self.body = nn.Sequential(
-            _First(shape[0], w, wrap, fused),
-            _Down(w, between, wrap, fused),
-            _Flat(w, between, wrap),
-            _Flat(w, between, wrap),
+            _First(shape[0], flat, down),
+            _Down(w, between, flat, down, fused),
+            _Flat(w, between, flat),
+            _Flat(w, between, flat),
             nn.ReLU(),
         )
         self.head = wrap(nn.Linear(w, 1))
@@ -107,21 +126,22 @@ class _Up(nn.Module):
 class _First(nn.Module):
     """The critic's first block sees pixels: no activation comes before it."""
 
-    def __init__(self, n: int, w: int, wrap: Callable[[nn.Module], nn.Module], fused: bool):
+    def __init__(self, n: int, flat: Callable[..., nn.Module], down: Callable[[], nn.Module]):
         super().__init__()
-        self.body = nn.Sequential(wrap(nn.Conv2d(n, w, 3, padding=1)), nn.ReLU(), wrap(DownConv(w, w, fused)))
-        self.shortcut = wrap(nn.Conv2d(n, w, 1))
+        self.body = nn.Sequential(flat(n), nn.ReLU(), down())
+        self.shortcut = flat(n, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x) + self.shortcut(avg_pool2d(x, 2))
 
 
 class _Down(nn.Module):
-    def __init__(self, w: int, between: Callable, wrap: Callable[[nn.Module], nn.Module], fused: bool):
+    def __init__(
+        self, w: int, between: Callable, flat: Callable[..., nn.Module], down: Callable[[], nn.Module], fused: bool
+    ):
         super().__init__()
-        first = [between(), nn.ReLU(), wrap(nn.Conv2d(w, w, 3, padding=1))]
-        self.body = nn.Sequential(*first, between(), nn.ReLU(), wrap(DownConv(w, w, fused)))
-        self.shortcut = wrap(nn.Conv2d(w, w, 1))
+        self.body = nn.Sequential(between(), nn.ReLU(), flat(w), between(), nn.ReLU(), down())
+        self.shortcut = flat(w, 1)
         self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,10 +151,9 @@ class _Down(nn.Module):
 
 
 class _Flat(nn.Module):
-    def __init__(self, w: int, between: Callable, wrap: Callable[[nn.Module], nn.Module]):
+    def __init__(self, w: int, between: Callable, flat: Callable[..., nn.Module]):
         super().__init__()
-        layers = [part for _ in range(2) for part in (between(), nn.ReLU(), wrap(nn.Conv2d(w, w, 3, padding=1)))]
-        self.body = nn.Sequential(*layers)
+        self.body = nn.Sequential(*(part for _ in range(2) for part in (between(), nn.ReLU(), flat(w))))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x) + x

@@ -16,6 +16,7 @@ CURES = {
     "z_dim": "the same model.z_dim=…",
     "images": "the same protocol.images=…",
     "batch": "the same protocol.batch=…",
+    "reuse_fakes": "the same protocol.reuse_fakes=…",
     "ema": "the same protocol.ema=…",
     "evaluations": "the same protocol.evaluations=…",
     "precision": "the same precision=…",
