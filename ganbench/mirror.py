@@ -94,6 +94,14 @@ class Mirror:
         self.warned = True
 
 
+def foresee(mode: str) -> None:
+    """Have W&B's own process start already. Whatever goes wrong with it will go wrong again where it is told."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    if mode != "disabled":
+        with suppress(Exception):
+            wandb.setup(settings=wandb.Settings(silent=True))
+
+
 def start(
     out: Path, cfg: DictConfig, config: dict[str, Any], id: str, mode: str, resume: bool, finish: float = FINISH
 ) -> wandb.Run:

@@ -89,7 +89,7 @@ def critic_step(
     with evaluating(D):  # spectral norm's power iteration turns as often without a penalty as with one
         d_penalty = penalty(D, real, fake.float(), rng)
     optimizer.zero_grad()
-    (d_loss + d_penalty).backward()
+    (d_loss + d_penalty).backward(inputs=list(D.parameters()))  # not by the points of a penalty, which are leaves, too
     terms = {"d_real": on_real.mean(), "d_fake": on_fake.mean(), "d_loss": d_loss, "d_penalty": d_penalty}
     row = _update(optimizer, terms | {"d_grad_norm": gradient_norm(D)})
     getattr(penalty, "project", _leave)(D)

@@ -10,9 +10,10 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -45,6 +46,10 @@ def task(cfg: DictConfig) -> float:
     if done:
         outcome.endings.append(done["status"])
         return score(done)
+    from ganbench import mirror
+
+    # W&B has a process of its own, and to wait until it is up costs a fifth of a second. Meanwhile torch is imported.
+    threading.Thread(target=mirror.foresee, args=[cfg.wandb.mode.value]).start()
     from ganbench.train import train
 
     try:
@@ -255,13 +260,21 @@ def _last_word(hears: Connection) -> tuple[bool, str | None]:
         return False, None
 
 
+def foresee(config: DictConfig) -> None:
+    """Have the server of `_processes` import what runs need while they are being composed and checked."""
+    if "n_jobs" in config.hydra.launcher and _processes().get_start_method() == "forkserver":
+        forkserver.ensure_running()
+
+
 def _processes() -> BaseContext:
     """Where runs come from: a server that has imported what they need, where the system has such."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
-    # torch imports its compiler with the first optimiser: 1.5 s that each run would need again.
-    found.set_forkserver_preload(["ganbench.apart", "ganbench.train", "torch._dynamo"])
+    # torch imports its compiler with the first optimiser, and W&B what it needs with the first run and the first record:
+    # 2 s that each run would take again.
+    late = ["torch._dynamo", "wandb.sdk.launch.inputs.internal", "wandb.sdk.data_types.utils"]
+    found.set_forkserver_preload(["ganbench.apart", "ganbench.train", *late])
     return found
 
 
@@ -336,13 +349,21 @@ def has_room(jobs: list[Job]) -> int:
     """How many of such runs go side by side: one for each core that their threads leave, and on a GPU, which small
     runs keep waiting, one for each 8 GB of its memory.
     """
-    import torch
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     room = max(1, cores // max(job.config.threads for job in jobs))
-    if all(job.config.device.value == "cpu" for job in jobs) or not torch.cuda.is_available():
+    if room == 1 or all(job.config.device.value == "cpu" for job in jobs):
         return room
-    return max(1, min(room, torch.cuda.get_device_properties(0).total_memory // int(8e9)))
+    # Asked where torch is imported already. It would take this process a second, and a share of the GPU.
+    with ProcessPoolExecutor(1, mp_context=_processes()) as apart:
+        memory = apart.submit(_gpu_memory).result()
+    return max(1, min(room, memory // int(8e9))) if memory else room
+
+
+def _gpu_memory() -> int:
+    """In bytes; 0 without a GPU."""
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
 
 
 def _told(status: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ training data score).
 import math
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor
 
 from ganbench.config import Refused
@@ -15,6 +16,20 @@ from ganbench.config import Refused
 Scores = dict[str, float | str | list[float] | None]
 BLOCK = 100  # rows of a matrix of pairs that are made at once: with 2,500 columns they stay in a CPU's caches
 LARGEST = 1e40  # above any float32; the kernel raises features to the sixth power, which float64 still holds
+
+
+def distances(x: Tensor, y: Tensor) -> Tensor:
+    """Between all of x [n, d] and y [m, d]: [n, m]; differentiable but for points in single precision.
+
+    For these, of up to three coordinates, by differences: products would lose all digits of what lies close.
+    """
+    if x.shape[1] > 3 or x.dtype != torch.float32 or x.requires_grad:
+        return torch.cdist(x, y)
+    squares = torch.zeros((), device=x.device)
+    for a, b in zip(x.T, y.T.contiguous(), strict=True):
+        apart = a[:, None] - b
+        squares = torch.addcmul(squares, apart, apart)
+    return squares.sqrt_()
 
 
 def none(names: Iterable[str], why: str) -> Scores:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ganbench.metrics import BLOCK, Scores, measurable, none
+from ganbench.metrics import BLOCK, Scores, distances, measurable, none
 
 NAMES = ("precision", "recall", "density", "coverage")
 
@@ -26,7 +26,7 @@ def diversity(real: Tensor, fake: Tensor, k: int, of_real: Tensor | None = None)
     near_fake = torch.zeros(n, dtype=torch.bool, device=real.device)
     covered, held_by, one = near_fake.clone(), [], torch.ones_like(of_real)
     for part, radius in zip(fake.split(BLOCK), of_fake.split(BLOCK), strict=True):
-        apart = torch.cdist(part, real)
+        apart = distances(part, real)
         held = apart <= of_real
         held_by.append(held.to(one.dtype) @ one)  # a product counts several times faster than a sum
         covered |= held.any(0)
@@ -40,6 +40,11 @@ def radii(x: Tensor, k: int) -> Tensor:
     """The distance of each sample to its k-th nearest other; infinite where there are not so many."""
     if len(x) <= k:
         return x.new_full((len(x),), torch.inf)
+    if x.shape[1] <= 3:  # where a tree finds them in a tenth of the time
+        from scipy.spatial import KDTree  # a tenth of a second that images need not wait
+
+        points = x.detach().cpu().numpy()
+        return torch.from_numpy(KDTree(points).query(points, [k + 1])[0][:, 0]).to(x)
     near = [torch.cdist(part, x).topk(k + 1, dim=1, largest=False).values[:, k] for part in x.split(BLOCK)]
     return torch.cat(near)
 

@@ -19,7 +19,11 @@ def kernel_distance(x: Tensor, y: Tensor, within_x: Tensor | None = None) -> flo
 def within(x: Tensor) -> Tensor:
     """The mean kernel of two samples."""
     x = x.double()
-    return (_total(x, x) - _cubed((x * x).sum(1), x).sum()) / (len(x) * (len(x) - 1))
+    total = -_cubed((x * x).sum(1), x).sum()
+    for first in range(0, len(x), BLOCK):
+        part, others = x[first : first + BLOCK], x[first + BLOCK :]
+        total += _cubed(part @ part.T, x).sum() + 2 * _cubed(part @ others.T, x).sum()  # k(a, b) = k(b, a)
+    return total / (len(x) * (len(x) - 1))
 
 
 def _total(x: Tensor, y: Tensor) -> Tensor:

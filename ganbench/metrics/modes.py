@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ganbench.config import Refused
 from ganbench.data import Data, Modes
-from ganbench.metrics import BLOCK, Scores, floor, held_out, measurable, none
+from ganbench.metrics import BLOCK, Scores, distances, floor, held_out, measurable, none
 from ganbench.metrics.diversity import NAMES, diversity, radii
 from ganbench.metrics.features import LeNet, embed
 from ganbench.metrics.kept import kept
@@ -23,12 +23,16 @@ def energy_distance(x: Tensor, y: Tensor, within_y: Tensor | None = None) -> Ten
 
 def within(x: Tensor) -> Tensor:
     """The mean distance between two samples."""
-    return _apart(x, x) / (len(x) * (len(x) - 1))
+    total = 0.0
+    for first in range(0, len(x), BLOCK):
+        part, others = x[first : first + BLOCK], x[first + BLOCK :]
+        total += _apart(part, part) + 2 * _apart(part, others)  # as far from a to b as from b to a
+    return total / (len(x) * (len(x) - 1))
 
 
 def _apart(x: Tensor, y: Tensor) -> Tensor:
     """The sum of all distances."""
-    return sum(torch.cdist(part, y).sum() for part in x.split(BLOCK))
+    return sum(distances(part, y).sum(dtype=torch.float64) for part in x.split(BLOCK))
 
 
 def nearest(x: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:
@@ -64,7 +68,7 @@ class ModesMetric:
         if data.modes is None:
             raise Refused("metric=modes needs a dataset with known modes, such as dataset=ring or dataset=grid.")
         self.name, self.n_fake, self.k, self.modes = name, n_fake, neighbours, data.modes
-        self.real = held_out(data.test, n_real).double()
+        self.real = held_out(data.test, n_real)
         self.within, self.radii = within(self.real), radii(self.real[:n_fake], neighbours)
         self.names = (name, "modes", "modes_kl", "high_quality", *NAMES)
         self.floor = floor(self, self.names, data.train, n_fake)
@@ -72,7 +76,6 @@ class ModesMetric:
     def __call__(self, fake: Tensor) -> Scores:
         if not measurable(fake, self.real):
             return none(self.names, "samples are not finite")
-        fake = fake.double()
         which, good = nearest(fake, self.modes)
         found: Scores = {
             self.name: float(energy_distance(fake, self.real, self.within)),
@@ -91,7 +94,7 @@ class StackedModesMetric:
     diversity against held-out reals.
 
     Digits are read by the classifier that ships with ganbench, channel by channel (Metz et al. 2017,
-    arXiv:1611.02163, section 3.3.1); 26,000 samples as in PacGAN (Lin et al. 2018, arXiv:1712.04086, section 4.2).
+    arXiv:1611.02163, section 3.3.1). PacGAN takes 26,000 samples (Lin et al. 2018, arXiv:1712.04086, section 4.2).
     """
 
     def __init__(self, name: str, n_fake: int, n_real: int | None, neighbours: int, data: Data, device: torch.device):

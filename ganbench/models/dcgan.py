@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganbench.models import GroupNorm, Score, laid_out_as, wrapper
-from ganbench.models.convs import Doubling
+from ganbench.models.convs import Conv, Doubling
 
 Norm = Literal["none", "layer", "instance", "spectral"]
 
@@ -43,7 +43,7 @@ class Critic(nn.Module):
         super().__init__()
         widths, wrap = _widths(shape[1], width), wrapper(norm)
         self.body = nn.Sequential(
-            wrap(nn.Conv2d(shape[0], width, 4, 2, 1)),
+            wrap(Conv(shape[0], width, 4, 2, 1)),
             nn.LeakyReLU(0.2),
             *(_down(n, m, norm, wrap) for n, m in pairwise(widths)),
         )

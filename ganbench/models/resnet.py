@@ -10,10 +10,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from ganbench.models import GroupNorm, laid_out_as, wrapper
-from ganbench.models.convs import conv, doubling
+from ganbench.models.convs import Conv, doubling
 
 # Which taps of a 3-tap filter meet in each tap of the 4-tap one. Nearest doubling, then the filter:
 # y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2 x[i+1]. The filter, then the mean of two:
@@ -37,22 +37,11 @@ class UpConv(nn.Conv2d):
         return doubling(x, taps, self.bias)
 
 
-class Conv(nn.Conv2d):
-    """A convolution of odd `side` that keeps the image's: [N, n, H, W] -> [N, m, H, W]; for `direct` see `Critic`."""
-
-    def __init__(self, n: int, m: int, side: int, direct: bool):
-        super().__init__(n, m, side, padding=side // 2)
-        self.conv = conv if direct else conv2d
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x, self.weight, self.bias, 1, self.padding[0])
-
-
 class DownConv(Conv):
     """A 3x3 convolution, then the mean of each 2x2: [N, n, 2H, 2W] -> [N, m, H, W]."""
 
     def __init__(self, n: int, m: int, fused: bool, direct: bool = True):
-        super().__init__(n, m, 3, direct)
+        super().__init__(n, m, 3, padding=1, direct=direct)
         self.fused = fused
         self.register_buffer("taps", DOWN.clone(), persistent=False)  # where the weights are
 
@@ -91,7 +80,7 @@ class Critic(nn.Module):
         between = (lambda: GroupNorm(1, w)) if norm == "layer" else nn.Identity
 
         def flat(n: int, side: int = 3) -> nn.Module:
-            return wrap(Conv(n, w, side, direct))
+            return wrap(Conv(n, w, side, padding=side // 2, direct=direct))
 
         def down() -> nn.Module:
             return wrap(DownConv(w, w, fused, direct))
