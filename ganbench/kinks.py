@@ -5,7 +5,6 @@ not see that: it makes zeros of it, and hands them back through all layers, at t
 they are dropped, which moves no bit of any gradient.
 """
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 

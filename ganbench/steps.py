@@ -32,7 +32,13 @@ class Diverged(Exception):
 
 
 def iteration(
-    of: Inputs, players: Any, loss, penalty: Callable[..., Tensor], autocast: Callable, decay: float, reuse: bool = False
+    of: Inputs,
+    players: Any,
+    loss,
+    penalty: Callable[..., Tensor],
+    autocast: Callable,
+    decay: float,
+    reuse: bool = False,
 ) -> list[dict[str, Tensor]]:
     """An update of D for each real batch, one of G, and the average's move towards it by 1 - `decay`; what each update
     returned. `players` are those of `make_players`. Diverged tells when it was. With `reuse` G is updated on what D was
@@ -106,10 +112,10 @@ def generator_step(
     autocast: Callable = nullcontext,
     fake: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Update G once through a frozen D, by G(z), or by `fake` and its graph if given. Only a loss whose `g` takes `real` has D judge the real batch, too.
+    """Update G once through a frozen D, by G(z), or by `fake` with its graph if that is given.
 
-    Leaves G's weights and the optimiser as they were where the loss or gradient is not finite, and raises Diverged
-    unless the optimiser has `found_inf`.
+    Only a loss whose `g` takes `real` has D judge the real batch, too. Leaves G's weights and the optimiser as they
+    were where the loss or gradient is not finite, and raises Diverged unless the optimiser has `found_inf`.
     """
     D.requires_grad_(False)
     with autocast():

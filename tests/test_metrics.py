@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ganbench import data, streams
+from ganbench import data, pictures, streams
 from ganbench.config import Refused
-from ganbench.metrics import kernel, modes, with_reasons
+from ganbench.metrics import distances, kernel, modes, with_reasons
 from ganbench.metrics.diversity import diversity, memorisation, memorisation_of_reals, radii
 from ganbench.metrics.features import Inception, LeNet, embed
 from ganbench.metrics.frechet import Moments, distance, extrapolated, moments, root
@@ -253,3 +253,47 @@ def test_points_and_stacked_digits_with_one_broken_row(broken: float) -> None:
     metric = StackedModesMetric("modes_kl", 100, 100, 5, stacked, CPU)
     metric.classifier.body[-2].bias[0] = broken
     assert all_none(metric(stacked.train[:100]), "features are not finite")
+
+
+def test_distances_of_points_keep_their_digits_in_single_precision() -> None:
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    near = x + 1e-4
+    due = torch.cdist(x.double(), near.double())
+    assert (distances(x, near) - due).abs().max() < 1e-6
+    assert (torch.cdist(x, near) - due).abs().max() > 1e-5  # what it is there for
+    torch.testing.assert_close(distances(x.double(), near.double()), due)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_a_tree_finds_the_neighbours_that_counting_finds(d: int) -> None:
+    x = torch.randn(400, d, generator=torch.Generator().manual_seed(0))
+    x = torch.cat([x, x[:10]])  # some are twice there
+    for k in (1, 5):
+        due = torch.cdist(x.double(), x.double()).topk(k + 1, largest=False).values[:, k]
+        torch.testing.assert_close(radii(x, k).double(), due, rtol=1e-5, atol=1e-6)
+    assert radii(x[:3], 5).isinf().all()
+
+
+class Up(torch.nn.Module):
+    """A critic that prefers points further up."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 1]
+
+
+def test_the_picture_of_points_is_the_right_way_up() -> None:
+    """Blue where the critic is high, an arrow at the centre that points there, samples and reals where they are."""
+    real, fake = torch.tensor([[1.0, 0.6]]), torch.tensor([[-0.7, 0.65]])
+    found = pictures.field(fake, real, Up())
+    reach, side = 1.3, found.size[0]
+
+    def at(x: float, y: float) -> tuple[int, ...]:
+        return found.getpixel((round((x / reach + 1) / 2 * side), round((1 - (y / reach + 1) / 2) * side)))
+
+    red, blue = at(0.05, -1.25), at(0.05, 1.25)
+    assert red[0] > red[2] + 50 and blue[2] > blue[0] + 50
+    assert found.size == (320, 320)
+    assert sum(abs(a - b) for a, b in zip(at(1.0, 0.6), (0x8D, 0x97, 0xA5), strict=True)) < 20
+    assert sum(abs(a - b) for a, b in zip(at(-0.7, 0.65), (0xC2, 0x41, 0x0C), strict=True)) < 20
+    light = [sum(at(0, y)) for y in (-0.05, 0.05)]
+    assert light[1] < light[0] - 100

@@ -32,9 +32,10 @@ def losses(folder: Path) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("method", SIX.split(","))
-@pytest.mark.parametrize("speed", ["speed.fused=true", "speed=channels_last"])
+@pytest.mark.parametrize("speed", ["speed.fused=true", "speed=channels_last", "model.direct=false"])
 def test_the_same_losses_to_rounding(method: str, speed: str, tmp_path: Path) -> None:
     common = (f"loss={method}", *TINY, "protocol.images=192", "protocol.n_critic=2", "protocol.lr=0.0002")
+    common += ("model=resnet",) if "model" in speed else ()
     train(settings(*common), tmp_path / "eager")
     train(settings(*common, speed), tmp_path / "fast")
     assert len(losses(tmp_path / "eager")) == 3
@@ -87,6 +88,25 @@ def test_memory_that_is_freed_is_there_for_the_next_step(keep: bool, tmp_path: P
 def iterating(cfg, players):
     given = {"players": players, "loss": build(cfg.loss), "penalty": build(cfg.penalty)}
     return partial(iteration, **given, autocast=nullcontext, decay=0.9)
+
+
+@pytest.mark.parametrize("method", [*SIX.split(","), "rpgan"])
+def test_fakes_that_are_reused_are_those_of_the_same_z(method: str) -> None:
+    """One iteration is, bit by bit, the one in which the generator's z is the critic's last."""
+    cfg = settings(f"loss={method}", "model.width=8", "protocol.n_critic=2", "protocol.batch=8")
+    digits, left = build(cfg.dataset), []
+    for reuse in (True, False):
+        players = make_players(cfg, CPU)
+        made = []
+        players.G.register_forward_hook(lambda *call, made=made: made.append(call[2]))
+        for step in range(2):
+            inputs = draw(cfg, digits.train, step)
+            iterating(cfg, players)(inputs if reuse else inputs._replace(z_g=inputs.z_d[-1]), reuse=reuse)
+        weights = [w for net in players[:2] for w in net.parameters()]
+        left.append((weights, len(made)))
+    (ours, made_once), (theirs, made_again) = left
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert (made_once, made_again) == (4, 6)
 
 
 def state(players) -> list[Tensor]:

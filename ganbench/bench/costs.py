@@ -115,24 +115,26 @@ def _share(device: str, *overrides: str) -> float:
     return round(status["t_beside"] / status["t_train"], 3)
 
 
-# Runs of some seconds each.
-SHORT = {"mnist5k": "protocol.images=12800", "ring": "protocol.images=320000"}
+# Runs of about ten seconds each.
+SHORT = {"mnist5k": ("protocol.images=12800",), "ring": ()}
 
 
 def packing(device: str, threads: int, repeats: int = 2) -> dict[str, Any]:
-    """Runs an hour of sweeps of eight: one after another, each with the threads that torch takes by itself, and as
-    many at a time as `sweep.parallel=auto` has room for.
+    """Runs an hour of sweeps of eight: one after another, each with the threads that torch takes by itself (`all`) or
+    with one (`one`), and as many at a time as `sweep.parallel=auto` has room for.
     """
-    ways = {"one": ("sweep.parallel=1", f"threads={threads}"), "auto": ("sweep.parallel=auto",)}
+    ways = {"all": ("sweep.parallel=1", f"threads={threads}"), "one": ("sweep.parallel=1",), "auto": ()}
     told = {}
     for dataset, short in SHORT.items():
         rates = {name: [] for name in ways}
         for _ in range(repeats):
             for name, way in ways.items():
-                rates[name].append(8 / _sweep(device, f"dataset={dataset}", short, *way) * 3600)
-        ratios = [b / a for a, b in zip(*rates.values(), strict=True)]
-        medians = {name: round(statistics.median(each)) for name, each in rates.items()}
-        told[dataset] = {"runs_per_hour": medians, "times_more": [round(min(ratios), 2), round(max(ratios), 2)]}
+                rates[name].append(8 / _sweep(device, f"dataset={dataset}", *short, *way) * 3600)
+        more = {
+            f"times_{name}": [round(auto / rate, 2) for auto, rate in zip(rates["auto"], rates[name], strict=True)]
+            for name in ("all", "one")
+        }
+        told[dataset] = {"runs_per_hour": {name: round(statistics.median(each)) for name, each in rates.items()}} | more
     return told
 
 

@@ -24,12 +24,13 @@ def doubling(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _to_grey(y: Tensor, weight: Tensor) -> bool:
-    """On a CPU a single channel is where torch takes four times as long as it needs to."""
-    return y.device.type == "cpu" and weight.shape[1:] == (1, 4, 4)
+    """On a CPU a single channel is where torch takes four times as long as it needs to; in fp32, whose digits last."""
+    exact = y.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return exact and y.device.type == "cpu" and weight.shape[1:] == (1, 4, 4)
 
 
 def _spread_out(y: Tensor, weight: Tensor, side: int) -> Tensor:
-    """What each pixel of y [N, n, H, W] adds to those it came from, by filters [n, 1, 4, 4]: all products, then sums."""
+    """What y [N, n, H, W] adds to images of this side by filters [n, 1, 4, 4]: all products, then their sums."""
     return fold(weight.flatten(1).T @ y.flatten(2), (side, side), 4, padding=1, stride=2)
 
 
@@ -49,7 +50,7 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: int 
     In torch the filters' part of that is a convolution by filters as large as the images, which takes twice as long.
     """
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
     return _Images.apply(x, weight, bias, _Filters.apply(weight, bias, (x,), stride, padding), stride, padding)
 
