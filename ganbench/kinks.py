@@ -2,8 +2,10 @@
 
 The slope of such a critic changes with its weights, but not with x, save where a unit switches on or off. autograd does
 not see that: it makes zeros of it, and hands them back through all layers, at the cost of one more backward pass. Here
-they are dropped, which moves no bit of any gradient.
+they are dropped, which moves no bit of any gradient; a weight that would have got zeros alone has none.
 """
+
+import re
 
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
@@ -13,12 +15,12 @@ skip_zeros = True
 # autograd's names, up to their "Backward". What is linear, or linear between kinks:
 MOVES = {"View", "UnsafeView", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Clone", "ToCopy", "Cat"}
 MEANS = {"Add", "Sub", "Neg", "Sum", "Mean", "AvgPool2D", "UpsampleNearest2D", "Relu", "LeakyRelu"}
-# What is linear in each of its arguments, of which only one may depend on x.
-PRODUCTS = {"Convolution", "_Images", "Addmm", "Mm", "Bmm"}
+# What is linear in each of its arguments, of which only one may depend on x. A Function that is says `linear_in_each`.
+PRODUCTS = {"Convolution", "Addmm", "Mm", "Bmm"}
 
 
 def drop_zeros(y: Tensor, x: Tensor) -> None:
-    """Once dy/dx is taken, and if nothing else is made of y: keep what follows from it off the way from y to x.
+    """Once dy/dx is taken: keep what follows from it off the way from y to x, of which nothing else may be made.
 
     Does nothing unless every layer on that way is known to be linear between its kinks.
     """
@@ -31,7 +33,7 @@ def drop_zeros(y: Tensor, x: Tensor) -> None:
 def _between(y: Tensor, x: Tensor) -> dict[Node, None]:
     """All nodes of y's graph that lead to x, which is a leaf."""
     users: dict[Node, list[Node]] = {}
-    todo = [y.grad_fn]
+    todo = [get_gradient_edge(y).node]
     while todo:
         node = todo.pop()
         for following, _ in node.next_functions:
@@ -49,10 +51,11 @@ def _between(y: Tensor, x: Tensor) -> dict[Node, None]:
 
 
 def _known(node: Node, way: dict[Node, None]) -> bool:
-    kind = node.name().split("Backward")[0]
-    if kind in PRODUCTS:
+    own = re.fullmatch(r"(\w+)Backward\d+", node.name())  # a Function of somebody else's has no number
+    kind = own[1] if own else node.name()
+    if kind in PRODUCTS or getattr(node, "linear_in_each", False):
         return sum(following in way for following, _ in node.next_functions) == 1
-    return kind in MOVES | MEANS or kind == "torch::autograd::AccumulateGrad"
+    return kind in MOVES | MEANS | {"torch::autograd::AccumulateGrad"}
 
 
 def _drop(gradients: tuple[Tensor, ...]) -> tuple[None, ...]:

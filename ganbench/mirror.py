@@ -30,6 +30,7 @@ from ganbench.config import Refused, label
 from ganbench.outcome import read_status
 
 log = logging.getLogger("ganbench")
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # leaving would wait 22 s to report that nobody answers
 
 # Seconds that a server which never answers may cost: to knock, to begin, to end a run, to upload one again.
 KNOCK, INIT, FINISH, UPLOAD = 3.0, 6.0, 8.0, 120.0
@@ -96,7 +97,6 @@ class Mirror:
 
 def foresee(mode: str) -> None:
     """Have W&B's own process start already. Whatever goes wrong with it will go wrong again where it is told."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     if mode != "disabled":
         with suppress(Exception):
             wandb.setup(settings=wandb.Settings(silent=True))
@@ -106,7 +106,6 @@ def start(
     out: Path, cfg: DictConfig, config: dict[str, Any], id: str, mode: str, resume: bool, finish: float = FINISH
 ) -> wandb.Run:
     """A W&B run in `mode`. Raise Refused for a user's mistake, Unreachable where no server answers in time."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # leaving would wait 22 s to report that nobody answers
     if mode == "online":
         refuse_keyless()
         reach(wandb.setup().settings.base_url)

@@ -20,10 +20,19 @@ def slope(D: Critic, x: Tensor) -> Tensor:
 
     Differentiable in D's weights, and without a NaN where the gradient is zero.
     """
+    return _slope(D, x, lambda logits, x: None)
+
+
+def only_slope(D: Critic, x: Tensor) -> Tensor:
+    """`slope`, for a penalty that makes nothing else of what D computes at x: it need not be kept for that."""
+    return _slope(D, x, drop_zeros)
+
+
+def _slope(D: Critic, x: Tensor, then: Callable[[Tensor, Tensor], None]) -> Tensor:
     x = x.detach().requires_grad_()
     logits = D(x)
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    drop_zeros(logits, x)
+    then(logits, x)
     return torch.linalg.vector_norm(gradient.flatten(1), dim=1)
 
 
@@ -56,12 +65,12 @@ def none(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
 
 def gp(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
     """Two-sided, between real and fake: slope 1 (Gulrajani et al. 2017, arXiv:1704.00028, equation 3)."""
-    return weight * (slope(D, on_line(real, fake, rng)) - 1).square().mean()
+    return weight * (only_slope(D, on_line(real, fake, rng)) - 1).square().mean()
 
 
 def lp(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
     """One-sided, between real and fake: slope at most 1 (Petzka et al. 2018, arXiv:1709.08894, equation 8)."""
-    return weight * (slope(D, on_line(real, fake, rng)) - 1).relu().square().mean()
+    return weight * (only_slope(D, on_line(real, fake, rng)) - 1).relu().square().mean()
 
 
 def dragan(
@@ -80,34 +89,34 @@ def dragan(
     The point is real + alpha * scale * std * noise, clipped to the range of the batch. alpha (0, 1) unclipped is
     the authors' notebook, alpha (1, 1) their later advice, normal noise their last version.
     """
-    return weight * (slope(D, around(real, rng, alpha, noise, scale, clip)) - 1).square().mean()
+    return weight * (only_slope(D, around(real, rng, alpha, noise, scale, clip)) - 1).square().mean()
 
 
 def r1(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
     """Half the squared slope at real samples (Mescheder et al. 2018, arXiv:1801.04406, equation 9)."""
-    return weight / 2 * slope(D, real).square().mean()
+    return weight / 2 * only_slope(D, real).square().mean()
 
 
 def r2(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
     """Half the squared slope at fake samples (arXiv:1801.04406, equation 10)."""
-    return weight / 2 * slope(D, fake).square().mean()
+    return weight / 2 * only_slope(D, fake).square().mean()
 
 
 def r1r2(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
     """R1 + R2, the penalty of R3GAN (Huang et al. 2024, arXiv:2501.05441)."""
-    return weight * slope(D, torch.cat([real, fake])).square().mean()
+    return weight * only_slope(D, torch.cat([real, fake])).square().mean()
 
 
 def zero_centred(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
     """The squared slope between real and fake: slope 0 (0-GP of Thanh-Tung et al. 2019, arXiv:1902.03984)."""
-    return weight * slope(D, on_line(real, fake, rng)).square().mean()
+    return weight * only_slope(D, on_line(real, fake, rng)).square().mean()
 
 
 def maxgp(D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator, weight: float) -> Tensor:
     """The squared Lipschitz constant, taken as the largest slope between the batch's real and fake samples
     (Lipschitz GANs, Zhou et al. 2019, arXiv:1902.05687).
     """
-    return weight * slope(D, on_line(real, fake, rng)).max().square()
+    return weight * only_slope(D, on_line(real, fake, rng)).max().square()
 
 
 class Clip:

@@ -80,7 +80,7 @@ def _heights(D: nn.Module, points: Tensor) -> np.ndarray:
     """D's logits less their median, for points of a square: [side, side], within ±1/1.5."""
     with evaluating(D):
         logits = D(points)
-    logits = logits - logits.median()
+    logits = (logits - logits.median()).nan_to_num(0.0, 0.0, 0.0)  # a critic may be past all numbers
     side = math.isqrt(len(points))
     return (logits / (1.5 * (logits.abs().max() or 1.0))).view(side, side).cpu().numpy()
 

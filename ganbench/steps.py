@@ -41,8 +41,8 @@ def iteration(
     reuse: bool = False,
 ) -> list[dict[str, Tensor]]:
     """An update of D for each real batch, one of G, and the average's move towards it by 1 - `decay`; what each update
-    returned. `players` are those of `make_players`. Diverged tells when it was. With `reuse` G is updated on what D was
-    updated on last, which is then made once.
+    returned. `players` are those of `make_players`. Diverged tells when it was. With `reuse` G's update takes the fakes
+    of D's last one.
     """
     G, D, average, opt_g, opt_d = players
     rows, fake = [], None
@@ -95,7 +95,7 @@ def critic_step(
     with evaluating(D):  # spectral norm's power iteration turns as often without a penalty as with one
         d_penalty = penalty(D, real, fake.float(), rng)
     optimizer.zero_grad()
-    (d_loss + d_penalty).backward(inputs=list(D.parameters()))  # not by the points of a penalty, which are leaves, too
+    (d_loss + d_penalty).backward()
     terms = {"d_real": on_real.mean(), "d_fake": on_fake.mean(), "d_loss": d_loss, "d_penalty": d_penalty}
     row = _update(optimizer, terms | {"d_grad_norm": gradient_norm(D)})
     getattr(penalty, "project", _leave)(D)

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver
@@ -49,7 +49,7 @@ def task(cfg: DictConfig) -> float:
     from ganbench import mirror
 
     # W&B has a process of its own, and to wait until it is up costs a fifth of a second. Meanwhile torch is imported.
-    threading.Thread(target=mirror.foresee, args=[cfg.wandb.mode.value]).start()
+    threading.Thread(target=mirror.foresee, args=[cfg.wandb.mode.value], daemon=True).start()
     from ganbench.train import train
 
     try:
@@ -133,6 +133,7 @@ def compose(
     for index, overrides in enumerate(job_overrides, first):
         try:
             jobs.append(_compose_one(context, config, overrides, index, look))
+            foresee(config)  # not before one is known to be well: a refusal need not wait for it
         except (Refused, ConfigCompositionException, OmegaConfBaseException) as error:
             raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {explained(error)}") from None
     for folder, n in Counter(job.folder for job in jobs).items():
@@ -353,17 +354,28 @@ def has_room(jobs: list[Job]) -> int:
     room = max(1, cores // max(job.config.threads for job in jobs))
     if room == 1 or all(job.config.device.value == "cpu" for job in jobs):
         return room
-    # Asked where torch is imported already. It would take this process a second, and a share of the GPU.
-    with ProcessPoolExecutor(1, mp_context=_processes()) as apart:
-        memory = apart.submit(_gpu_memory).result()
+    memory = gpu_memory()
     return max(1, min(room, memory // int(8e9))) if memory else room
 
 
-def _gpu_memory() -> int:
-    """In bytes; 0 without a GPU."""
+def gpu_memory() -> int:
+    """In bytes; 0 without a GPU. Asked in a process of its own: torch would take this one a second to import."""
+    hears, says = Pipe(duplex=False)
+    process = _processes().Process(target=_tell_gpu_memory, args=(says,), daemon=True)
+    process.start()
+    says.close()
+    try:
+        return hears.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"the process that looked for a GPU ended with code {process.exitcode}") from None
+
+
+def _tell_gpu_memory(says: Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
-    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
+    says.send(torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0)
 
 
 def _told(status: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from conftest import REPOSITORY, SIX, ganbench, settings
 from omegaconf import OmegaConf
 
 from ganbench.check import check
+from ganbench.collapse import IN_A_ROW
 from ganbench.config import CONF, label
 
 
@@ -118,3 +119,10 @@ def test_from_an_installed_wheel(tmp_path: Path) -> None:
     for folder in ("wgan-gp-s0", "hinge-none-s0"):
         status = json.loads((tmp_path / "outputs/sweep/w" / folder / "status.json").read_text())
         assert status["status"] == "finished"
+
+
+@pytest.mark.parametrize("dataset", ["mnist5k", "stacked_mnist5k", "ring", "grid"])
+@pytest.mark.parametrize("track", ["equal", "tuned"])
+def test_each_dataset_s_protocol_looks_often_enough_to_tell_a_collapse(dataset: str, track: str) -> None:
+    found = settings(f"dataset={dataset}").protocol.name.replace("equal", track)
+    assert settings(f"dataset={dataset}", f"protocol={found}").protocol.evaluations >= IN_A_ROW

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from conftest import settings
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 from torch.utils.flop_counter import FlopCounterMode
 
+from ganbench.config import build
 from ganbench.models.convs import Conv, Doubling, conv, doubling
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -19,7 +21,7 @@ def drawn(*shape: int, format: torch.memory_format = torch.contiguous_format, dt
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize(("side", "stride", "padding"), [(4, 2, 1), (3, 1, 1), (1, 1, 0)])
 def test_a_convolution_s_two_derivatives(n: int, side: int, stride: int, padding: int) -> None:
-    given = drawn(2, n, 6, 6), drawn(2, n, side, side), drawn(2)
+    given = drawn(2, n, 6, 8), drawn(2, n, side, side), drawn(2)
     assert torch.autograd.gradcheck(lambda x, w, b: conv(x, w, b, stride, padding), given)
     assert torch.autograd.gradgradcheck(lambda x, w, b: conv(x, w, b, stride, padding), given)
 
@@ -38,9 +40,9 @@ def test_a_doubling_is_a_transposed_convolution(m: int, format: torch.memory_for
 @pytest.mark.parametrize("format", FORMATS)
 def test_to_a_single_channel_in_single_precision(format: torch.memory_format) -> None:
     """Which goes another way on a CPU: doubling's value, and conv's gradient by x."""
-    x, w, b = (drawn(*s, format=format, dtype=torch.float32) for s in ((8, 16, 16, 16), (16, 1, 4, 4), (1,)))
+    x, w, b = (drawn(*s, format=format, dtype=torch.float32) for s in ((8, 16, 16, 12), (16, 1, 4, 4), (1,)))
     torch.testing.assert_close(doubling(x, w, b), conv_transpose2d(x, w, b, 2, 1), rtol=1e-5, atol=1e-4)
-    images, bias = drawn(8, 1, 32, 32, format=format, dtype=torch.float32), drawn(16, dtype=torch.float32)
+    images, bias = drawn(8, 1, 32, 24, format=format, dtype=torch.float32), drawn(16, dtype=torch.float32)
     found = [torch.autograd.grad(f(images, w, bias, 2, 1).square().sum(), images) for f in (conv, conv2d)]
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-3)
 
@@ -67,6 +69,20 @@ def test_the_gradient_by_x_alone_leaves_the_filters_out() -> None:
             torch.autograd.grad(y, wanted, create_graph=True)
         counted[name] = counter.get_total_flops()
     assert counted["all"] == 2 * counted["x"] > 0
+
+
+def test_what_was_changed_in_place_is_told() -> None:
+    x, w, b = drawn(2, 3, 8, 8).detach(), drawn(5, 3, 3, 3), drawn(5)
+    y = conv(x, w, b, 1, 1).sum()
+    x.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+
+
+def test_the_switch_reaches_the_critic() -> None:
+    for direct in (True, False):
+        D = build(settings("model=resnet", "model.width=4", f"model.direct={str(direct).lower()}").model.critic)
+        assert {m.conv for m in D.modules() if isinstance(m, Conv)} == {conv if direct else conv2d}
 
 
 def test_layers_have_torch_s_weights() -> None:

@@ -89,6 +89,41 @@ def test_what_is_curved_keeps_its_gradients(f: Callable[[Tensor], Tensor]) -> No
     assert after == before
 
 
+class Relu(torch.autograd.Function):
+    """Not what its name says."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, by_y: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * by_y
+
+
+def test_names_are_not_trusted_to_others() -> None:
+    torch.manual_seed(0)
+    D, x = Own(Relu.apply).double(), torch.randn(5, 2, dtype=torch.float64)
+    (due, before), (found, after) = (penalised(D, x, skip) for skip in (False, True))
+    torch.testing.assert_close(found, due, rtol=1e-12, atol=1e-12)
+    assert after == before
+
+
+def test_a_slope_that_anyone_may_ask_for_keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A penalty of one's own may make something of D's layers as well: only shipped ones drop anything."""
+    torch.manual_seed(0)
+    D, x = Own(torch.relu), torch.randn(5, 2)
+    seen: list[Tensor] = []
+    D.first.register_forward_hook(lambda *call: seen.append(call[2]))
+    found = []
+    for skip in (False, True):
+        kinks.skip_zeros = skip
+        value = penalties.slope(D, x).sum() + seen[-1].square().sum()
+        found.append(torch.autograd.grad(value, list(D.parameters()), allow_unused=True)[0])
+    assert torch.equal(*found)
+
+
 def test_a_curved_critic_would_lose_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """So the test above can fail."""
     torch.manual_seed(0)
@@ -104,5 +139,6 @@ def test_the_same_run_without(other: tuple[str, ...], tmp_path: Path) -> None:
     told = []
     for skip in ("true", "false"):
         train(settings("loss=wgan-gp", *TINY, *other, f"speed.skip_zeros={skip}"), tmp_path / skip)
+        assert kinks.skip_zeros is (skip == "true")
         told.append([{k: v for k, v in row.items() if not k.startswith("t_")} for row in rows(tmp_path / skip)])
     assert told[0] == told[1] and any("d_penalty" in row for row in told[0])

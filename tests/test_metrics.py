@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import settings
 
 from ganbench import data, pictures, streams
-from ganbench.config import Refused
+from ganbench.config import Refused, build
 from ganbench.metrics import distances, kernel, modes, with_reasons
 from ganbench.metrics.diversity import diversity, memorisation, memorisation_of_reals, radii
 from ganbench.metrics.features import Inception, LeNet, embed
@@ -248,7 +249,9 @@ def test_points_and_stacked_digits_with_one_broken_row(broken: float) -> None:
     mixture = data.ring(n=5000)
     fake = mixture.train[:300].clone()
     fake[3, 0] = broken
-    assert all_none(ModesMetric("energy_distance", 300, 300, 5, mixture, CPU)(fake), "samples are not finite")
+    assert all_none(
+        ModesMetric("energy_distance", 300, 300, 5, mixture, CPU)(fake), "samples are not finite, or beyond 1e18"
+    )
     stacked = data.stacked_mnist5k(n=500)
     metric = StackedModesMetric("modes_kl", 100, 100, 5, stacked, CPU)
     metric.classifier.body[-2].bias[0] = broken
@@ -272,6 +275,26 @@ def test_a_tree_finds_the_neighbours_that_counting_finds(d: int) -> None:
         due = torch.cdist(x.double(), x.double()).topk(k + 1, largest=False).values[:, k]
         torch.testing.assert_close(radii(x, k).double(), due, rtol=1e-5, atol=1e-6)
     assert radii(x[:3], 5).isinf().all()
+
+
+def test_points_are_measured_in_single_precision_as_in_double() -> None:
+    made = [torch.randn(500, 2, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    due = diversity(*(x.double() for x in made), 5)
+    assert diversity(*made, 5) == pytest.approx(due, abs=1e-3)
+    double = float(energy_distance(*(x.double() for x in made)))
+    assert float(energy_distance(*made)) == pytest.approx(double, abs=1e-7)
+
+
+def test_points_that_no_number_holds_are_refused() -> None:
+    cfg = settings("dataset=ring")
+    ring = build(cfg.dataset)
+    test = ring.test.clone()
+    test[3, 1] = math.nan
+    with pytest.raises(Refused, match="held-out points are not finite"):
+        build(cfg.metric, name=cfg.metric.name, data=ring._replace(test=test), device=CPU)
+    metric = build(cfg.metric, name=cfg.metric.name, data=ring, device=CPU)
+    far = metric(ring.train[:2500] * 1e20)
+    assert far["energy_distance"] is None and "beyond 1e18" in far["energy_distance_why"]
 
 
 class Up(torch.nn.Module):

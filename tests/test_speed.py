@@ -19,6 +19,7 @@ from ganbench import graphs
 from ganbench.config import build
 from ganbench.data import Data
 from ganbench.inputs import draw
+from ganbench.models.dcgan import Generator
 from ganbench.players import laid_out, make_players, restore
 from ganbench.steps import iteration
 from ganbench.train import train
@@ -92,7 +93,7 @@ def iterating(cfg, players):
 
 @pytest.mark.parametrize("method", [*SIX.split(","), "rpgan"])
 def test_fakes_that_are_reused_are_those_of_the_same_z(method: str) -> None:
-    """One iteration is, bit by bit, the one in which the generator's z is the critic's last."""
+    """The weights move, bit by bit, as where the generator's z is the critic's last; statistics see it once only."""
     cfg = settings(f"loss={method}", "model.width=8", "protocol.n_critic=2", "protocol.batch=8")
     digits, left = build(cfg.dataset), []
     for reuse in (True, False):
@@ -107,6 +108,21 @@ def test_fakes_that_are_reused_are_those_of_the_same_z(method: str) -> None:
     (ours, made_once), (theirs, made_again) = left
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     assert (made_once, made_again) == (4, 6)
+
+
+@pytest.mark.parametrize(("reuse", "made"), [("false", 3), ("true", 2)])
+def test_a_run_reuses_them_if_asked(reuse: str, made: int, tmp_path: Path) -> None:
+    """Of an iteration of two critic steps: how often the generator makes samples."""
+    seen: list[int] = []
+    counting = torch.nn.modules.module.register_module_forward_hook(
+        lambda net, *call: seen.append(1) if isinstance(net, Generator) and net.training else None
+    )
+    try:
+        images = ("protocol.images=64", "protocol.batch=16", "protocol.n_critic=2")
+        train(settings(*TINY, *images, f"protocol.reuse_fakes={reuse}"), tmp_path)
+    finally:
+        counting.remove()
+    assert len(seen) == 2 * made
 
 
 def state(players) -> list[Tensor]:

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import REPOSITORY, RING, ganbench, rows
 
 OWN_LOSSES = """
@@ -168,3 +169,34 @@ def test_as_many_side_by_side_as_there_is_room_for_and_each_as_it_would_be_alone
     assert found["auto"] == found["one"] and len(found["auto"]) == 4
     ganbench(*RING, "loss=wgan-gp", "seed=1", "name=alone", cwd=tmp_path)
     assert rows(tmp_path / "outputs/run/alone") == found["auto"]["wgan-gp-dataset=ring,model.width=16-s1"]
+
+
+ROOM = """
+import sys
+from ganbench.sweep import gpu_memory
+
+if __name__ == "__main__":
+    print(gpu_memory(), "torch" in sys.modules)
+"""
+
+
+def test_a_sweep_looks_for_a_gpu_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "room.py").write_text(ROOM)
+    found = subprocess.run(
+        [sys.executable, "room.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    memory, torch_is_here = found.stdout.split()
+    assert torch_is_here == "False" and (int(memory) > 0) is torch.cuda.is_available()
+
+
+def test_a_sweep_that_is_refused_at_once_waits_for_nothing(tmp_path: Path) -> None:
+    """Nor does whoever reads what it says: the server that imports torch for its runs is not there yet."""
+    imports = ("-X", "importtime")
+    refusal = ganbench("-m", "loss=gan", "seed=0,1", "protocol.lr=-1", "name=no", cwd=tmp_path, flags=imports)
+    assert refusal.returncode == 2 and "protocol.lr=-1" in refusal.stderr
+    assert "| torch\n" not in refusal.stderr

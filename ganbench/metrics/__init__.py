@@ -15,7 +15,8 @@ from ganbench.config import Refused
 # A score of None comes with its reason under `<name>_why`. Shares of modes or classes are lists.
 Scores = dict[str, float | str | list[float] | None]
 BLOCK = 100  # rows of a matrix of pairs that are made at once: with 2,500 columns they stay in a CPU's caches
-LARGEST = 1e40  # above any float32; the kernel raises features to the sixth power, which float64 still holds
+LARGEST = 1e40  # the kernel raises features to the sixth power, which float64 still holds
+LARGEST_SINGLE = 1e18  # of points in single precision, which are squared
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ def none(names: Iterable[str], why: str) -> Scores:
 
 def measurable(*sets: Tensor) -> bool:
     """Whether all numbers are finite, and none is too large: comparisons with a NaN are false, and would be counted."""
-    return all(bool(x.abs().max() < LARGEST) for x in sets)
+    return all(bool(x.abs().max() < (LARGEST if x.dtype == torch.float64 else LARGEST_SINGLE)) for x in sets)
 
 
 def with_reasons(scores: Scores) -> Scores:

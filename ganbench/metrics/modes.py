@@ -69,13 +69,15 @@ class ModesMetric:
             raise Refused("metric=modes needs a dataset with known modes, such as dataset=ring or dataset=grid.")
         self.name, self.n_fake, self.k, self.modes = name, n_fake, neighbours, data.modes
         self.real = held_out(data.test, n_real)
+        if not measurable(self.real):
+            raise Refused(f"metric={name}: held-out points are not finite, or beyond 1e18; mend the dataset.")
         self.within, self.radii = within(self.real), radii(self.real[:n_fake], neighbours)
         self.names = (name, "modes", "modes_kl", "high_quality", *NAMES)
         self.floor = floor(self, self.names, data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
         if not measurable(fake, self.real):
-            return none(self.names, "samples are not finite")
+            return none(self.names, "samples are not finite, or beyond 1e18")
         which, good = nearest(fake, self.modes)
         found: Scores = {
             self.name: float(energy_distance(fake, self.real, self.within)),

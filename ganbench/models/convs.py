@@ -1,5 +1,6 @@
 """Convolutions where torch's own take longer than they need to: the same functions, but for rounding."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,23 +16,23 @@ def doubling(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     Where the channels are innermost the bias is added apart: its gradient takes torch as long as all others together.
     """
-    if _to_grey(x, weight):
-        return _spread_out(x, weight, x.shape[-1] * 2) + bias.to(x.dtype).view(-1, 1, 1)
+    if _is_grey(x, weight):
+        return _to_grey(x, weight, [2 * n for n in x.shape[2:]]) + bias.view(-1, 1, 1)
     if x.is_contiguous():
         return conv_transpose2d(x, weight, bias, stride=2, padding=1)
     y = conv_transpose2d(x, weight, stride=2, padding=1)
     return y + bias.to(y.dtype).view(-1, 1, 1)
 
 
-def _to_grey(y: Tensor, weight: Tensor) -> bool:
+def _is_grey(y: Tensor, weight: Tensor) -> bool:
     """On a CPU a single channel is where torch takes four times as long as it needs to; in fp32, whose digits last."""
     exact = y.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return exact and y.device.type == "cpu" and weight.shape[1:] == (1, 4, 4)
 
 
-def _spread_out(y: Tensor, weight: Tensor, side: int) -> Tensor:
-    """What y [N, n, H, W] adds to images of this side by filters [n, 1, 4, 4]: all products, then their sums."""
-    return fold(weight.flatten(1).T @ y.flatten(2), (side, side), 4, padding=1, stride=2)
+def _to_grey(y: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
+    """What y [N, n, H, W] adds to images of this size by filters [n, 1, 4, 4]: all products, then their sums."""
+    return fold(weight.flatten(1).T @ y.flatten(2), size, 4, padding=1, stride=2)
 
 
 class Doubling(nn.ConvTranspose2d):
@@ -48,9 +49,10 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: int 
     """torch's conv2d, for critics whose slope is trained: its gradient by x, differentiated, costs two more gradients.
 
     In torch the filters' part of that is a convolution by filters as large as the images, which takes twice as long.
+    torch.func cannot look into it.
     """
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if x.dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         x, weight, bias = (t.to(torch.get_autocast_dtype(device)) for t in (x, weight, bias))
     return _Images.apply(x, weight, bias, _Filters.apply(weight, bias, (x,), stride, padding), stride, padding)
 
@@ -74,7 +76,7 @@ class _Images(Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, filters: Tensor, stride: int, padding: int
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.how = stride, padding
+        ctx.how, ctx.linear_in_each = (stride, padding), True
         ctx.set_materialize_grads(False)
         return conv2d(x, weight, bias, stride, padding)
 
@@ -92,8 +94,8 @@ class _Filters(Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor, x: tuple[Tensor], stride: int, padding: int) -> Tensor:
-        ctx.x, ctx.how = x[0], (stride, padding)
-        ctx.save_for_backward(weight)
+        ctx.save_for_backward(x[0], weight)  # x is no argument: no gradient by it goes through here
+        ctx.how = stride, padding
         ctx.set_materialize_grads(False)
         side = [(n + 2 * padding - k) // stride + 1 for n, k in zip(x[0].shape[2:], weight.shape[2:], strict=True)]
         return weight.new_zeros(()).expand(len(x[0]), len(bias), *side)
@@ -102,7 +104,7 @@ class _Filters(Function):
     def backward(ctx: Any, by_y: Tensor | None) -> Grads:
         if by_y is None:
             return (None,) * 5
-        return *_gradients(by_y, ctx.x, *ctx.saved_tensors, *ctx.how, (False, True, True))[1:], None, None, None
+        return *_gradients(by_y, *ctx.saved_tensors, *ctx.how, (False, True, True))[1:], None, None, None
 
 
 class _ByImages(Function):
@@ -112,8 +114,8 @@ class _ByImages(Function):
     def forward(ctx: Any, by_y: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(by_y, weight)
         ctx.how = stride, padding
-        if _to_grey(by_y, weight) and ctx.how == (2, 1):
-            return _spread_out(by_y, weight, x.shape[-1])
+        if _is_grey(by_y, weight) and ctx.how == (2, 1):
+            return _to_grey(by_y, weight, x.shape[2:])
         return _gradients(by_y, x, weight, stride, padding, (True, False, False))[0]
 
     @staticmethod

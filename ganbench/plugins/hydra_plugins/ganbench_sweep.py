@@ -27,7 +27,6 @@ class Checked(BasicSweeper):
     """Hydra's own sweeper, once every run of the sweep has been composed and checked."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        sweep.foresee(self.config)
         params = [f"{k}={v}" for k, v in (self.params or {}).items()]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         batches = self.split_arguments(parser.parse_overrides(params + arguments), None)
