@@ -121,14 +121,15 @@ def test_the_steps_told_are_those_that_were_timed() -> None:
 
 def test_so_is_what_runs_take_beside_their_steps() -> None:
     told = reference("bench")
-    for sweep in told["sweep"].values():
-        one, auto = sweep["runs_per_hour"].values()
-        low, high = sweep["times_more"]
-        assert f"{one} and {auto} on" in README and f"({low:.2f} to {high:.2f}" in README
+    for dataset, sweep in told["sweep"].items():
+        rates = [str(sweep["runs_per_hour"][way]) for way in ("all", "one", "auto")]
+        more = [f"{min(times):.2f} to {max(times):.2f}" for times in (sweep["times_all"], sweep["times_one"])]
+        assert f"| {' | '.join([dataset, *rates, *more])} |" in README
     assert f"comes {told['start']['first_step']:.1f} s after the command" in README
     share = told["evaluation"]
-    assert f"takes {share['mnist5k']:.2f} of the training time" in README
-    assert f"{share['ring']:.2f} on ring and {share['grid']:.2f} on grid" in README
+    assert f"takes {share['mnist5k']:.3f} of the training time" in README
+    assert f"{share['stacked_mnist5k']:.3f} on" in README and max(share.values()) < 0.055
+    assert f"{share['ring']:.3f} on ring and {share['grid']:.3f} on grid" in README
 
 
 def test_bf16_stays_within_the_spread_of_seeds_as_told() -> None:
