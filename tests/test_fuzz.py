@@ -54,7 +54,8 @@ def written(v: Any) -> bool:
 # Which of the hostile values a key may have after all; every other key may have none.
 LEGITIMATE = {
     r"seed|probe\.seed": whole(0),
-    r"retry|speed\.(channels_last|keep_memory)": lambda v: type(v) in (bool, int),  # as OmegaConf reads a yes or no
+    # As OmegaConf reads a yes or no.
+    r"retry|protocol\.reuse_fakes|speed\.(channels_last|keep_memory|skip_zeros)": lambda v: type(v) in (bool, int),
     r"speed\.fused": lambda v: v is None or type(v) in (bool, int),
     r"sweep\.parallel": one_of("auto", 1, 3),
     r"speed\.graphs": one_of(0),  # without a GPU
@@ -72,7 +73,7 @@ LEGITIMATE = {
     r"penalty\.(weight|scale)": lambda v: one_of(0)(v) or above(0)(v),
     r"protocol\.ema": one_of(0, 0.5),
     r"dataset\.test_share": one_of(0.5),
-    r"model\.((generator|critic)\.)?fused": one_of(True),
+    r"model\.((generator|critic)\.)?(fused|direct)": one_of(True),
     r"penalty\.(_partial_|clip)": one_of(True),
     r"(loss|penalty|model|dataset|metric|probe)\.name": one_of("x"),
     r"(protocol|optimizer)\.name|name|wandb\.project": written,
