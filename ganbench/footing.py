@@ -68,6 +68,8 @@ def footing(
             "channels_last": cfg.speed.channels_last,
             "fused": _both(*(bool(o.defaults.get("fused")) for o in (opt_g, opt_d))),
             "graphs": cfg.speed.graphs,
+            "fused_convolutions": cfg.model.get("fused"),
+            "direct_convolutions": cfg.model.get("direct"),
         },
     }
 

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def train(cfg: DictConfig, out: Path) -> float:
     kinks.skip_zeros = cfg.speed.skip_zeros
     if cfg.speed.keep_memory:
         heap.keep()
-    with Stop() as stop, claimed(out), Record(cfg, out) as record, logging_redirect_tqdm():
+    with Stop() as stop, claimed(out), Record(cfg, out) as record, beside_bar():
         data = laid_out(scored_on(build(cfg.dataset), p.scored_on.value).to(device), cfg)
         metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)
         loss, penalty, probe = build(cfg.loss), build(cfg.penalty), build(cfg.probe, name=cfg.loss.name)
@@ -134,8 +135,16 @@ def announce(record: Record, device: torch.device, cfg: DictConfig, players: Pla
 
 def progress(total: int) -> tqdm:
     """A bar on a terminal; nothing in logs, or in the processes of a sweep."""
-    inside = multiprocessing.parent_process() is not None
-    return tqdm(total=total, unit=" images", unit_scale=True, disable=inside or not sys.stderr.isatty())
+    return tqdm(total=total, unit=" images", unit_scale=True, disable=not has_bar())
+
+
+def has_bar() -> bool:
+    return multiprocessing.parent_process() is None and sys.stderr.isatty()
+
+
+def beside_bar() -> AbstractContextManager:
+    """Where there is a bar, lines go above it: as two pieces, which those of two processes would not survive."""
+    return logging_redirect_tqdm() if has_bar() else nullcontext()
 
 
 @torch.no_grad()
