@@ -55,7 +55,7 @@ def _known(node: Node, way: dict[Node, None]) -> bool:
     kind = own[1] if own else node.name()
     if kind in PRODUCTS or getattr(node, "linear_in_each", False):
         return sum(following in way for following, _ in node.next_functions) == 1
-    return kind in MOVES | MEANS | {"torch::autograd::AccumulateGrad"}
+    return kind in MOVES or kind in MEANS or kind == "torch::autograd::AccumulateGrad"
 
 
 def _drop(gradients: tuple[Tensor, ...]) -> tuple[None, ...]:

@@ -133,7 +133,8 @@ def compose(
     for index, overrides in enumerate(job_overrides, first):
         try:
             jobs.append(_compose_one(context, config, overrides, index, look))
-            foresee(config)  # not before one is known to be well: a refusal need not wait for it
+            if len(jobs) == 1:  # not before one is known to be well: a refusal need not wait for it
+                foresee(config)
         except (Refused, ConfigCompositionException, OmegaConfBaseException) as error:
             raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {explained(error)}") from None
     for folder, n in Counter(job.folder for job in jobs).items():

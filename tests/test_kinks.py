@@ -110,7 +110,7 @@ def test_names_are_not_trusted_to_others() -> None:
     assert after == before
 
 
-def test_a_slope_that_anyone_may_ask_for_keeps_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slope_that_anyone_may_ask_for_keeps_all() -> None:
     """A penalty of one's own may make something of D's layers as well: only shipped ones drop anything."""
     torch.manual_seed(0)
     D, x = Own(torch.relu), torch.randn(5, 2)
