@@ -18,7 +18,6 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     config.register()
     sys.path.append(os.getcwd())  # a loss of one's own lies there, also for the installed command
-    sys.path.append(str(config.HERE / "plugins"))  # where Hydra looks for our sweeper and launcher
     try:
         check.refuse_no_name(sys.argv[1:])
         check.refuse_lost(sys.argv[1:])

@@ -1,6 +1,7 @@
 """What a configuration consists of, and how its parts become objects. Nothing here imports torch."""
 
 import hashlib
+import sys
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -126,7 +127,8 @@ class Config:
 
 
 def register() -> None:
-    """Make the schema and the resolvers known to Hydra. Call once, before composing."""
+    """Make the schema, the resolvers, our sweeper and launcher known to Hydra. Call once, before composing."""
+    sys.path.append(str(HERE / "plugins"))
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("extras", _extras, replace=True)
 

@@ -31,7 +31,6 @@ SIX = "gan,lsgan,wgan-gp,wgan-lp,dragan,hinge"
 torch.set_num_threads(1)
 os.environ["GANBENCH_CACHE"] = tempfile.mkdtemp(prefix="ganbench-")  # of all processes here
 config.register()
-sys.path.append(str(config.HERE / "plugins"))
 
 
 def settings(*overrides: str) -> DictConfig:

@@ -13,7 +13,9 @@ from torch import nn
 from ganbench import penalties
 from ganbench.bench import peer, textbook
 from ganbench.bench.costs import scaling
-from ganbench.bench.steps import EVERYWHERE, METHODS, nets
+from ganbench.bench.steps import EVERYWHERE, METHODS, PLAIN, composed
+from ganbench.config import build
+from ganbench.players import make_players
 from ganbench.steps import critic_step, generator_step
 
 CPU = torch.device("cpu")
@@ -35,7 +37,7 @@ def test_it_prints_one_document() -> None:
         (model, method) for model in ("dcgan", "resnet") for method in METHODS
     ]
     for line in told["steps"]:
-        assert set(line["seconds"]) - {peer.installed()} == {"textbook", *map(str, EVERYWHERE)}
+        assert set(line["seconds"]) - {peer.installed()} == {"textbook", *EVERYWHERE}
         low, high = line["fp32"]["quartiles"]
         assert 0 < low <= line["fp32"]["times_faster"] <= high
     assert set(told["memory"]) == set(METHODS) and min(told["memory"].values()) > 10
@@ -62,10 +64,11 @@ def test_the_textbook_does_the_same_work(method: str, model: str, monkeypatch: p
         monkeypatch.setattr(module, name, lambda *rest: points if method in ("wgan-gp", "dragan") else None)
     left = []
     for ours in (True, False):
-        G, D = (net.double() for net in nets(model, 8, fused=ours))
+        cfg = composed(method, model, 8, real, *(() if ours else PLAIN[model]))
+        G, D = (net.double() for net in make_players(cfg, CPU)[:2])
         opt_g, opt_d = (torch.optim.SGD(net.parameters(), 0.01) for net in (G, D))  # Adam blows rounding up
         if ours:
-            loss, penalty = METHODS[method]
+            loss, penalty = build(cfg.loss), build(cfg.penalty)
             critic_step(D, G, real, zs[0], loss, penalty, opt_d, torch.Generator())
             generator_step(D, G, real, zs[1], loss, opt_g)
         else:

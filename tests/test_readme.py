@@ -111,7 +111,7 @@ def test_the_steps_told_are_those_that_were_timed() -> None:
     told = reference("bench")
     assert f"`{told['commit']}`, one core" in README
     for line in told["steps"]:
-        times = [f"{line[str(how)]['times_faster']:.2f}" for how in EVERYWHERE]
+        times = [f"{line[way]['times_faster']:.2f}" for way in EVERYWHERE]
         textbook = f"{1000 * line['seconds']['textbook']:.0f} ms"
         assert f"| {' | '.join([line['model'], line['method'], textbook, *times])} |" in README
         for name in [name for name in line["seconds"] if "mimicry" in name]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ganbench import config
 from ganbench.bench.costs import evaluation, first_step, memory, packing, peak, scaling
 from ganbench.bench.frechet import frechet
 from ganbench.bench.steps import METHODS, compared
@@ -44,6 +45,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.repeats < 2:
         parser.error(f"--repeats {given.repeats}: quartiles need 2 pairs or more")
+    config.register()
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     told = {"machine": machine(device), "torch": torch.__version__, "threads": given.threads}

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganbench.bench.steps import METHODS, images, in_turns, ours, seconds
+from ganbench.bench.steps import METHODS, composed, images, in_turns, ours, seconds
 
 
 def peak(device: torch.device, n: int = 2048) -> dict[str, float]:
@@ -45,7 +47,7 @@ class Nowhere(nullcontext):
 
 def _scaled(of: dict[str, int], repeats: int, device: torch.device) -> dict[str, Any]:
     real = images(of["batch"], of["side"])
-    call = ours("wgan-gp", "dcgan", of["width"], real, device, n_critic=of["n_critic"])
+    call = ours(composed("wgan-gp", "dcgan", of["width"], real, f"protocol.n_critic={of['n_critic']}"), real, device)
     counted = FlopCounterMode(display=False)
     counted.mod_tracker = Nowhere()
     with counted:
@@ -57,13 +59,14 @@ def _scaled(of: dict[str, int], repeats: int, device: torch.device) -> dict[str,
 
 def memory(width: int, device: torch.device) -> dict[str, float]:
     """MB at the highest of three iterations on DCGAN, batch 64, each method in a process of its own."""
-    context = multiprocessing.get_context("spawn")
+    context, real = multiprocessing.get_context("spawn"), images(64)
     with context.Pool(1, maxtasksperchild=1) as pool:
-        return {method: pool.apply(_memory, (method, width, device)) for method in METHODS}
+        of = {method: composed(method, "dcgan", width, real) for method in METHODS}
+        return {method: pool.apply(_memory, (cfg, real, device)) for method, cfg in of.items()}
 
 
-def _memory(method: str, width: int, device: torch.device) -> float:
-    call = ours(method, "dcgan", width, images(64), device)
+def _memory(cfg: DictConfig, real: Tensor, device: torch.device) -> float:
+    call = ours(cfg, real, device)
     for _ in range(3):
         call()
     if device.type == "cuda":

@@ -1,6 +1,5 @@
 """Whole iterations (one critic update, one generator update, the average) against the textbook's, in turns."""
 
-import copy
 import multiprocessing
 import statistics
 import time
@@ -9,90 +8,69 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from torch import nn
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from torch import Tensor
 
-from ganbench import heap, losses, penalties, streams
+from ganbench import config, heap
 from ganbench.bench import peer, textbook
-from ganbench.config import Precision
+from ganbench.config import build
 from ganbench.graphs import Fixed
 from ganbench.inputs import draw
-from ganbench.models import dcgan, resnet
-from ganbench.players import Players, in_precision
+from ganbench.players import in_precision, make_players, memory_format
 from ganbench.steps import iteration
 
-METHODS = {
-    "gan": (losses.GAN(), penalties.none),
-    "hinge": (losses.Hinge(), penalties.none),
-    "wgan-gp": (losses.WGAN(), partial(penalties.gp, weight=10.0)),
-    "dragan": (losses.GAN(), partial(penalties.dragan, weight=10.0)),
-}
 Z_DIM = 128
+METHODS = ("gan", "hinge", "wgan-gp", "dragan")
+NETS = {"dcgan": ("model=dcgan",), "resnet": ("model=resnet", "model.critic_norm=none")}
+PLAIN = {"dcgan": ("speed.fused=false",), "resnet": ("speed.fused=false", "model.fused=false", "model.direct=false")}
+
+# What a run is told besides, by the names that the results have.
+FP32, LAST = (), ("speed.channels_last=true",)
+BF16, ALL = (*LAST, "precision=bf16"), (*LAST, "precision=bf16_all")
+REUSED, GRAPHS = (*ALL, "protocol.reuse_fakes=true"), "speed.graphs=true"
+EVERYWHERE = {
+    "fp32": FP32,
+    "fp32, channels_last": LAST,
+    "bf16, channels_last": BF16,
+    "bf16_all, channels_last": ALL,
+    "bf16_all, channels_last, reuse_fakes": REUSED,
+}
+ON_A_GPU = {
+    "fp32, graphs": (*FP32, GRAPHS),
+    "bf16_all, channels_last, graphs": (*ALL, GRAPHS),
+    "bf16_all, channels_last, graphs, reuse_fakes": (*REUSED, GRAPHS),
+}
 
 
-class How(NamedTuple):
-    """As `precision`, `speed` and `protocol` have it; graphs need a GPU, where optimisers are fused by themselves."""
-
-    precision: Precision
-    channels_last: bool = False
-    graphs: bool = False
-    reuse_fakes: bool = False
-
-    def __str__(self) -> str:
-        switches = ("channels_last", "graphs", "reuse_fakes")
-        return ", ".join([self.precision.value, *(name for name in switches if getattr(self, name))])
+def composed(method: str, model: str, width: int, real: Tensor, *told: str) -> DictConfig:
+    """The configuration of a run whose batches are such as `real` [N, 3, S, S]."""
+    n, *shape = real.shape
+    images = (f"protocol.batch={n}", "dataset=cifar10", f"dataset.shape={shape}")
+    nets = (*NETS[model], f"model.width={width}", f"model.z_dim={Z_DIM}")
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        return compose("config", [f"loss={method}", *images, *nets, *told, "name=bench"])
 
 
-FP32 = How(Precision.fp32)
-ALL = How(Precision.bf16_all, channels_last=True, reuse_fakes=True)
-EVERYWHERE = [FP32, How(Precision.fp32, True), How(Precision.bf16, True), How(Precision.bf16_all, True), ALL]
-ON_A_GPU = [How(Precision.fp32, graphs=True), How(Precision.bf16_all, True, True), ALL._replace(graphs=True)]
-
-
-def nets(model: str, width: int, fused: bool, side: int = 32) -> tuple[nn.Module, nn.Module]:
-    with streams.initialising(0, "bench"):
-        if model == "dcgan":
-            return dcgan.Generator((3, side, side), Z_DIM, width), dcgan.Critic((3, side, side), width)
-        G = resnet.Generator((3, 32, 32), Z_DIM, width, fused)
-        return G, resnet.Critic((3, 32, 32), width, "none", fused, direct=fused)
-
-
-def optimizers(G: nn.Module, D: nn.Module, **how: bool) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    return tuple(torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.9), **how) for net in (G, D))
-
-
-def plain(method: str, model: str, width: int, real: torch.Tensor, device: torch.device) -> Callable[[], None]:
-    """The textbook's iteration, on nets as papers write them."""
-    G, D = (net.to(device) for net in nets(model, width, fused=False))
-    opt_g, opt_d = optimizers(G, D)
+def plain(method: str, cfg: DictConfig, real: Tensor, device: torch.device) -> Callable[[], None]:
+    """The textbook's iteration, with the players of `cfg`."""
+    G, D, _, opt_g, opt_d = make_players(cfg, device)
     real = real.to(device)
-    return lambda: textbook.step(method, G, D, opt_g, opt_d, real, Z_DIM)
+    return lambda: textbook.step(method, G, D, opt_g, opt_d, real, cfg.model.z_dim)
 
 
-def ours(
-    method: str, model: str, width: int, real: torch.Tensor, device: torch.device, how: How = FP32, n_critic: int = 1
-) -> Callable[[], None]:
+def ours(cfg: DictConfig, real: Tensor, device: torch.device) -> Callable[[], None]:
     """A run's iteration, as train.py makes it, in a process that it leaves as train.py does."""
     heap.keep()
-    format = torch.channels_last if how.channels_last else torch.contiguous_format
-    G, D = (net.to(device, memory_format=format) for net in nets(model, width, True, real.shape[-1]))
-    on_gpu = device.type == "cuda"
-    opt_g, opt_d = optimizers(G, D, fused=on_gpu, capturable=how.graphs)
-    if on_gpu:
-        opt_g.found_inf = opt_d.found_inf = torch.zeros((), device=device)
-    players = Players(G, D, copy.deepcopy(G).requires_grad_(False), opt_g, opt_d)
-    loss, penalty = METHODS[method]
-    autocast, penalty = in_precision(how.precision, device, penalty)
-    protocol = {"batch": len(real), "n_critic": n_critic}
-    cfg = OmegaConf.create({"seed": 0, "protocol": protocol, "model": {"z_dim": Z_DIM}})
-    stored, steps = real.to(device, memory_format=format), count()
-
-    parts = {"players": players, "loss": loss, "penalty": penalty, "autocast": autocast}
-    iterate = partial(iteration, **parts, decay=0.999, reuse=how.reuse_fakes)
-    if how.graphs:
+    players = make_players(cfg, device)
+    autocast, penalty = in_precision(cfg.precision, device, build(cfg.penalty))
+    stored, steps = real.to(device, memory_format=memory_format(cfg)), count()
+    parts = {"players": players, "loss": build(cfg.loss), "penalty": penalty, "autocast": autocast}
+    iterate = partial(iteration, **parts, decay=cfg.protocol.ema, reuse=cfg.protocol.reuse_fakes)
+    if cfg.speed.graphs:
         iterate = Fixed(iterate, players, draw(cfg, stored, 0))
     return lambda: iterate(draw(cfg, stored, next(steps)))
 
@@ -178,13 +156,13 @@ def images(n: int, side: int = 32) -> torch.Tensor:
 
 def compared(method: str, model: str, width: int, size: int, repeats: int, device: torch.device) -> dict[str, Any]:
     """One line of the table: the textbook's iteration against ours in several ways, and against a peer's."""
-    work = {"width": width, "real": images(size)}
-    ways = EVERYWHERE + ON_A_GPU * (device.type == "cuda")
-    makers = {"textbook": partial(plain, method, model, **work)}
-    makers |= {str(how): partial(ours, method, model, how=how, **work) for how in ways}
+    real, ways = images(size), EVERYWHERE | (ON_A_GPU if device.type == "cuda" else {})
+    of = partial(composed, method, model, width, real)
+    makers = {"textbook": partial(plain, method, of(*PLAIN[model]), real)}
+    makers |= {name: partial(ours, of(*way), real) for name, way in ways.items()}
     name = peer.installed()
     if name and (model, method) == ("resnet", "wgan-gp"):
-        makers[name] = partial(peer.mimicry, z_dim=Z_DIM, **work)
+        makers[name] = partial(peer.mimicry, width, Z_DIM, real)
     with ExitStack() as stack:
         timed = {name: stack.enter_context(Apart(make, device)) for name, make in makers.items()}
         told = in_turns(timed, repeats, device)

@@ -26,7 +26,6 @@ def main() -> None:
         sys.exit(2)
     config.register()
     sys.path.append(os.getcwd())  # a loss of one's own lies there
-    sys.path.append(str(config.HERE / "plugins"))
     try:
         check.refuse_no_name(arguments.overrides)
         sys.exit(0 if run(arguments.overrides, arguments.config_dir, arguments.verbose) else 1)
