@@ -273,10 +273,7 @@ def _processes() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
-    # torch imports its compiler with the first optimiser, and W&B much with the first run and the first record: two
-    # seconds that each run would take again.
-    late = ["torch._dynamo", "wandb.sdk.launch.inputs.internal", "wandb.sdk.data_types.utils"]
-    found.set_forkserver_preload(["ganbench.apart", "ganbench.train", *late])
+    found.set_forkserver_preload(["ganbench.apart"])
     return found
 
 

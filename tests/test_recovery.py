@@ -239,11 +239,13 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, str]]]:
+    """The twelve runs' folder, and their table."""
     top = tmp_path_factory.mktemp("undisturbed")
     done = ganbench(*TWELVE, "name=same", cwd=top)
     assert done.returncode == 0, done.stderr
-    return top / "outputs/sweep/same"
+    folder = top / "outputs/sweep/same"
+    return folder, table(folder)
 
 
 def records(folder: Path) -> int:
@@ -260,7 +262,7 @@ def kill_once_it_gets_on(folder: Path, later: float) -> None:
     process.communicate()  # until the last of its runs has ended, which it did not wait for
 
 
-def test_a_sweep_killed_ten_times_ends_with_the_same_table(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_sweep_killed_ten_times_ends_with_the_same_table(undisturbed: tuple, tmp_path: Path) -> None:
     folder, rng, finished = tmp_path / "outputs/sweep/same", random.Random(0), {}
     for _ in range(10):
         kill_once_it_gets_on(folder, rng.uniform(0, 0.3))
@@ -272,9 +274,10 @@ def test_a_sweep_killed_ten_times_ends_with_the_same_table(undisturbed: Path, tm
     last = statuses(folder)
     assert {name: last[name] for name in finished} == finished
     assert sum("resumed" in status for status in last.values()) >= 1
-    assert table(folder) == table(undisturbed) and len(last) == 12
+    whole, due = undisturbed
+    assert table(folder) == due and len(last) == 12
     for name in last:
-        assert rows(folder / name) == rows(undisturbed / name)
+        assert rows(folder / name) == rows(whole / name)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -315,12 +318,12 @@ def test_a_signal_ends_what_nobody_listens_to(tmp_path: Path) -> None:
     assert process.wait(timeout=10) == 143
 
 
-def test_two_launchers_share_a_sweep(undisturbed: Path, tmp_path: Path) -> None:
+def test_two_launchers_share_a_sweep(undisturbed: tuple, tmp_path: Path) -> None:
     both = [begun(*TWELVE, "name=same", cwd=tmp_path) for _ in range(2)]
     said = [process.communicate(timeout=200)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     folder = tmp_path / "outputs/sweep/same"
-    assert table(folder) == table(undisturbed)
+    assert table(folder) == undisturbed[1]
     for name in statuses(folder):
         assert (folder / name / "ganbench.log").read_text().count("real against real") == 1
 
