@@ -191,10 +191,15 @@ def line(images: int, total: int, name: str, scores: dict[str, Any], losses: dic
 
 
 def beside(scores: dict[str, Any], floor: dict[str, Any]) -> str:
-    """The last scores, each with what real data get in brackets."""
-    told = {k: v for k, v in floor.items() if k in scores and not (k.endswith("_why") or k == "histogram")}
-    parts = [f"{k} {shown(scores[k])} ({shown(v)})" for k, v in told.items()]
+    """The last scores, each with what real data get in brackets; where there is none, why."""
+    told = [k for k in floor if k in scores and not (k.endswith("_why") or k == "histogram")]
+    parts = [f"{k} {explained(scores, k)} ({explained(floor, k)})" for k in told]
     return "at the end (in brackets: real data)  " + "  ".join(parts)
+
+
+def explained(scores: dict[str, Any], name: str) -> str:
+    why = scores.get(f"{name}_why")
+    return shown(scores[name]) + (f": {why}" if why else "")
 
 
 def shown(value: float | None) -> str:

@@ -132,6 +132,13 @@ def test_smoke_shrinks_the_other_compositions(tmp_path: Path) -> None:
     assert rows(tmp_path / "folder")[-1]["fd_lenet"] > 0
 
 
+def test_the_last_line_says_why_there_is_no_score(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    train(settings(*TINY, "metric.n_fake=80"), tmp_path)
+    (line,) = (text for text in caplog.messages if text.startswith("at the end"))
+    assert "fd_lenet_inf none: a fifth of 80 samples cannot span 64 features (none: a fifth" in line
+
+
 def test_a_generator_that_breaks_last_is_not_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its samples would be stored as black images."""
     from ganbench import steps as module
