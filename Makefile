@@ -22,7 +22,7 @@ compare: .venv/ready ## set-up and the main job: six losses, three seeds, one re
 smoke: .venv/ready ## the same in a minute, to see it move
 	@$(MAKE) --no-print-directory compare SEEDS=0 ARGS="experiment=smoke $(ARGS)"
 
-benchmark: .venv/ready ## six losses, ten seeds, on ring, grid and mnist5k, and their reports (40 minutes on two cores)
+benchmark: .venv/ready ## six losses, ten seeds, on ring, grid and mnist5k, and their reports (half an hour on two cores)
 	@status=0; for data in "dataset=ring" "dataset=grid" "dataset=mnist5k protocol.images=25600"; do \
 	  $(BIN)/python -m ganbench experiment=benchmark $$data name=$(NAME) $(ARGS) || status=$$?; \
 	done; $(BIN)/python -m ganbench.report outputs/benchmark/$(NAME) || exit $$?; exit $$status
