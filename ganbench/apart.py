@@ -36,7 +36,7 @@ for number in HEARD:
     signal.signal(number, lambda number, frame: None)
 os.register_at_fork(after_in_child=_again)
 
-waiting = threading.Thread(target=_leave_with_the_sweep)
+waiting = threading.Thread(target=_leave_with_the_sweep, daemon=True)  # nor does it outlive what could not be imported
 waiting.start()
 for name in SLOW:
     with suppress(ImportError):  # then a run imports what it finds

@@ -200,3 +200,11 @@ def test_a_sweep_that_is_refused_at_once_waits_for_nothing(tmp_path: Path) -> No
     refusal = ganbench("-m", "loss=gan", "seed=0,1", "protocol.lr=-1", "name=no", cwd=tmp_path, flags=imports)
     assert refusal.returncode == 2 and "protocol.lr=-1" in refusal.stderr
     assert "| torch\n" not in refusal.stderr
+
+
+def test_a_library_that_cannot_be_imported_ends_the_sweep(tmp_path: Path) -> None:
+    """By another error than ImportError, of which the server of its runs does not recover."""
+    (tmp_path / "broken/tqdm").mkdir(parents=True)
+    (tmp_path / "broken/tqdm/__init__.py").write_text("raise OSError('a broken library')\n")
+    done = ganbench("-m", *RING, "seed=0,1", "name=no", cwd=tmp_path, PYTHONPATH=str(tmp_path / "broken"))
+    assert done.returncode == 1 and "OSError: a broken library" in done.stderr
