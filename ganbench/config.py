@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -131,6 +132,12 @@ def register() -> None:
     sys.path.append(str(HERE / "plugins"))
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("extras", _extras, replace=True)
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration of a command line, for what does not begin with one."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
 
 
 def build(node: DictConfig, **given: Any) -> Any:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from ganbench import config
@@ -35,8 +34,7 @@ config.register()
 
 def settings(*overrides: str) -> DictConfig:
     """The composed configuration of a command line."""
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        return compose("config", [*overrides, "name=test"])
+    return config.composed(*overrides, "name=test")
 
 
 def ganbench(

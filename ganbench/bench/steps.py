@@ -11,7 +11,6 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -51,8 +50,7 @@ def composed(method: str, model: str, width: int, real: Tensor, *told: str) -> D
     n, *shape = real.shape
     images = (f"protocol.batch={n}", "dataset=cifar10", f"dataset.shape={shape}")
     nets = (*NETS[model], f"model.width={width}", f"model.z_dim={Z_DIM}")
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        return compose("config", [f"loss={method}", *images, *nets, *told, "name=bench"])
+    return config.composed(f"loss={method}", *images, *nets, *told, "name=bench")
 
 
 def plain(method: str, cfg: DictConfig, real: Tensor, device: torch.device) -> Callable[[], None]:

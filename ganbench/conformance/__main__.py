@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -53,8 +52,7 @@ def run(overrides: list[str], config_dir: Path | None, verbose: bool) -> bool:
     search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
 
     def composed(*typed: str) -> DictConfig:
-        with initialize_config_dir(str(config.CONF), version_base="1.3"):
-            return compose("config", [*search, *typed, "name=conformance"])
+        return config.composed(*search, *typed, "name=conformance")
 
     if overrides:
         cfg = composed(*overrides)
