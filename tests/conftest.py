@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from ganbench import config
+from ganbench.config.compose import compose_config, register
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RING = ("dataset=ring", "experiment=smoke", "wandb=disabled", "device=cpu", "model.width=16")
@@ -29,12 +29,12 @@ SIX = "gan,lsgan,wgan-gp,wgan-lp,dragan,hinge"
 
 torch.set_num_threads(1)
 os.environ["GANBENCH_CACHE"] = tempfile.mkdtemp(prefix="ganbench-")  # of all processes here
-config.register()
+register()
 
 
 def settings(*overrides: str) -> DictConfig:
     """The composed configuration of a command line."""
-    return config.composed(*overrides, "name=test")
+    return compose_config(*overrides, "name=test")
 
 
 def ganbench(

@@ -25,11 +25,11 @@ from conftest import RING, SIX, rows, settings
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from ganbench import checkpoint
-from ganbench.config import Refused
-from ganbench.outcome import read_status
-from ganbench.stop import SIGNALS, Interrupted
-from ganbench.train import train
+from ganbench.errors import Refused
+from ganbench.runs import checkpoint
+from ganbench.runs.signals import SIGNALS, Interrupted
+from ganbench.runs.status import read_status
+from ganbench.training.train import train
 
 METHODS = SIX.split(",")
 REFUSED = 2

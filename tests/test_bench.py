@@ -13,10 +13,10 @@ from torch import nn
 from ganbench import penalties
 from ganbench.bench import peer, textbook
 from ganbench.bench.costs import scaling
-from ganbench.bench.steps import EVERYWHERE, METHODS, PLAIN, compared, composed
-from ganbench.config import build
-from ganbench.players import make_players
-from ganbench.steps import critic_step, generator_step
+from ganbench.bench.steps import EVERYWHERE, METHODS, PLAIN, compare_step_time, composed
+from ganbench.config.compose import build
+from ganbench.training.players import make_players
+from ganbench.training.steps import critic_step, generator_step
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def test_it_prints_one_document() -> None:
 
 @pytest.mark.parametrize(("method", "model"), [("dragan", "dcgan"), ("wgan-gp", "resnet")])
 def test_all_ways_are_timed(method: str, model: str) -> None:
-    line = compared(method, model, 4, 8, 2, CPU)
+    line = compare_step_time(method, model, 4, 8, 2, CPU)
     assert set(line["seconds"]) - {peer.installed()} == {"textbook", *EVERYWHERE}
     for way in EVERYWHERE:
         low, high = line[way]["quartiles"]

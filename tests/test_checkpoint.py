@@ -13,9 +13,10 @@ import pytest
 import torch
 from conftest import REPOSITORY, RING, ganbench, rows, settings
 
-from ganbench import checkpoint
-from ganbench.config import Refused, build
-from ganbench.train import train
+from ganbench.config.compose import build
+from ganbench.errors import Refused
+from ganbench.runs import checkpoint
+from ganbench.training.train import train
 
 
 @pytest.fixture(scope="module")

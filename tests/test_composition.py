@@ -9,9 +9,10 @@ import pytest
 from conftest import REPOSITORY, SIX, ganbench, settings
 from omegaconf import OmegaConf
 
-from ganbench.check import check
-from ganbench.collapse import IN_A_ROW
-from ganbench.config import CONF, label
+from ganbench.config.compose import method_label
+from ganbench.config.schema import CONF
+from ganbench.config.validate import validate
+from ganbench.runs.status import CONSECUTIVE
 
 
 @pytest.mark.parametrize(
@@ -42,8 +43,8 @@ from ganbench.config import CONF, label
 )
 def test_pairs(typed: str, pair: str) -> None:
     cfg = settings(*typed.split())
-    check(cfg)
-    assert label(cfg) == pair
+    validate(cfg)
+    assert method_label(cfg) == pair
     assert cfg.penalty._target_.rpartition(".")[2].lower() == cfg.penalty.name
     assert "penalty" not in cfg.loss
 
@@ -51,7 +52,7 @@ def test_pairs(typed: str, pair: str) -> None:
 @pytest.mark.parametrize("dataset", ["mnist5k", "ring", "grid", "mnist", "fashion_mnist", "cifar10"])
 def test_datasets_bring_what_suits_them(dataset: str) -> None:
     cfg = settings(f"dataset={dataset}")
-    check(cfg)
+    validate(cfg)
     points = dataset in ("ring", "grid")
     assert cfg.model.name == ("mlp" if points else "dcgan")
     assert cfg.protocol.name == ("equal-2d" if points else "equal")
@@ -65,7 +66,7 @@ def test_the_papers_settings() -> None:
     found = {}
     for name in SIX.split(","):
         cfg = settings(f"loss={name}", "protocol=paper")
-        check(cfg)
+        validate(cfg)
         found[name] = (cfg.optimizer.generator.lr, list(cfg.optimizer.critic.betas), cfg.protocol.n_critic)
         assert (cfg.protocol.images, cfg.protocol.batch) == (76800, 32)
     assert found["wgan-gp"] == (0.0001, [0.0, 0.9], 5) and found["gan"] == (0.0002, [0.5, 0.999], 1)
@@ -82,7 +83,7 @@ def test_the_command_line_beats_what_a_dataset_brings() -> None:
 def test_every_penalty_goes_with_every_loss(option: Path) -> None:
     for loss in (CONF / "loss").glob("*.yaml"):
         cfg = settings(f"loss={loss.stem}", f"penalty={option.stem}")
-        check(cfg)
+        validate(cfg)
         assert cfg.penalty.name == option.stem
 
 
@@ -125,4 +126,4 @@ def test_from_an_installed_wheel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("track", ["equal", "tuned"])
 def test_each_dataset_s_protocol_looks_often_enough_to_tell_a_collapse(dataset: str, track: str) -> None:
     found = settings(f"dataset={dataset}").protocol.name.replace("equal", track)
-    assert settings(f"dataset={dataset}", f"protocol={found}").protocol.evaluations >= IN_A_ROW
+    assert settings(f"dataset={dataset}", f"protocol={found}").protocol.evaluations >= CONSECUTIVE

@@ -8,10 +8,10 @@ import torch
 from conftest import ganbench
 from torch import nn
 
-from ganbench.config import Refused
-from ganbench.contract import LinearCritic, refuse_critic, refuse_loss, refuse_penalty
+from ganbench.errors import Refused
 from ganbench.losses import GAN, RaGAN
 from ganbench.penalties import gp, none
+from ganbench.training.preflight import LinearCritic, check_critic, check_loss, check_penalty
 
 
 class Named(GAN):
@@ -40,10 +40,10 @@ class Detached(GAN):
 )
 def test_losses_are_refused(loss, said: str) -> None:
     with pytest.raises(Refused) as refusal:
-        refuse_loss(loss, "mine")
+        check_loss(loss, "mine")
     assert str(refusal.value).startswith(said)
     for good in (GAN(), RaGAN()):
-        refuse_loss(good, "good")
+        check_loss(good, "good")
 
 
 ASKED = LinearCritic((2,), 3.0), torch.zeros(4, 2), torch.ones(4, 2)
@@ -62,31 +62,31 @@ class Counting:
 def test_a_question_leaves_no_trace() -> None:
     counting, D = Counting(), nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
     before = D[0].weight.clone()
-    refuse_penalty(counting, "counting", D, torch.zeros(4, 4), torch.ones(4, 4))
-    refuse_critic(D, torch.randn(4, 4))
+    check_penalty(counting, "counting", D, torch.zeros(4, 4), torch.ones(4, 4))
+    check_critic(D, torch.randn(4, 4))
     assert counting.asked == 0 and torch.equal(D[0].weight, before) and D[0].weight.grad is None
 
 
 def test_penalties_are_refused() -> None:
     with pytest.raises(Refused, match=r"penalty mine returns shape \[4\] rather than one number"):
-        refuse_penalty(lambda D, real, fake, rng: D(real).square() + 1, "mine", *ASKED)
+        check_penalty(lambda D, real, fake, rng: D(real).square() + 1, "mine", *ASKED)
     with pytest.raises(Refused, match="penalty mine gives no gradient to the critic's weights"):
-        refuse_penalty(lambda D, real, fake, rng: gp(D, real, fake, rng, 1.0).detach(), "mine", *ASKED)
+        check_penalty(lambda D, real, fake, rng: gp(D, real, fake, rng, 1.0).detach(), "mine", *ASKED)
     for good in (none, lambda *a: gp(*a, weight=1.0)):
-        refuse_penalty(good, "good", *ASKED)
+        check_penalty(good, "good", *ASKED)
 
 
 def test_critics_are_refused() -> None:
     flat = nn.Flatten(0)
     with pytest.raises(Refused, match="mixes the samples of a batch"):
-        refuse_critic(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), flat), torch.randn(4, 4))
+        check_critic(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), flat), torch.randn(4, 4))
     with pytest.raises(Refused, match=r"returns shape \[4, 1\] for 4 samples: one logit each is due"):
-        refuse_critic(nn.Linear(4, 1), torch.randn(4, 4))
+        check_critic(nn.Linear(4, 1), torch.randn(4, 4))
     for good in (LinearCritic((4,), 1.0), nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1), flat)):
-        refuse_critic(good, torch.randn(4, 4))
+        check_critic(good, torch.randn(4, 4))
     for part in good.parameters():
         nn.init.zeros_(part)
-    refuse_critic(good, torch.randn(4, 4))  # a start at zero is no fault
+    check_critic(good, torch.randn(4, 4))  # a start at zero is no fault
 
 
 MINE = """

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganbench.config import build
-from ganbench.models.convs import Conv, Doubling, conv, doubling
+from ganbench.config.compose import build
+from ganbench.models.fast_conv import Conv, Doubling, conv, doubling
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 

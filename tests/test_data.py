@@ -12,20 +12,20 @@ import torch
 from conftest import cifar_dataset, idx_dataset
 from PIL import Image
 
-from ganbench import data
-from ganbench.config import Refused
+from ganbench import datasets
+from ganbench.errors import Refused
 
 
 def test_parts_fill_a_whole() -> None:
     x = torch.arange(22, dtype=torch.uint8).view(11, 2)
     for size in (4, 11):
-        whole = data.filled(11, x.split(size))
+        whole = datasets.concatenate(11, x.split(size))
         assert torch.equal(whole, x) and whole.dtype == torch.uint8
 
 
 def test_mnist5k_is_whole_shuffled_and_held_out_evenly() -> None:
-    found = data.mnist5k()
-    (images, train), (_, test) = data.mnist5k_labelled()
+    found = datasets.mnist5k()
+    (images, train), (_, test) = datasets.mnist5k_labeled()
     assert found.train.shape == (4000, 1, 32, 32) and found.test.shape == (1000, 1, 32, 32)
     assert found.train.dtype == torch.uint8
     assert torch.equal(found.train[:, :, 2:30, 2:30], images)
@@ -36,28 +36,28 @@ def test_mnist5k_is_whole_shuffled_and_held_out_evenly() -> None:
 
 def test_batches_are_endless_shuffled_epochs() -> None:
     x = torch.arange(10.0)[:, None]
-    drawn = torch.cat([data.batch(x, seed=3, step=k, size=4) for k in range(10)]).flatten()
+    drawn = torch.cat([datasets.real_batch(x, seed=3, step=k, size=4) for k in range(10)]).flatten()
     for epoch in drawn.split(10):
         assert sorted(epoch.tolist()) == list(range(10))
     assert not torch.equal(drawn[:10], drawn[10:20])
-    assert torch.equal(data.batch(x, seed=3, step=7, size=4).flatten(), drawn[28:32])
-    assert not torch.equal(data.batch(x, seed=4, step=7, size=4).flatten(), drawn[28:32])
+    assert torch.equal(datasets.real_batch(x, seed=3, step=7, size=4).flatten(), drawn[28:32])
+    assert not torch.equal(datasets.real_batch(x, seed=4, step=7, size=4).flatten(), drawn[28:32])
 
 
 def test_a_batch_may_be_larger_than_the_dataset() -> None:
-    drawn = data.batch(torch.arange(5.0)[:, None], seed=0, step=1, size=12).flatten()
+    drawn = datasets.real_batch(torch.arange(5.0)[:, None], seed=0, step=1, size=12).flatten()
     counts = torch.bincount(drawn.long(), minlength=5)
     assert counts.sum() == 12 and counts.min() >= 1
 
 
 def test_pixels_survive_the_way_to_floats_and_back() -> None:
     x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    floats = data.to_float(x)
+    floats = datasets.to_float(x)
     assert floats.min() == -1 and floats.max() == 1
-    assert torch.equal(data.to_stored(floats), x)
+    assert torch.equal(datasets.to_dataset_format(floats), x)
 
 
-@pytest.mark.parametrize(("make", "modes", "std"), [(data.ring, 8, 0.05), (data.grid, 25, 0.025)])
+@pytest.mark.parametrize(("make", "modes", "std"), [(datasets.ring, 8, 0.05), (datasets.grid, 25, 0.025)])
 def test_mixtures(make, modes: int, std: float) -> None:
     found = make(n=20_000)
     centres = found.modes.centres
@@ -76,20 +76,20 @@ def save_images(folder: Path, n: int, size: tuple[int, int] = (48, 40)) -> None:
 
 def test_a_folder_of_images(tmp_path: Path) -> None:
     save_images(tmp_path / "a" / "b", 20)
-    colour = data.folder(str(tmp_path))
+    colour = datasets.folder(str(tmp_path))
     assert colour.train.shape == (16, 3, 32, 32) and colour.test.shape == (4, 3, 32, 32)
     seen = torch.cat([colour.train, colour.test])[:, 0, 0, 0]
     assert sorted(seen.tolist()) == list(range(20))
-    assert data.folder(str(tmp_path), shape=(1, 32, 32)).train.shape == (16, 1, 32, 32)
+    assert datasets.folder(str(tmp_path), shape=(1, 32, 32)).train.shape == (16, 1, 32, 32)
 
 
 def test_a_folder_with_a_broken_or_no_image(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"dataset\.root=.*found 0 images"):
-        data.folder(str(tmp_path))
+        datasets.folder(str(tmp_path))
     save_images(tmp_path / "x", 12)
     (tmp_path / "x" / "005.png").write_bytes(b"not an image")
     with pytest.raises(Refused, match=r"005\.png cannot be read"):
-        data.folder(str(tmp_path))
+        datasets.folder(str(tmp_path))
 
 
 def test_idx_files_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_idx_files_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.M
     from torchvision.datasets import FashionMNIST
 
     train, _ = idx_dataset(FashionMNIST, tmp_path, monkeypatch)
-    found = data.fashion_mnist(str(tmp_path))
+    found = datasets.fashion_mnist(str(tmp_path))
     assert torch.equal(found.train[:, 0, 2:30, 2:30], torch.from_numpy(train))
     assert found.test.shape == (3, 1, 32, 32)
     kept = tmp_path / "FashionMNIST/raw"
@@ -105,7 +105,7 @@ def test_idx_files_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.M
     for file in tmp_path.glob("*.gz"):
         file.rename(kept / file.name)
         (kept / file.stem).write_bytes(b"not what was packed")
-    assert torch.equal(data.fashion_mnist(str(tmp_path)).train, found.train)
+    assert torch.equal(datasets.fashion_mnist(str(tmp_path)).train, found.train)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
@@ -120,7 +120,7 @@ def test_torchvision_files_are_found_or_asked_for(name: str, tmp_path: Path, mon
     with pytest.raises(
         Refused, match=rf"dataset={name} is not in .*could not be downloaded.*put .*dataset\.root="
     ) as told:
-        getattr(data, name)(str(tmp_path))
+        getattr(datasets, name)(str(tmp_path))
     assert "\n" not in str(told.value)
 
 
@@ -135,7 +135,7 @@ def test_unpacked_files_alone_are_not_trusted(tmp_path: Path, monkeypatch: pytes
         file.unlink()
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(Refused, match=r"could not be downloaded.*put train-images-idx3-ubyte\.gz into"):
-        data.mnist(str(tmp_path))
+        datasets.mnist(str(tmp_path))
 
 
 @pytest.fixture
@@ -166,16 +166,16 @@ def test_a_file_is_fetched_from_the_first_mirror_that_has_it_whole(
     for file in whole.iterdir():
         (torn / file.name).write_bytes(file.read_bytes()[:-9])
     monkeypatch.setattr(MNIST, "mirrors", [f"{address}{name}/" for name in ("none", "torn", "whole")])
-    found = data.mnist(str(tmp_path / "mine"))
+    found = datasets.mnist(str(tmp_path / "mine"))
     assert torch.equal(found.train[:, 0, 2:30, 2:30], torch.from_numpy(train))
     monkeypatch.setattr(MNIST, "mirrors", [f"{address}torn/"])
     with pytest.raises(Refused, match="could not be downloaded"):
-        data.mnist(str(tmp_path / "other"))
+        datasets.mnist(str(tmp_path / "other"))
     assert not list((tmp_path / "other").rglob("*.gz"))
 
 
 def test_cifar10_as_torchvision_lays_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = cifar_dataset(tmp_path, monkeypatch)
-    found = data.cifar10(str(tmp_path))
+    found = datasets.cifar10(str(tmp_path))
     assert found.train.shape == (20, 3, 32, 32)
     assert torch.equal(found.test.flatten(1), torch.from_numpy(pixels["test_batch"]))

@@ -12,12 +12,13 @@ from conftest import TINY, rows, settings
 from PIL import Image
 from torch import Tensor, nn
 
-from ganbench import checkpoint
-from ganbench import train as module
-from ganbench.collapse import collapsed, spread
 from ganbench.losses import GAN
 from ganbench.models import dcgan
-from ganbench.train import Players, train
+from ganbench.runs import checkpoint
+from ganbench.runs.status import first_collapse
+from ganbench.training import train as module
+from ganbench.training.evaluate import relative_std
+from ganbench.training.train import Players, train
 
 BATCH, AT = 32, 2  # of a step; the step that is spoiled
 OFTEN = (*TINY, "protocol.evaluations=4")
@@ -246,16 +247,16 @@ def test_collapse_is_three_evaluations_in_a_row() -> None:
         told = [{"images": 10 * i, "g_spread": s} for i, s in enumerate(spreads)]
         return [row for one in told for row in (one, {"images": one["images"], "d_loss": 1.0})]
 
-    assert collapsed([]) is None and collapsed(records(0, 0)) is None
-    assert collapsed(records(0, 0, 1, 0, 0)) is None and collapsed(records(0, 0, None, 0)) is None
-    assert collapsed(records(1e-3, 1e-3, 1e-3)) is None
-    assert collapsed(records(1, 9e-4, 0, 9e-4, 0, 1)) == 30
+    assert first_collapse([]) is None and first_collapse(records(0, 0)) is None
+    assert first_collapse(records(0, 0, 1, 0, 0)) is None and first_collapse(records(0, 0, None, 0)) is None
+    assert first_collapse(records(1e-3, 1e-3, 1e-3)) is None
+    assert first_collapse(records(1, 9e-4, 0, 9e-4, 0, 1)) == 30
 
 
 def test_spread_is_relative_to_the_data(rng: torch.Generator) -> None:
     real = torch.randn(1000, 2, generator=rng) * torch.tensor([1.0, 3.0])
-    assert spread(real, real) == 1 and spread(real[:1].expand(50, 2), real) == 0
-    assert spread(torch.randn(1000, 2, generator=rng) * 0.2, real) == pytest.approx(0.1, rel=0.1)
+    assert relative_std(real, real) == 1 and relative_std(real[:1].expand(50, 2), real) == 0
+    assert relative_std(torch.randn(1000, 2, generator=rng) * 0.2, real) == pytest.approx(0.1, rel=0.1)
     images = torch.randint(0, 256, (500, 1, 4, 4), generator=rng).to(torch.uint8)
-    assert spread(images // 2, images) == pytest.approx(0.5, rel=0.02)
-    assert math.isnan(spread(real[:1].expand(50, 2), torch.ones(50, 2)))
+    assert relative_std(images // 2, images) == pytest.approx(0.5, rel=0.02)
+    assert math.isnan(relative_std(real[:1].expand(50, 2), torch.ones(50, 2)))

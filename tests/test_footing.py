@@ -9,19 +9,19 @@ import pytest
 import torch
 from conftest import REPOSITORY, settings
 
-from ganbench import data, streams
-from ganbench.config import build
-from ganbench.footing import digest, footing, refuse_moved
+from ganbench import datasets, randomness
+from ganbench.config.compose import build
 from ganbench.metrics.features import LeNet
-from ganbench.report.level import CURES, Unlike, machines, mismatches, refuse_unlike
-from ganbench.report.read import Run
-from ganbench.train import make_players
+from ganbench.report.comparability import FIXES, NotComparable, check_comparable, machine_differences, mismatches
+from ganbench.report.load import Run
+from ganbench.training.footing import check_footing_at_end, digest, footing
+from ganbench.training.train import make_players
 
 CPU = torch.device("cpu")
 SMALL = ("metric.n_fake=300", "metric.n_real=200", "metric.n_train=100", "model.width=8")
 
 
-def of(*overrides: str, loaded: data.Data | None = None, features=None) -> dict:
+def of(*overrides: str, loaded: datasets.Data | None = None, features=None) -> dict:
     cfg = settings(*SMALL, *overrides)
     loaded = loaded or build(cfg.dataset)
     given = {"features": features} if features else {}
@@ -40,14 +40,14 @@ def run(name: str, told: dict, seed: int = 0) -> Run:
     return Run(Path(name), "finished", seed=seed, footing=told)
 
 
-def other_digits() -> data.Data:
-    digits = data.mnist5k()
-    return data.Data(digits.train.flip(0), digits.test)
+def other_digits() -> datasets.Data:
+    digits = datasets.mnist5k()
+    return datasets.Data(digits.train.flip(0), digits.test)
 
 
-def other_held_out() -> data.Data:
-    digits = data.mnist5k()
-    return data.Data(digits.train, digits.test.flip(3))
+def other_held_out() -> datasets.Data:
+    digits = datasets.mnist5k()
+    return datasets.Data(digits.train, digits.test.flip(3))
 
 
 class OtherNet(LeNet):
@@ -94,7 +94,7 @@ CHANGES = {
 
 def test_every_field_has_a_test_and_a_cure(plain: dict) -> None:
     fields = [field for part in ("equal", "setting", "start") for field in plain[part]]
-    assert sorted(fields) == sorted(CHANGES) == sorted(CURES)
+    assert sorted(fields) == sorted(CHANGES) == sorted(FIXES)
 
 
 @pytest.mark.parametrize("field", sorted(CHANGES))
@@ -102,7 +102,7 @@ def test_a_field_that_differs_is_refused(field: str, plain: dict, monkeypatch: p
     change = dict(CHANGES[field])
     theirs = of(*change["against"]) if "against" in change else plain
     if "scheme" in change:
-        monkeypatch.setattr(streams, "SCHEME", change["scheme"])
+        monkeypatch.setattr(randomness, "SCHEME", change["scheme"])
     ours = of(
         *change.get("overrides", []),
         loaded=change["loaded"]() if "loaded" in change else None,
@@ -112,11 +112,11 @@ def test_a_field_that_differs_is_refused(field: str, plain: dict, monkeypatch: p
     found = {mismatch.field: mismatch for mismatch in mismatches(runs)}
     assert set(found) == {field} | change.get("also", set())
     assert list(found[field].values.values()) == [["a"], ["b"]]
-    with pytest.raises(Unlike) as refusal:
-        refuse_unlike(runs, ())
-    assert f"  {field} is " in str(refusal.value) and f"mend: run again with {CURES[field]}" in str(refusal.value)
+    with pytest.raises(NotComparable) as refusal:
+        check_comparable(runs, ())
+    assert f"  {field} is " in str(refusal.value) and f"mend: run again with {FIXES[field]}" in str(refusal.value)
     assert f"--allow-mismatch {field}" in str(refusal.value)
-    assert {m.field for m in refuse_unlike(runs, tuple(found))} == set(found)
+    assert {m.field for m in check_comparable(runs, tuple(found))} == set(found)
 
 
 def test_what_is_compared_is_not_in_it(plain: dict) -> None:
@@ -137,19 +137,21 @@ def test_machines_are_told_not_refused(plain: dict) -> None:
     other = plain | {"machine": plain["machine"] | {"threads": 2}}
     runs = [run("a", plain), run("b", other)]
     assert mismatches(runs) == []
-    assert [str(m) for m in machines(runs)] == ["threads is 1 in a, 2 in b"]
+    assert [str(m) for m in machine_differences(runs)] == ["threads is 1 in a, 2 in b"]
 
 
 def test_what_a_run_stood_on_is_looked_at_again(plain: dict) -> None:
     moved = of(loaded=other_held_out())
-    refuse_moved(plain, plain | {"start": {}})
+    check_footing_at_end(plain, plain | {"start": {}})
     with pytest.raises(RuntimeError, match=r"footing: held_out_data was \w{12} before training and \w{12} after it"):
-        refuse_moved(plain, moved)
+        check_footing_at_end(plain, moved)
 
 
 def test_no_such_field(plain: dict) -> None:
-    with pytest.raises(Unlike, match=r"--allow-mismatch betches: there is no such field; allowed are batch, betas"):
-        refuse_unlike([run("a", plain)], ("betches",))
+    with pytest.raises(
+        NotComparable, match=r"--allow-mismatch betches: there is no such field; allowed are batch, betas"
+    ):
+        check_comparable([run("a", plain)], ("betches",))
 
 
 def test_digests_tell_values_shapes_and_types() -> None:

@@ -15,10 +15,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganbench import tuning
-from ganbench.check import check, explained
-from ganbench.config import Refused, Track, build, options, resolved
-from ganbench.train import make_players
+from ganbench.config.compose import build, option_names, resolve
+from ganbench.config.schema import Track
+from ganbench.config.validate import one_line_error, validate
+from ganbench.errors import Refused
+from ganbench.sweeps import tuning
+from ganbench.training.train import make_players
 
 LONG = "x" * 10_000
 HOSTILE = [None, True, "x", "", math.nan, math.inf, -1, 0, 0.5, 10**9, 10**30, [], [1, 2, 3], {"a": 1},
@@ -96,7 +98,7 @@ def legitimate(key: str, value: Any) -> bool:
 @cache
 def compositions() -> list[DictConfig]:
     """The default, and then each option of each group."""
-    typed = [f"{group}={option}" for group in GROUPS for option in options(group)]
+    typed = [f"{group}={option}" for group in GROUPS for option in option_names(group)]
     return [settings(), *(settings(*BESIDE.get(option, []), option) for option in typed)]
 
 
@@ -127,12 +129,12 @@ def refusal(cfg: DictConfig, key: str, value: Any) -> str | None:
     before = copy.deepcopy(cfg._get_node(group))
     try:
         OmegaConf.update(cfg, key, value)
-        check(cfg)
+        validate(cfg)
         if cfg.protocol.track is Track.tuned:
-            tuning.refuse_space(cfg.protocol)
+            tuning.check_space(cfg.protocol)
         make(cfg)
     except (Refused, HydraException, OmegaConfBaseException) as error:
-        return explained(error)
+        return one_line_error(error)
     finally:
         OmegaConf.update(cfg, group, before, merge=False)
     return None
@@ -140,8 +142,12 @@ def refusal(cfg: DictConfig, key: str, value: Any) -> str | None:
 
 def make(cfg: DictConfig) -> None:
     """What a run makes of its settings, but for data and metric."""
-    resolved(cfg)
-    build(cfg.loss), build(cfg.penalty), build(cfg.probe, name=cfg.loss.name)
+    resolve(cfg)
+    (
+        build(cfg.loss),
+        build(cfg.penalty),
+        build(cfg.probe, name=cfg.loss.name),
+    )
     make_players(cfg, torch.device("cpu"))
 
 

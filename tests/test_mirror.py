@@ -20,15 +20,15 @@ import torch
 import wandb
 from conftest import REPOSITORY, ganbench, rows, settings
 
-from ganbench import checkpoint
-from ganbench.config import resolved
-from ganbench.mirror import Mirror, accepts, left, records
+from ganbench.config.compose import resolve
+from ganbench.runs import checkpoint
+from ganbench.runs.wandb_mirror import WandbMirror, can_connect, gradient_ratios, records
 
 KEY, SECRET = "f4ce" * 10, "do-not-write-me-down"
 RUN = ("experiment=smoke", "dataset=ring", "loss=gan", "device=cpu", "probe=vanishing", "protocol.images=5120")
 RUN = (*RUN, "probe.steps=4", "probe.n=64")
 NOWHERE = "http://127.0.0.1:9"
-SENT_LATER = "python -m ganbench.record sync"
+SENT_LATER = "python -m ganbench.runs.wandb_mirror sync"
 
 
 class Server(ThreadingHTTPServer):
@@ -201,7 +201,7 @@ def test_no_key_and_no_environment_in_any_record(cases: dict[str, Case]) -> None
 
 def sync(*runs: Path, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "ganbench.record", "sync", *map(str, runs)],
+        [sys.executable, "-m", "ganbench.runs.wandb_mirror", "sync", *map(str, runs)],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "WANDB_API_KEY": KEY} | environment,
         cwd=runs[0].parent,
         capture_output=True,
@@ -260,7 +260,7 @@ def test_a_resumed_run_is_mirrored_without_gap_or_repetition(cases: dict[str, Ca
     run = Path(shutil.copytree(cases["offline"].folder, tmp_path / "run"))
     everything, id = records(run), json.loads((run / "status.json").read_text())["wandb_id"]
     cfg = settings(*RUN)
-    mirror = Mirror(run, cfg, resolved(cfg), id=id, sent=5)
+    mirror = WandbMirror(run, cfg, resolve(cfg), id=id, sent=5)
     for values in everything[5:]:
         mirror.log(values)
     mirror.finish(0)
@@ -300,14 +300,16 @@ def test_three_runs_in_one_process_are_three_at_wandb(tmp_path: Path) -> None:
 
 def test_a_name_that_is_not_found_and_a_port_that_is_closed_do_not_answer() -> None:
     start = time.monotonic()
-    assert not accepts("no-such-host.invalid", 443) and not accepts("127.0.0.1", 9)
+    assert not can_connect("no-such-host.invalid", 443) and not can_connect("127.0.0.1", 9)
     assert time.monotonic() - start < 8
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert accepts("127.0.0.1", server.getsockname()[1])
+        assert can_connect("127.0.0.1", server.getsockname()[1])
 
 
 def test_what_is_left_is_told_from_the_first_row_of_each_probe() -> None:
     row = {"loss": "gan", "critic": "onward"}
     norms = [(0, 2.0), (0, 1.0), (9, 4.0), (9, 2.0), (9, None)]
-    shares = [r.get("probe/gan_onward_left") for r in left(row | {"images": i, "g_norm": n} for i, n in norms)]
+    shares = [
+        r.get("probe/gan_onward_left") for r in gradient_ratios(row | {"images": i, "g_norm": n} for i, n in norms)
+    ]
     assert shares == [1.0, 0.5, 1.0, 0.5, None]

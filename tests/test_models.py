@@ -7,11 +7,11 @@ import torch
 from conftest import rows, settings
 from torch import nn
 
-from ganbench.check import check
-from ganbench.config import Refused
-from ganbench.models import GroupNorm, Score, dcgan, resnet
-from ganbench.penalties import slope
-from ganbench.train import train
+from ganbench.config.validate import validate
+from ganbench.errors import Refused
+from ganbench.models import dcgan, layers, resnet
+from ganbench.penalties import input_gradient_norm
+from ganbench.training.train import train
 
 SMALL = (
     "model.width=8",
@@ -44,7 +44,7 @@ def test_fused_nets_are_the_paper_s(norm: str) -> None:
     """The critic with the gradient of its slope, which takes two derivatives; the generator with its gradient."""
     critics = _pair(lambda fused: resnet.Critic((3, 32, 32), 8, norm, fused))
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    _same(*(_told(D, slope(D, x)) for D in critics))
+    _same(*(_told(D, input_gradient_norm(D, x)) for D in critics))
     _same(*(_told(D, D(x)) for D in critics))
     generators = _pair(lambda fused: resnet.Generator((3, 32, 32), 16, 8, fused))
     z = torch.randn(4, 16, dtype=torch.float64)
@@ -67,7 +67,7 @@ def test_a_run_with_them(tmp_path: Path) -> None:
 
 def test_the_resnet_is_for_images_of_its_size() -> None:
     with pytest.raises(Refused, match="model=resnet is for images of 32x32, not for dataset=ring"):
-        check(settings("dataset=ring", "model=resnet"))
+        validate(settings("dataset=ring", "model=resnet"))
 
 
 def _pair(build) -> list[nn.Module]:
@@ -101,7 +101,9 @@ def test_dcgan_halves_down_to_four(side: int, norm: str) -> None:
 
 
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("ours, torchs", [(GroupNorm(2, 6), nn.GroupNorm(2, 6)), (Score(54, 1), nn.Linear(54, 1))])
+@pytest.mark.parametrize(
+    "ours, torchs", [(layers.GroupNorm(2, 6), nn.GroupNorm(2, 6)), (layers.LogitHead(54, 1), nn.Linear(54, 1))]
+)
 def test_in_any_layout_layers_are_what_torch_has(format, ours: nn.Module, torchs: nn.Module) -> None:
     """Values, gradients, and a gradient penalty's gradients of gradients; images come back as they came."""
     for net in (ours.double(), torchs.double()):

@@ -17,11 +17,13 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_report import chromium, plant
 
-from ganbench import data, pictures
-from ganbench.report import frames, overview, probing, training
-from ganbench.report.level import Unlike
-from ganbench.report.page import write
-from ganbench.report.study import study
+from ganbench import datasets
+from ganbench.report.comparability import NotComparable
+from ganbench.report.figures import gradients, samples, training
+from ganbench.report.pages import overview
+from ganbench.report.pages.sweep import write
+from ganbench.report.study import load_study
+from ganbench.training import pictures
 
 MOMENTS = (0, 1600, 3200, 4800, 6400)
 STEPS = (0, *(2**k for k in range(11)))
@@ -315,7 +317,7 @@ def test_two_reports_are_the_same(rich: Path) -> None:
 
 
 def test_a_method_has_one_colour(rich: Path) -> None:
-    found = study(rich)
+    found = load_study(rich)
     assert found.tints == {"gan-none": 0, "hinge-none": 1, "wgan-gp": 2}
     for panels in (training.by_arm(found, ("d_loss",)), training.histograms(found)):
         for panel in panels:
@@ -329,7 +331,7 @@ def test_every_seed_is_a_dot(rich: Path, opened) -> None:
 
 
 def test_bands_need_three_scores(rich: Path) -> None:
-    courses = study(rich).courses
+    courses = load_study(rich).courses
     assert courses["gan-none"].images == list(MOMENTS)
     assert courses["gan-none"].middle == pytest.approx([20 * (5 / 20) ** (i / 4) for i in range(5)], rel=0.01)
     low, high = courses["gan-none"].low[-1], courses["gan-none"].high[-1]
@@ -351,11 +353,11 @@ def test_bands_need_three_scores(rich: Path) -> None:
     ],
 )
 def test_the_rule_of_the_probe(left: list[float], due: str) -> None:
-    assert probing.word(left) == due
+    assert gradients.verdict(left) == due
 
 
 def test_probes_are_read_by_method_moment_and_critic(rich: Path) -> None:
-    rows = [[str(cell) for cell in row] for row in probing.table(probing.probes(study(rich)))]
+    rows = [[str(cell) for cell in row] for row in gradients.table(gradients.probe_results(load_study(rich)))]
     assert len(rows) == 16
     assert rows[0] == ["wgan-gp", "0", "onward", "1", "stays", "0.9", "–", "0.5", "2", "0.7"]
     asked = {row[0]: row[3:5] for row in rows if row[1:3] == ["3,200", "scratch"]}
@@ -387,12 +389,12 @@ def test_a_gradient_that_was_nothing_from_the_start(tmp_path: Path) -> None:
     ]
     (run / "probes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write(tmp_path)
-    (row,) = probing.table(probing.probes(study(tmp_path)))
+    (row,) = gradients.table(gradients.probe_results(load_study(tmp_path)))
     assert str(row[4]) == "not told"
 
 
 def test_samples_too_much_alike_are_flagged(rich: Path) -> None:
-    (told,) = training.too_much_alike(study(rich))
+    (told,) = training.too_much_alike(load_study(rich))
     assert told.startswith("hinge-none: coverage 0.8 is more than 0.3 above recall 0.3")
     assert str(training.Crowd(1.6, None, 0.1)) == "density 1.6 is above 1.5"
     assert str(training.Crowd(1.5, 0.8, 0.55)) == ""
@@ -401,13 +403,13 @@ def test_samples_too_much_alike_are_flagged(rich: Path) -> None:
 def test_a_list_is_no_score(rich: Path) -> None:
     head = next(line for line in write(rich).splitlines() if line.startswith("| method | recall"))
     assert "histogram" not in head
-    assert [panel.title for panel in training.histograms(study(rich))] == ["wgan-gp", "gan-none", "hinge-none"]
+    assert [panel.title for panel in training.histograms(load_study(rich))] == ["wgan-gp", "gan-none", "hinge-none"]
 
 
 def test_a_broken_picture_is_named(tmp_path: Path) -> None:
     run = plant(tmp_path, "gan", 0, 4.0)
     (run / "samples/000003200.png").write_bytes(b"cut off")
-    (film,) = frames.films(study(tmp_path))
+    (film,) = samples.sample_histories(load_study(tmp_path))
     assert [frame.images for frame in film.frames] == [0, 6400]
     write(tmp_path)
     assert "could not be read: 000003200.png" in (tmp_path / "report.html").read_text()
@@ -416,7 +418,7 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
 def test_trials_are_no_run(tmp_path: Path) -> None:
     plant(tmp_path, "gan", 0, 4.0)
     plant(tmp_path / "trials", "gan", 1, 4.0)
-    assert [run.folder.name for run in study(tmp_path).runs] == ["gan-none-s0"]
+    assert [run.folder.name for run in load_study(tmp_path).runs] == ["gan-none-s0"]
 
 
 def test_one_broken_sweep_does_not_cost_the_others(tmp_path: Path) -> None:
@@ -430,7 +432,7 @@ def test_one_broken_sweep_does_not_cost_the_others(tmp_path: Path) -> None:
 def test_sweeps_of_two_tracks_stand_in_no_table(tmp_path: Path) -> None:
     plant(tmp_path / "a", "gan", 0, 4.0)
     plant(tmp_path / "b", "gan", 0, 4.0, "protocol=paper")
-    with pytest.raises(Unlike, match="track is equal in a, paper in b"):
+    with pytest.raises(NotComparable, match="track is equal in a, paper in b"):
         overview.write(tmp_path)
     assert not (tmp_path / "report.html").exists()
     text = overview.write(tmp_path, ("track",))
@@ -450,7 +452,7 @@ def test_points_are_explained(tmp_path: Path) -> None:
 def test_sixty_runs_fit_into_five_megabytes(tmp_path: Path) -> None:
     """Six methods at ten seeds, eleven grids of digits in noise each, and a hundred records of losses."""
     rng = np.random.default_rng(0)
-    digits = data.mnist5k().train
+    digits = datasets.mnist5k().train
     for loss in ("gan", "lsgan", "wgan-gp", "wgan-lp", "dragan", "hinge"):
         for seed in range(10):
             run = plant(tmp_path, loss, seed, float(rng.uniform(1, 9)))
@@ -489,20 +491,20 @@ def test_an_overview_of_several_sweeps(tmp_path: Path, opened) -> None:
 def test_normalised_scores(tmp_path: Path) -> None:
     """By hand: of 0.5 for real data and 20 untrained, 4 lies at ln 8 / ln 40; of -0.5 and 20, at 4.5 / 20.5."""
     plant(tmp_path, "gan", 0, 4.0)
-    to = overview.scale(study(tmp_path))
+    to = overview.scale(load_study(tmp_path))
     assert (to(0.5), to(20.0), to(math.inf)) == (0, 1, math.inf)
     assert to(4.0) == pytest.approx(0.56371, abs=1e-5) and "logarithms" in str(to)
     status = json.loads((tmp_path / "gan-none-s0/status.json").read_text())
     for floor, due in ((-0.5, pytest.approx(4.5 / 20.5)), (20.0, None), (None, None)):
         status["floor"]["fd_lenet"] = floor
         (tmp_path / "gan-none-s0/status.json").write_text(json.dumps(status))
-        to = overview.scale(study(tmp_path))
+        to = overview.scale(load_study(tmp_path))
         assert due == (to and to(4.0)) and (to is None or "scores themselves" in str(to))
 
 
 def test_a_score_below_zero_is_not_put_into_a_logarithm(tmp_path: Path) -> None:
     plant(tmp_path, "gan", 0, -0.1)
-    assert overview.scale(study(tmp_path))(-0.1) == pytest.approx(-0.6 / 19.5)
+    assert overview.scale(load_study(tmp_path))(-0.1) == pytest.approx(-0.6 / 19.5)
 
 
 def test_the_command_takes_a_folder_of_sweeps(tmp_path: Path) -> None:

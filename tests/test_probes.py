@@ -10,14 +10,15 @@ from conftest import rows, settings
 from scipy import special, stats
 from torch import Tensor, nn
 
-from ganbench import checkpoint
-from ganbench.config import build
-from ganbench.contract import LinearCritic
-from ganbench.data import Data
+from ganbench.config.compose import build
+from ganbench.datasets import Data
 from ganbench.losses import GAN, LSGAN, WGAN, Minimax
 from ganbench.models.mlp import Critic as Perceptron
-from ganbench.probes import PARTS, Critic, Vanishing, energy_gradient, look
-from ganbench.train import train
+from ganbench.runs import checkpoint
+from ganbench.training.players import Critic
+from ganbench.training.preflight import LinearCritic
+from ganbench.training.probes import CHUNKS, Vanishing, energy_gradient, measure_gradients
+from ganbench.training.train import train
 
 TINY = ("experiment=smoke", "wandb=disabled", "device=cpu", "model.width=8", "protocol.images=128")
 PROBE = ("probe=vanishing", "probe.steps=4", "probe.n=32", "probe.moments=[0,0.5,1]")
@@ -87,7 +88,16 @@ def test_fewer_reals_than_samples() -> None:
     D = Perceptron((1,), 8)
     probe = Vanishing([], None, 1, 64, "rpgan", 8, 1, 0)
     critics = {"scratch": Critic(D, torch.optim.Adam(D.parameters(), 1e-3))}
-    told = list(probe(Shift(1.0), critics, build(settings("loss=rpgan").loss), build(settings().penalty), data, 0))
+    told = list(
+        probe(
+            Shift(1.0),
+            critics,
+            build(settings("loss=rpgan").loss),
+            build(settings().penalty),
+            data,
+            0,
+        )
+    )
     assert [row["steps"] for row in told] == [0, 1] and all(math.isfinite(row["g_norm"]) for row in told)
 
 
@@ -104,10 +114,10 @@ def test_measures_by_hand() -> None:
     z = torch.linspace(-2, 2, 64)[torch.randperm(64, generator=torch.Generator().manual_seed(0))][:, None]
     real = torch.zeros(32, 1)
     towards = energy_gradient(G, z, real)
-    found = look(G, D, {"gan": GAN(), "wgan": WGAN(), "lsgan": LSGAN()}, z, real, towards)
+    found = measure_gradients(G, D, {"gan": GAN(), "wgan": WGAN(), "lsgan": LSGAN()}, z, real, towards)
     logits = w * (z + 1)
     each = -torch.sigmoid(-logits) * w  # d softplus(-D) / d theta
-    parts = torch.stack([part.mean() for part in each.chunk(PARTS)])
+    parts = torch.stack([part.mean() for part in each.chunk(CHUNKS)])
     assert found["gan"]["g_norm"] == pytest.approx(abs(each.mean().item()), rel=1e-5)
     assert found["gan"]["snr"] == pytest.approx(abs((parts.mean() / parts.std(correction=0)).item()), rel=1e-4)
     assert found["wgan"]["g_norm"] == pytest.approx(0.7) and found["lsgan"]["g_norm"] == pytest.approx(
@@ -128,7 +138,7 @@ def test_saturation_is_a_share_of_samples(shift: float, due: float) -> None:
             return shift + 0 * x.sum(1)
 
     G, z, real = Shift(0.0), torch.randn(64, 1), torch.zeros(64, 1)
-    found = look(G, Flat(), {"minimax": Minimax(), "gan": GAN()}, z, real, energy_gradient(G, z, real))
+    found = measure_gradients(G, Flat(), {"minimax": Minimax(), "gan": GAN()}, z, real, energy_gradient(G, z, real))
     assert found["minimax"]["saturated"] == due  # sigmoid(D)
     assert found["gan"]["saturated"] == 0  # sigmoid(-D)
 

@@ -15,8 +15,9 @@ import pytest
 from conftest import REPOSITORY, RING, SIX, ganbench, rows
 from PIL import Image
 
-from ganbench import checkpoint, outcome
-from ganbench.stop import SIGNALS, Interrupted, Stop
+from ganbench.runs import checkpoint
+from ganbench.runs.signals import SIGNALS, GracefulStop, Interrupted
+from ganbench.runs.status import read_status
 
 
 def begun(*arguments: str, cwd: Path) -> subprocess.Popen:
@@ -61,7 +62,7 @@ def test_a_signal_saves_the_step_and_leaves(number: signal.Signals, tmp_path: Pa
     process.communicate(timeout=30)
     assert time.time() - sent < 20
     assert process.returncode == (130 if number == signal.SIGINT else 143)
-    status = outcome.read_status(folder)
+    status = read_status(folder)
     assert (status["status"], status["reason"]) == ("interrupted", number.name)
     state = checkpoint.load(folder)
     assert state["step"] > 0 and state["images"] - rows(folder)[-1]["images"] < 25 * 256  # log_every, batch
@@ -171,7 +172,7 @@ def test_a_refusal_within_a_sweep_is_told_at_its_end(tmp_path: Path) -> None:
     typed = ("-m", *RING, "seed=0,1", "name=same")
     assert ganbench(*typed, cwd=tmp_path).returncode == 0
     broken, whole = sorted((tmp_path / "outputs/sweep/same").glob("gan-*"))
-    status = outcome.read_status(broken) | {"status": "interrupted"}
+    status = read_status(broken) | {"status": "interrupted"}
     (broken / "status.json").write_text(json.dumps(status))
     for file in (broken / "checkpoints").iterdir():
         file.write_bytes(b"")
@@ -179,7 +180,7 @@ def test_a_refusal_within_a_sweep_is_told_at_its_end(tmp_path: Path) -> None:
     said = again.stdout + again.stderr
     assert again.returncode == 1 and "Traceback" not in said
     assert "none of its checkpoints is whole" in said[said.rindex(f"{broken.name}: refused (") :]
-    assert f"{whole.name}: finished" in said and outcome.read_status(broken)["status"] == "interrupted"
+    assert f"{whole.name}: finished" in said and read_status(broken)["status"] == "interrupted"
 
 
 def test_what_was_refused_is_no_failure_to_be_retried(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_what_was_refused_is_no_failure_to_be_retried(tmp_path: Path) -> None:
         Image.effect_noise((32, 32), 10 * k).save(tmp_path / f"photos/{k}.png")
     done = ganbench(*typed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    status = outcome.read_status(tmp_path / "outputs/run/later")
+    status = read_status(tmp_path / "outputs/run/later")
     assert status["status"] == "finished" and "refused" not in status
 
 
@@ -203,7 +204,7 @@ def test_a_lone_run_that_leaves_has_failed(mine: Path) -> None:
 
 def test_a_signal_in_the_last_evaluation_is_heard(tmp_path: Path) -> None:
     """The run has finished, but what comes after it does not begin."""
-    with pytest.raises(Interrupted), Stop():
+    with pytest.raises(Interrupted), GracefulStop():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -335,7 +336,7 @@ def test_two_at_once_in_one_folder(tmp_path: Path) -> None:
     refusal = ganbench(*LONG, "name=one", cwd=tmp_path)
     assert refusal.returncode == 2
     assert re.search(rf"process {first.pid} on \S+, since .*, is at work there", refusal.stderr), refusal.stderr
-    assert outcome.read_status(folder)["status"] == "running"
+    assert read_status(folder)["status"] == "running"
     told = (folder / ".hydra/overrides.yaml").read_bytes()
     assert ganbench(*LONG, "checkpoint_every=7", "name=one", cwd=tmp_path).returncode == 2
     assert (folder / ".hydra/overrides.yaml").read_bytes() == told

@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ganbench.report import drawing, search, training
-from ganbench.report.compare import arms, comparisons
-from ganbench.report.level import Unlike
-from ganbench.report.page import write
-from ganbench.report.read import read
-from ganbench.report.study import study
-from ganbench.report.tables import all_runs, number
+from ganbench.report import search
+from ganbench.report.comparability import NotComparable
+from ganbench.report.compare import comparisons, group_by_method
+from ganbench.report.figures import svg, training
+from ganbench.report.load import load_runs
+from ganbench.report.pages.sweep import write
+from ganbench.report.study import load_study
+from ganbench.report.tables import all_runs, format_number
 
 FINALS = {"gan": [4.0, 5.0, 6.0], "wgan-gp": [2.0, 2.5, 3.0], "hinge": [3.0, 9.0, None]}
 
@@ -77,7 +78,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def test_arms_and_their_numbers(sweep: Path) -> None:
-    found = arms(read(sweep))
+    found = group_by_method(load_runs(sweep))
     assert [arm.label for arm in found] == ["wgan-gp", "gan-none", "hinge-none"]
     gp, gan, hinge = found
     assert gp.finals == {0: 2.0, 1: 2.5, 2: 3.0}
@@ -144,7 +145,7 @@ def test_a_run_that_collapsed_says_so_beside_its_status(sweep: Path) -> None:
     for name in ("gan-none-s1", "hinge-none-s2"):
         assert f"- {name}: collapsed by 4,800 images; its generator makes nearly the same of every z." in text
     assert text.count("collapsed") == 2
-    endings = {str(row[0]): str(row[3]) for row in all_runs(study(sweep))}
+    endings = {str(row[0]): str(row[3]) for row in all_runs(load_study(sweep))}
     assert endings["gan-none-s1"] == "finished, collapsed" and endings["gan-none-s0"] == "finished"
     assert endings["hinge-none-s2"] == "diverged, collapsed: d_loss was nan"
     assert "finished, collapsed" in (sweep / "report.html").read_text()
@@ -154,13 +155,14 @@ def test_other_numbers_make_another_arm(tmp_path: Path) -> None:
     for weight in (1, 10):
         plant(tmp_path, "wgan-gp", 0, float(weight), f"penalty.weight={weight}")
     plant(tmp_path, "gan", 0, 5.0, "optimizer.lr=0.01")
-    assert [arm.label for arm in arms(read(tmp_path))] == [
+    assert [arm.label for arm in group_by_method(load_runs(tmp_path))] == [
         "wgan-gp (penalty.weight=1)",
         "gan-none",
         "wgan-gp (penalty.weight=10)",
     ]
     with pytest.raises(
-        Unlike, match=r"lr is 0.01 in gan-none-s0optimizer.lr=0.01, 0.002 in wgan-gp-s0penalty.weight=10 and 1 more"
+        NotComparable,
+        match=r"lr is 0.01 in gan-none-s0optimizer.lr=0.01, 0.002 in wgan-gp-s0penalty.weight=10 and 1 more",
     ) as refusal:
         write(tmp_path)
     assert "penalty_weight is 10 in" in str(refusal.value) and not (tmp_path / "report.html").exists()
@@ -246,7 +248,9 @@ def test_a_field_of_another_version_is_named(sweep: Path) -> None:
     footing = sweep / "gan-none-s0/footing.json"
     told = json.loads(footing.read_text())
     footing.write_text(json.dumps(told | {"equal": told["equal"] | {"moon": "full"}}))
-    with pytest.raises(Unlike, match=r"(?s)moon is full in gan-none-s0, null in .* the same version of ganbench"):
+    with pytest.raises(
+        NotComparable, match=r"(?s)moon is full in gan-none-s0, null in .* the same version of ganbench"
+    ):
         write(sweep)
 
 
@@ -300,13 +304,15 @@ def test_a_track_of_own_settings_lists_them(tmp_path: Path) -> None:
     assert "paper: each method with its authors&#39; settings" in page
     assert ">protocol.lr</th>" in page and ">protocol.n_critic</th>" in page
     plant(tmp_path, "hinge", 0, 3.0)
-    with pytest.raises(Unlike, match=r"track is paper in gan-none-s0protocol=paper and 1 more, equal in hinge-none-s0"):
+    with pytest.raises(
+        NotComparable, match=r"track is paper in gan-none-s0protocol=paper and 1 more, equal in hinge-none-s0"
+    ):
         write(tmp_path)
 
 
 def test_scores_lie_along_three_costs(tmp_path: Path) -> None:
     run = plant(tmp_path, "gan", 0, 4.0, "protocol.n_critic=2", speed=50.0)
-    (found,) = read(run)
+    (found,) = load_runs(run)
     assert found.curve("fd_lenet", "images")[0] == [0, 3200, 6400]
     assert found.curve("fd_lenet", "steps")[0] == [0, 50, 100]  # a batch of 32, twice a step
     assert found.curve("fd_lenet", "t_train")[0] == [0, 64, 128]
@@ -318,7 +324,7 @@ def test_a_folder_without_runs(tmp_path: Path) -> None:
 
 
 def test_every_drawn_panel_belongs_to_an_arm(sweep: Path) -> None:
-    panels = training.by_arm(study(sweep), ("d_loss",))
+    panels = training.by_arm(load_study(sweep), ("d_loss",))
     assert [panel.title for panel in panels] == ["wgan-gp", "gan-none", "hinge-none"]
     assert all(len(re.findall(r'id="d_loss-\d-axes_\d+"', panel.svg)) == 1 for panel in panels)
 
@@ -335,20 +341,26 @@ def test_every_drawn_panel_belongs_to_an_arm(sweep: Path) -> None:
 def test_scores_on_both_sides_of_zero_stay_apart(values: list[float], scale: str, ticks: list[float] | None) -> None:
     axes = Figure().subplots()
     axes.plot(values)
-    drawing.log_where_it_can(axes, values)
+    svg.log_where_it_can(axes, values)
     assert axes.get_yscale() == scale
     assert ticks is None or axes.get_yticks() == pytest.approx(ticks)
 
 
 def test_numbers_are_short() -> None:
-    assert [number(v) for v in (1234.5, 12.345, 0.012345, math.inf, None)] == ["1,234", "12.3", "0.0123", "–", "–"]
+    assert [format_number(v) for v in (1234.5, 12.345, 0.012345, math.inf, None)] == [
+        "1,234",
+        "12.3",
+        "0.0123",
+        "–",
+        "–",
+    ]
 
 
 def test_the_search_ranks_settings_over_all_methods(tmp_path: Path) -> None:
     for lr, finals in {"0.1": {"gan": 1.0, "wgan-gp": 100.0}, "0.2": {"gan": 4.0, "wgan-gp": 4.0}}.items():
         for loss, final in finals.items():
             plant(tmp_path, loss, 0, final, f"optimizer.lr={lr}")
-    assert search.table(arms(read(tmp_path))) == [
+    assert search.table(group_by_method(load_runs(tmp_path))) == [
         ["optimizer.lr", "geometric mean", "gan-none", "wgan-gp"],
         ["0.2", "4", "4", "4"],
         ["0.1", "10", "1", "100"],

@@ -15,10 +15,12 @@ import torch
 from conftest import REPOSITORY, SIX, TINY, ganbench, rows, settings
 from PIL import Image
 
-from ganbench import checkpoint, data
-from ganbench.config import build
-from ganbench.pictures import picture
-from ganbench.train import sample, train
+from ganbench import datasets
+from ganbench.config.compose import build
+from ganbench.runs import checkpoint
+from ganbench.training.evaluate import sample
+from ganbench.training.pictures import sample_picture
+from ganbench.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def test_a_checkpoint_holds_the_generator_that_was_scored(six: dict[str, Path]) 
     G.load_state_dict(state["average"])
     drawn = sample(G, 64, cfg.model.z_dim, seed=0, device=torch.device("cpu"), stream="z_grid")
     kept = Image.open(folder / "samples/000000128.png")
-    assert np.array_equal(np.array(picture(drawn, data.mnist5k(), None)), np.array(kept))
+    assert np.array_equal(np.array(sample_picture(drawn, datasets.mnist5k(), None)), np.array(kept))
 
 
 def test_n_critic_counts_real_images(tmp_path: Path) -> None:

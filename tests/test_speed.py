@@ -15,14 +15,15 @@ import torch
 from conftest import REPOSITORY, SIX, TINY, ganbench, rows, settings
 from torch import Tensor
 
-from ganbench import graphs
-from ganbench.config import build
-from ganbench.data import Data
-from ganbench.inputs import draw
+from ganbench.config.compose import build
+from ganbench.datasets import Data
 from ganbench.models.dcgan import Generator
-from ganbench.players import laid_out, make_players, restore
-from ganbench.steps import iteration
-from ganbench.train import train
+from ganbench.training import cuda_graphs
+from ganbench.training.batches import draw_batch
+from ganbench.training.device import to_memory_format
+from ganbench.training.players import make_players, restore_players
+from ganbench.training.steps import iteration
+from ganbench.training.train import train
 
 CPU = torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -54,8 +55,8 @@ def test_channels_are_innermost_from_the_images_to_the_logits(model: str) -> Non
     cfg = settings("dataset=stacked_mnist5k", f"model={model}", "model.width=8", "speed=channels_last")
     players = make_players(cfg, CPU)
     images = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8)
-    data = laid_out(Data(images, images), cfg)
-    inputs, seen = draw(cfg, data.train, 0), []
+    data = to_memory_format(Data(images, images), cfg)
+    inputs, seen = draw_batch(cfg, data.train, 0), []
     for net in players[:3]:
         for layer in net.modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
@@ -92,7 +93,11 @@ def test_memory_that_is_freed_is_there_for_the_next_step(keep: bool, tmp_path: P
 
 
 def iterating(cfg, players):
-    given = {"players": players, "loss": build(cfg.loss), "penalty": build(cfg.penalty)}
+    given = {
+        "players": players,
+        "loss": build(cfg.loss),
+        "penalty": build(cfg.penalty),
+    }
     return partial(iteration, **given, autocast=nullcontext, decay=0.9)
 
 
@@ -106,7 +111,7 @@ def test_fakes_that_are_reused_are_those_of_the_same_z(method: str) -> None:
         made = []
         players.G.register_forward_hook(lambda *call, made=made: made.append(call[2]))
         for step in range(2):
-            inputs = draw(cfg, digits.train, step)
+            inputs = draw_batch(cfg, digits.train, step)
             iterating(cfg, players)(inputs if reuse else inputs._replace(z_g=inputs.z_d[-1]), reuse=reuse)
         weights = [w for net in players[:2] for w in net.parameters()]
         left.append((weights, len(made)))
@@ -143,9 +148,9 @@ def side_by_side(cfg, device: torch.device, steps: int = 3, resumed: int = 0) ->
         players = make_players(cfg, device)
         run = iterating(cfg, players)
         for step in range(resumed):
-            run(draw(cfg, digits.train, step))
-        run = graphs.Fixed(run, players, draw(cfg, digits.train, resumed)) if fixed else run
-        told = [run(draw(cfg, digits.train, step)) for step in range(resumed, resumed + steps)]
+            run(draw_batch(cfg, digits.train, step))
+        run = cuda_graphs.CudaGraphIteration(run, players, draw_batch(cfg, digits.train, resumed)) if fixed else run
+        told = [run(draw_batch(cfg, digits.train, step)) for step in range(resumed, resumed + steps)]
         found.append((state(players), torch.stack([x.cpu() for rows in told for row in rows for x in row.values()])))
     (a, told_a), (b, told_b) = found
     assert len(a) == len(b) > 20 and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
@@ -189,11 +194,11 @@ def test_the_host_does_not_wait_within_a_step(method: str, model: str) -> None:
     cfg, device = settings(f"loss={method}", f"model={model}"), torch.device("cuda")
     players, train_data = make_players(cfg, device), build(cfg.dataset).to(device).train
     run = iterating(cfg, players)
-    run(draw(cfg, train_data, 0))
+    run(draw_batch(cfg, train_data, 0))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(1, 4):
-            run(draw(cfg, train_data, step))
+            run(draw_batch(cfg, train_data, step))
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -203,12 +208,12 @@ def test_what_an_optimiser_has_learnt_outlives_the_way_it_computes(before: str, 
     """As when a run that was begun on a CPU goes on on a GPU, or the other way round."""
     cfg = settings("model.width=8", f"speed.fused={before}")
     digits, players = build(cfg.dataset).train, make_players(cfg, CPU)
-    iterating(cfg, players)(draw(cfg, digits, 0))
+    iterating(cfg, players)(draw_batch(cfg, digits, 0))
     saved = {name: copy.deepcopy(part.state_dict()) for name, part in players._asdict().items()}
     others = make_players(settings("model.width=8", f"speed.fused={after}"), CPU)
-    restore(others, saved)
+    restore_players(others, saved)
     assert all(torch.equal(a, b) for a, b in zip(state(players), state(others), strict=True))
-    rows = [iterating(cfg, each)(draw(cfg, digits, 1)) for each in (players, others)]
+    rows = [iterating(cfg, each)(draw_batch(cfg, digits, 1)) for each in (players, others)]
     assert rows[0][0]["d_loss"].item() == pytest.approx(rows[1][0]["d_loss"].item(), rel=1e-5)
     assert {float(part["step"]) for o in (others.opt_g, others.opt_d) for part in o.state.values()} == {2}
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ganbench.report.compare import WINS, Arm, comparisons, fewest_to_claim, verdict
-from ganbench.report.read import Run
+from ganbench.report.compare import MIN_WIN_RATE, Method, comparisons, fewest_to_claim, verdict
+from ganbench.report.load import Run
 from ganbench.report.statistics import (
-    detectable,
+    bca_interval,
     holm,
-    interval,
     iqm,
+    minimum_detectable_difference,
     paired,
-    profile,
+    performance_profile,
+    proportion_interval,
     rank_probabilities,
-    share_interval,
     sign_flip,
 )  # fmt: skip
 
@@ -33,10 +33,10 @@ def test_the_interval_holds_what_it_should() -> None:
     rng = np.random.default_rng(0)
     held = []
     for _ in range(150):
-        low, high = interval(rng.normal(size=20))
+        low, high = bca_interval(rng.normal(size=20))
         held.append(low <= 0 <= high)
     assert np.mean(held) == pytest.approx(0.93, abs=0.05)
-    assert interval([1, 2, math.inf]) is None and interval([1, 2]) is None and interval([3, 3, 3]) == (3, 3)
+    assert bca_interval([1, 2, math.inf]) is None and bca_interval([1, 2]) is None and bca_interval([3, 3, 3]) == (3, 3)
 
 
 def test_the_sign_flip_test_is_exact() -> None:
@@ -56,9 +56,9 @@ def test_the_sign_flip_test_is_exact() -> None:
 def test_the_interval_of_a_share_is_exact() -> None:
     for hits in range(11):
         due = stats.binomtest(hits, 10).proportion_ci(0.95, "exact")
-        assert share_interval(hits / 10, 10) == pytest.approx((due.low, due.high))
-    low, high = share_interval(0.25, 10)  # a tie
-    assert share_interval(0.2, 10)[0] < low < share_interval(0.3, 10)[0] < high
+        assert proportion_interval(hits / 10, 10) == pytest.approx((due.low, due.high))
+    low, high = proportion_interval(0.25, 10)  # a tie
+    assert proportion_interval(0.2, 10)[0] < low < proportion_interval(0.3, 10)[0] < high
 
 
 def test_holm_corrects_in_steps() -> None:
@@ -77,12 +77,16 @@ def test_pairs_with_runs_that_diverged() -> None:
 
 def test_what_could_have_been_seen() -> None:
     """Four times in five, by the test that decides: at ten seeds near one standard deviation."""
-    assert detectable(1.0, 10, 0.05) == pytest.approx(1.0, abs=0.02)
-    assert detectable(3.0, 10, 0.05) == pytest.approx(3 * detectable(1.0, 10, 0.05))
-    assert detectable(1.0, 9, 0.05 / 15) is None and detectable(1.0, 5, 0.05) is None
+    assert minimum_detectable_difference(1.0, 10, 0.05) == pytest.approx(1.0, abs=0.02)
+    assert minimum_detectable_difference(3.0, 10, 0.05) == pytest.approx(
+        3 * minimum_detectable_difference(1.0, 10, 0.05)
+    )
+    assert (
+        minimum_detectable_difference(1.0, 9, 0.05 / 15) is None and minimum_detectable_difference(1.0, 5, 0.05) is None
+    )
     rng = np.random.default_rng(1)
     for n, alpha in ((10, 0.05 / 15), (6, 0.05), (20, 0.05 / 15)):
-        shift = detectable(1.0, n, alpha)
+        shift = minimum_detectable_difference(1.0, n, alpha)
         found = [sign_flip(rng.normal(shift, 1, n)) < alpha for _ in range(400)]
         assert np.mean(found) == pytest.approx(0.8, abs=0.06), n
 
@@ -102,11 +106,11 @@ def test_ranks_and_profiles() -> None:
     assert rank_probabilities(np.full((2, 4), math.inf)).tolist() == [[0.5, 0.5], [0.5, 0.5]]
     level = rank_probabilities(np.random.default_rng(0).normal(size=(2, 10)) * [[1], [1]])
     assert level.sum(1) == pytest.approx([1, 1]) and 0.01 < level[0, 0] < 0.99
-    assert profile([1, 2, 3, math.inf], [0.5, 2, 9]).tolist() == [0, 0.5, 0.75]
+    assert performance_profile([1, 2, 3, math.inf], [0.5, 2, 9]).tolist() == [0, 0.5, 0.75]
 
 
-def arm(label: str, scores: np.ndarray) -> Arm:
-    return Arm(label, [
+def arm(label: str, scores: np.ndarray) -> Method:
+    return Method(label, [
         Run(None, "finished", label=label, seed=seed, metric="fd", facts={"score": float(score), "t_train": 1.0})
         for seed, score in enumerate(scores)
     ])  # fmt: skip
@@ -153,7 +157,7 @@ def test_a_planted_difference_is_found() -> None:
         shared, own = rng.normal(size=10), rng.normal(size=(2, 10))
         better, worse = (shared + own) / math.sqrt(2) + [[0], [1]]
         result = paired(better, worse)
-        found.append(result.p < 0.05 and result.wins >= WINS)
+        found.append(result.p < 0.05 and result.wins >= MIN_WIN_RATE)
     assert np.mean(found) >= 0.8
 
 

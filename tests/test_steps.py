@@ -6,20 +6,21 @@ import pytest
 import torch
 from conftest import settings
 
-from ganbench import ema, streams
-from ganbench.config import CONF, Precision, build
-from ganbench.contract import refuse_critic
-from ganbench.players import InPrecision, players_precision
-from ganbench.steps import critic_step, generator_step
+from ganbench import randomness
+from ganbench.config.compose import build
+from ganbench.config.schema import CONF, Precision
+from ganbench.training.device import AutocastPenalty, player_autocast
+from ganbench.training.preflight import check_critic
+from ganbench.training.steps import critic_step, generator_step, update_average
 
 LOSSES = ["gan", "minimax", "lsgan", "wgan", "hinge", "rpgan", "ragan"]
 PENALTIES = sorted(p.stem for p in (CONF / "penalty").glob("*.yaml"))
 
 
 def players(cfg):
-    with streams.initialising(cfg.seed, "init/G"):
+    with randomness.seeded_initialization(cfg.seed, "init/G"):
         G = build(cfg.model.generator)
-    with streams.initialising(cfg.seed, "init/D"):
+    with randomness.seeded_initialization(cfg.seed, "init/D"):
         D = build(cfg.model.critic)
     opt_g, opt_d = (
         build(cfg.optimizer.generator, params=G.parameters()),
@@ -68,9 +69,9 @@ def test_a_critic_step_follows_the_sum_of_loss_and_penalty() -> None:
     twin = copy.deepcopy(D)
     real, z = torch.randn(16, 2), torch.randn(16, cfg.model.z_dim)
     loss, penalty = build(cfg.loss), build(cfg.penalty)
-    critic_step(D, G, real, z, loss, penalty, torch.optim.SGD(D.parameters(), 0.1), streams.generator(0, "p"))
+    critic_step(D, G, real, z, loss, penalty, torch.optim.SGD(D.parameters(), 0.1), randomness.generator(0, "p"))
     fake = G(z).detach()
-    share = torch.rand(16, generator=streams.generator(0, "p"))[:, None]
+    share = torch.rand(16, generator=randomness.generator(0, "p"))[:, None]
     x = (real + share * (fake - real)).requires_grad_()
     (inner,) = torch.autograd.grad(twin(x).sum(), x, create_graph=True)
     total = twin(fake).mean() - twin(real).mean() + 3 * ((inner.square().sum(1).sqrt() - 1) ** 2).mean()
@@ -82,7 +83,7 @@ def test_a_critic_step_follows_the_sum_of_loss_and_penalty() -> None:
 @pytest.mark.parametrize("norm", ["none", "layer", "instance", "spectral"])
 def test_no_critic_mixes_samples(norm: str) -> None:
     _, D, _, _ = players(settings(f"model.critic_norm={norm}"))
-    refuse_critic(D, torch.randn(4, 1, 32, 32))
+    check_critic(D, torch.randn(4, 1, 32, 32))
     assert D(torch.randn(4, 1, 32, 32)).shape == (4,)
 
 
@@ -92,7 +93,7 @@ def test_average_follows_weights_and_statistics() -> None:
     start = {k: v.clone() for k, v in average.state_dict().items()}
     for value in G.state_dict().values():
         value.add_(1)
-    ema.update(average, G, decay=0.75)
+    update_average(average, G, decay=0.75)
     for name, value in average.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, start[name] + 0.25)
@@ -104,7 +105,7 @@ def test_penalties_in_bf16_are_those_of_fp32_to_its_digits(name: str, rng: torch
     _, D, _, _ = players(cfg)
     real, fake = torch.rand(2, 32, 1, 32, 32, generator=rng) * 2 - 1
     penalty = build(cfg.penalty)
-    half = InPrecision(penalty, players_precision(Precision.bf16_all, torch.device("cpu")))
+    half = AutocastPenalty(penalty, player_autocast(Precision.bf16_all, torch.device("cpu")))
     found = []
     for each in (penalty, half):
         value = each(D, real, fake, torch.Generator().manual_seed(1))
@@ -134,7 +135,17 @@ def test_bf16_leaves_the_penalty_in_fp32(rng: torch.Generator) -> None:
             return build(cfg.penalty)(D, real, fake, rng)
 
         real, z = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(1)), torch.ones(8, 64)
-        told = critic_step(D, G, real, z, build(cfg.loss), watching, opt_d, streams.generator(0, "p"), **extra)
+        told = critic_step(
+            D,
+            G,
+            real,
+            z,
+            build(cfg.loss),
+            watching,
+            opt_d,
+            randomness.generator(0, "p"),
+            **extra,
+        )
         assert seen == [(torch.float32,) * 3]
         found.append(told["d_penalty"].item())
     assert found[1] == pytest.approx(found[0], rel=1e-2)

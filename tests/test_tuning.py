@@ -19,11 +19,11 @@ from conftest import REPOSITORY, ganbench, rows, settings
 from omegaconf import OmegaConf
 from scipy.stats import kstest
 
-from ganbench import outcome
-from ganbench.data import Data, scored_on
-from ganbench.report.read import Run, read
+from ganbench.datasets import Data, select_evaluation_split
+from ganbench.report.load import Run, load_runs
 from ganbench.report.tuning import budgets, expected_best, table_of_trials, tables, trials
-from ganbench.tuning import FIRST_SEED, draw
+from ganbench.runs.status import read_status
+from ganbench.sweeps.tuning import FIRST_TRIAL_SEED, draw_settings
 
 SMALL = ("dataset=ring", "protocol=tuned-2d", "experiment=smoke", "wandb=disabled", "device=cpu")
 TYPED = ("-m", *SMALL, "loss=gan,wgan-gp", "seed=3,4", "protocol.trials=2", "hydra.launcher.n_jobs=2")
@@ -37,17 +37,17 @@ def space() -> dict:
 
 
 def test_a_draw_depends_on_name_and_number_alone(space: dict) -> None:
-    first = [draw(space, k) for k in range(40)]
-    assert first == [draw(space, k) for k in range(40)]
+    first = [draw_settings(space, k) for k in range(40)]
+    assert first == [draw_settings(space, k) for k in range(40)]
     assert len({json.dumps(values) for values in first}) == 40
     for key in space:
-        assert [values[key] for values in first] == [draw({key: space[key]}, k)[key] for k in range(40)]
-    narrower = draw(space | {"lr": {"low": 1e-3, "high": 2e-3}}, 0)
+        assert [values[key] for values in first] == [draw_settings({key: space[key]}, k)[key] for k in range(40)]
+    narrower = draw_settings(space | {"lr": {"low": 1e-3, "high": 2e-3}}, 0)
     assert narrower["lr"] != first[0]["lr"] and narrower["penalty_weight"] == first[0]["penalty_weight"]
 
 
 def test_draws_are_even_where_they_should_be(space: dict) -> None:
-    drawn = [draw(space | {"lr": {"low": 1.0, "high": 3.0}}, k) for k in range(2000)]
+    drawn = [draw_settings(space | {"lr": {"low": 1.0, "high": 3.0}}, k) for k in range(2000)]
     weight = np.array([values["penalty_weight"] for values in drawn])
     assert weight.min() >= 0.1 and weight.max() <= 100
     share, plain = np.log(weight / 0.1) / np.log(1000), [(values["lr"] - 1) / 2 for values in drawn]
@@ -61,18 +61,18 @@ def test_draws_are_even_where_they_should_be(space: dict) -> None:
 
 
 def test_draws_have_three_digits_within_their_ends() -> None:
-    assert {draw({"lr": {"low": 0.0012345, "high": 0.0012346}}, k)["lr"] for k in range(9)} == {0.0012345}
-    assert all(float(f"{(v := draw({'lr': {'low': 1, 'high': 9}}, k)['lr']):.3g}") == v for k in range(99))
+    assert {draw_settings({"lr": {"low": 0.0012345, "high": 0.0012346}}, k)["lr"] for k in range(9)} == {0.0012345}
+    assert all(float(f"{(v := draw_settings({'lr': {'low': 1, 'high': 9}}, k)['lr']):.3g}") == v for k in range(99))
 
 
 def test_the_selection_split_touches_neither_training_nor_test() -> None:
     data = Data(torch.arange(103).view(-1, 1), torch.arange(103, 133).view(-1, 1))
-    assert scored_on(data, "held_out") is data
-    split = scored_on(data, "selection")
+    assert select_evaluation_split(data, "held_out") is data
+    split = select_evaluation_split(data, "selection")
     train, chosen = set(split.train.flatten().tolist()), set(split.test.flatten().tolist())
     assert train | chosen == set(range(103)) and len(train) + len(chosen) == 103 and len(chosen) == 20
     assert chosen != set(range(83, 103))  # also where the data are in an order
-    assert torch.equal(split.test, scored_on(data, "selection").test)
+    assert torch.equal(split.test, select_evaluation_split(data, "selection").test)
 
 
 def test_the_expected_best_is_that_of_all_choices() -> None:
@@ -121,7 +121,10 @@ def test_the_table_of_trials() -> None:
         ("protocol.lr=0.1", ["protocol.lr=0.1", "~protocol.space.lr"]),
         ("protocol.trial=t001", ["protocol.trial=t001", "leave it out"]),
         ("protocol.scored_on=selection", ["protocol.scored_on=selection", "leave it out"]),
-        (f"seed=0,{FIRST_SEED + 1}", [f"seed={FIRST_SEED + 1}", "trial t001", f"{FIRST_SEED} to {FIRST_SEED + 1}"]),
+        (
+            f"seed=0,{FIRST_TRIAL_SEED + 1}",
+            [f"seed={FIRST_TRIAL_SEED + 1}", "trial t001", f"{FIRST_TRIAL_SEED} to {FIRST_TRIAL_SEED + 1}"],
+        ),
         ("protocol=tuned-2d,equal-2d", ["python -m ganbench -m protocol=tuned-2d"]),
         ("seed=0,0", ["twice"]),
     ],
@@ -175,7 +178,7 @@ def test_every_method_has_the_same_trials(whole: Path) -> None:
     space = OmegaConf.to_container(settings("protocol=tuned-2d").protocol.space)
     for name in trials:
         k, config = int(name[-3:]), found[name]
-        assert picked(config) == draw(space, k) and config["seed"] == FIRST_SEED + k
+        assert picked(config) == draw_settings(space, k) and config["seed"] == FIRST_TRIAL_SEED + k
         assert config["protocol"]["scored_on"] == "selection" and config["protocol"]["trial"] == f"t00{k}"
         assert config["wandb"]["group"] == "whole-trials"
 
@@ -183,7 +186,7 @@ def test_every_method_has_the_same_trials(whole: Path) -> None:
 def test_the_best_of_each_is_run_again_on_the_held_out_data(whole: Path) -> None:
     found = runs(whole)
     for method in METHODS:
-        scores = [outcome.read_status(whole / f"trials/{method}-t00{k}")["score"] for k in (0, 1)]
+        scores = [read_status(whole / f"trials/{method}-t00{k}")["score"] for k in (0, 1)]
         assert scores[0] != scores[1]
         best = scores.index(min(scores))
         for seed in (3, 4):
@@ -222,7 +225,7 @@ def test_the_report_names_the_track_and_what_differs(whole: Path, tmp_path: Path
     page = (folder / "report.html").read_text()
     assert "each method with the best of 2 random trials" in page and "protocol.trial" in page
     assert 'id="tuning"' in page and 'aria-label="The best of so many trials.' in page
-    assert read(folder)[0].footing["equal"]["scored_on"] == "held_out"
+    assert load_runs(folder)[0].footing["equal"]["scored_on"] == "held_out"
 
 
 def test_the_same_command_again_trains_nothing(whole: Path) -> None:
@@ -304,7 +307,7 @@ def stopped(top: Path, number: signal.Signals, part: str) -> subprocess.Popen:
 
 def ended(folder: Path) -> dict[str, str]:
     found = [p for p in folder.glob("*/status.json") if not p.parent.name.startswith(".")]
-    return {p.parent.name: outcome.read_status(p.parent)["status"] for p in found}
+    return {p.parent.name: read_status(p.parent)["status"] for p in found}
 
 
 def test_stopped_twice_and_continued_it_ends_the_same(whole: Path, tmp_path: Path) -> None:
@@ -319,7 +322,7 @@ def test_stopped_twice_and_continued_it_ends_the_same(whole: Path, tmp_path: Pat
     assert set(runs(folder)) == set(runs(whole))
     for name in runs(whole):
         assert rows(folder / name) == rows(whole / name)
-    assert [run.status for run in read(folder)] == ["finished"] * 4
+    assert [run.status for run in load_runs(folder)] == ["finished"] * 4
 
 
 OWN_LOSS = """

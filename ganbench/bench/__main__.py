@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from ganbench import config
-from ganbench.bench.costs import evaluation, first_step, memory, packing, peak, scaling
+from ganbench.bench.costs import evaluation, first_step, memory, peak, scaling, sweep_throughput
 from ganbench.bench.frechet import frechet
-from ganbench.bench.steps import METHODS, compared
+from ganbench.bench.steps import METHODS, compare_step_time
+from ganbench.config.compose import register
 
 USUAL_THREADS = torch.get_num_threads()
 
 
 def steps(given: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
     nets = [(model, method) for model in ("dcgan", "resnet") for method in METHODS]
-    return [compared(method, model, given.width, 64, given.repeats, device) for model, method in nets]
+    return [compare_step_time(method, model, given.width, 64, given.repeats, device) for model, method in nets]
 
 
 PARTS = {
@@ -28,7 +28,7 @@ PARTS = {
     "memory": lambda given, device: memory(given.width, device),
     "start": lambda given, device: first_step(given.device),
     "evaluation": lambda given, device: evaluation(given.device),
-    "sweep": lambda given, device: packing(given.device, USUAL_THREADS),
+    "sweep": lambda given, device: sweep_throughput(given.device, USUAL_THREADS),
     "frechet": lambda given, device: frechet(),
 }
 
@@ -45,7 +45,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.repeats < 2:
         parser.error(f"--repeats {given.repeats}: quartiles need 2 pairs or more")
-    config.register()
+    register()
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     told = {"machine": machine(device), "torch": torch.__version__, "threads": given.threads}

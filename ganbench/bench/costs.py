@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganbench.bench.steps import METHODS, composed, images, in_turns, ours, seconds
+from ganbench.bench.steps import METHODS, composed, ganbench_iteration, images, seconds, time_interleaved
 
 
 def peak(device: torch.device, n: int = 2048) -> dict[str, float]:
@@ -26,7 +26,7 @@ def peak(device: torch.device, n: int = 2048) -> dict[str, float]:
     told = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a = torch.ones(n, n, dtype=dtype, device=device)
-        taken = in_turns({name: partial(seconds, lambda a=a: a @ a, device)}, 5, device)["seconds"][name]
+        taken = time_interleaved({name: partial(seconds, lambda a=a: a @ a, device)}, 5, device)["seconds"][name]
         told[name] = round(2 * n**3 / taken / 1e9, 1)
     return told
 
@@ -39,7 +39,7 @@ def scaling(repeats: int, device: torch.device) -> list[dict[str, Any]]:
     ]
 
 
-class Nowhere(nullcontext):
+class NoModuleTracking(nullcontext):
     """In place of the counter's look at which module is at work, which gradients of gradients confuse."""
 
     parents = frozenset({"Global"})
@@ -47,12 +47,14 @@ class Nowhere(nullcontext):
 
 def _scaled(of: dict[str, int], repeats: int, device: torch.device) -> dict[str, Any]:
     real = images(of["batch"], of["side"])
-    call = ours(composed("wgan-gp", "dcgan", of["width"], real, f"protocol.n_critic={of['n_critic']}"), real, device)
+    call = ganbench_iteration(
+        composed("wgan-gp", "dcgan", of["width"], real, f"protocol.n_critic={of['n_critic']}"), real, device
+    )
     counted = FlopCounterMode(display=False)
-    counted.mod_tracker = Nowhere()
+    counted.mod_tracker = NoModuleTracking()
     with counted:
         call()
-    taken = in_turns({"ours": partial(seconds, call, device)}, repeats, device)["seconds"]["ours"]
+    taken = time_interleaved({"ours": partial(seconds, call, device)}, repeats, device)["seconds"]["ours"]
     flops = counted.get_total_flops()
     return of | {"seconds": taken, "gflop": flops / 1e9, "gflops": round(flops / taken / 1e9, 1)}
 
@@ -66,7 +68,7 @@ def memory(width: int, device: torch.device) -> dict[str, float]:
 
 
 def _memory(cfg: DictConfig, real: Tensor, device: torch.device) -> float:
-    call = ours(cfg, real, device)
+    call = ganbench_iteration(cfg, real, device)
     for _ in range(3):
         call()
     if device.type == "cuda":
@@ -122,7 +124,7 @@ def _share(device: str, *overrides: str) -> float:
 SHORT = {"mnist5k": ("protocol.images=12800",), "ring": ()}
 
 
-def packing(device: str, threads: int, repeats: int = 2) -> dict[str, Any]:
+def sweep_throughput(device: str, threads: int, repeats: int = 2) -> dict[str, Any]:
     """Runs an hour of sweeps of eight: one after another, each with the threads that torch takes by itself (`all`) or
     with one (`one`), and as many at a time as `sweep.parallel=auto` has room for.
     """

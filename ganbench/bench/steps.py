@@ -14,13 +14,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ganbench import config, heap
 from ganbench.bench import peer, textbook
-from ganbench.config import build
-from ganbench.graphs import Fixed
-from ganbench.inputs import draw
-from ganbench.players import in_precision, make_players, memory_format
-from ganbench.steps import iteration
+from ganbench.config.compose import build, compose_config
+from ganbench.training.batches import draw_batch
+from ganbench.training.cuda_graphs import CudaGraphIteration
+from ganbench.training.device import autocast_and_penalty, chosen_memory_format, keep_freed_memory
+from ganbench.training.players import make_players
+from ganbench.training.steps import iteration
 
 Z_DIM = 128
 METHODS = ("gan", "hinge", "wgan-gp", "dragan")
@@ -50,33 +50,38 @@ def composed(method: str, model: str, width: int, real: Tensor, *told: str) -> D
     n, *shape = real.shape
     images = (f"protocol.batch={n}", "dataset=cifar10", f"dataset.shape={shape}")
     nets = (*NETS[model], f"model.width={width}", f"model.z_dim={Z_DIM}")
-    return config.composed(f"loss={method}", *images, *nets, *told, "name=bench")
+    return compose_config(f"loss={method}", *images, *nets, *told, "name=bench")
 
 
-def plain(method: str, cfg: DictConfig, real: Tensor, device: torch.device) -> Callable[[], None]:
+def textbook_iteration(method: str, cfg: DictConfig, real: Tensor, device: torch.device) -> Callable[[], None]:
     """The textbook's iteration, with the players of `cfg`."""
     G, D, _, opt_g, opt_d = make_players(cfg, device)
     real = real.to(device)
     return lambda: textbook.step(method, G, D, opt_g, opt_d, real, cfg.model.z_dim)
 
 
-def ours(cfg: DictConfig, real: Tensor, device: torch.device) -> Callable[[], None]:
+def ganbench_iteration(cfg: DictConfig, real: Tensor, device: torch.device) -> Callable[[], None]:
     """A run's iteration, as train.py makes it, in a process that it leaves as train.py does."""
-    heap.keep()
+    keep_freed_memory()
     players = make_players(cfg, device)
-    autocast, penalty = in_precision(cfg.precision, device, build(cfg.penalty))
-    stored, steps = real.to(device, memory_format=memory_format(cfg)), count()
-    parts = {"players": players, "loss": build(cfg.loss), "penalty": penalty, "autocast": autocast}
+    autocast, penalty = autocast_and_penalty(cfg.precision, device, build(cfg.penalty))
+    stored, steps = real.to(device, memory_format=chosen_memory_format(cfg)), count()
+    parts = {
+        "players": players,
+        "loss": build(cfg.loss),
+        "penalty": penalty,
+        "autocast": autocast,
+    }
     iterate = partial(iteration, **parts, decay=cfg.protocol.ema, reuse=cfg.protocol.reuse_fakes)
     if cfg.speed.graphs:
-        iterate = Fixed(iterate, players, draw(cfg, stored, 0))
-    return lambda: iterate(draw(cfg, stored, next(steps)))
+        iterate = CudaGraphIteration(iterate, players, draw_batch(cfg, stored, 0))
+    return lambda: iterate(draw_batch(cfg, stored, next(steps)))
 
 
 Timed = Callable[[], tuple[float, float]]  # runs something; tells the seconds until all is done, and the host's
 
 
-def in_turns(timed: dict[str, Timed], repeats: int, device: torch.device) -> dict[str, Any]:
+def time_interleaved(timed: dict[str, Timed], repeats: int, device: torch.device) -> dict[str, Any]:
     """Median seconds of each, and for all but the first how many times faster they are than the first: median and
     quartiles of the ratios of neighbours. On a GPU also for how much of that the host was busy.
     """
@@ -99,7 +104,7 @@ def in_turns(timed: dict[str, Timed], repeats: int, device: torch.device) -> dic
     return told
 
 
-class Apart:
+class WorkerProcess:
     """A call in a process of its own, where no other has left memory as it finds it; as a context, until its end."""
 
     def __init__(self, make: Callable[..., Callable[[], None]], device: torch.device):
@@ -114,7 +119,7 @@ class Apart:
         self.ours.send("now")
         return self.ours.recv()
 
-    def __enter__(self) -> "Apart":
+    def __enter__(self) -> "WorkerProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -152,17 +157,19 @@ def images(n: int, side: int = 32) -> torch.Tensor:
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def compared(method: str, model: str, width: int, size: int, repeats: int, device: torch.device) -> dict[str, Any]:
+def compare_step_time(
+    method: str, model: str, width: int, size: int, repeats: int, device: torch.device
+) -> dict[str, Any]:
     """One line of the table: the textbook's iteration against ours in several ways, and against a peer's."""
     real, ways = images(size), EVERYWHERE | (ON_A_GPU if device.type == "cuda" else {})
     of = partial(composed, method, model, width, real)
-    makers = {"textbook": partial(plain, method, of(*PLAIN[model]), real)}
-    makers |= {name: partial(ours, of(*way), real) for name, way in ways.items()}
+    makers = {"textbook": partial(textbook_iteration, method, of(*PLAIN[model]), real)}
+    makers |= {name: partial(ganbench_iteration, of(*way), real) for name, way in ways.items()}
     name = peer.installed()
     if name and (model, method) == ("resnet", "wgan-gp"):
         makers[name] = partial(peer.mimicry, width, Z_DIM, real)
     with ExitStack() as stack:
-        timed = {name: stack.enter_context(Apart(make, device)) for name, make in makers.items()}
-        told = in_turns(timed, repeats, device)
+        timed = {name: stack.enter_context(WorkerProcess(make, device)) for name, make in makers.items()}
+        told = time_interleaved(timed, repeats, device)
     rates = {name: round(size / seconds, 1) for name, seconds in told["seconds"].items()}
     return {"model": model, "width": width, "method": method, "batch": size, "images_per_second": rates} | told

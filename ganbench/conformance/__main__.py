@@ -15,7 +15,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ganbench import check, config
+from ganbench.config.compose import compose_config, register
+from ganbench.config.validate import one_line_error, reject_null_option
+from ganbench.errors import Refused
 
 
 def main() -> None:
@@ -23,15 +25,15 @@ def main() -> None:
     if arguments.config_dir and not arguments.config_dir.is_dir():
         print(f"--config-dir {arguments.config_dir}: there is no such folder.", file=sys.stderr)
         sys.exit(2)
-    config.register()
+    register()
     sys.path.append(os.getcwd())  # a loss of one's own lies there
     try:
-        check.refuse_no_name(arguments.overrides)
+        reject_null_option(arguments.overrides)
         sys.exit(0 if run(arguments.overrides, arguments.config_dir, arguments.verbose) else 1)
-    except config.Refused as refusal:
+    except Refused as refusal:
         said = str(refusal)
     except (HydraException, OmegaConfBaseException) as error:
-        said = check.explained(error)
+        said = one_line_error(error)
     print(said, file=sys.stderr)
     sys.exit(2)
 
@@ -52,7 +54,7 @@ def run(overrides: list[str], config_dir: Path | None, verbose: bool) -> bool:
     search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
 
     def composed(*typed: str) -> DictConfig:
-        return config.composed(*search, *typed, "name=conformance")
+        return compose_config(*search, *typed, "name=conformance")
 
     if overrides:
         cfg = composed(*overrides)

@@ -10,9 +10,9 @@ import torch
 from scipy import integrate
 from torch import Tensor
 
-from ganbench.conformance import Row, Rows, close, guarded, holds, rng
-from ganbench.contract import compares, g_loss, refuse_loss
+from ganbench.conformance.checks import Check, Checks, check_close, check_true, run_checks, seeded_rng
 from ganbench.theory import LEFT, Pair
+from ganbench.training.preflight import check_loss, generator_loss, is_relativistic
 
 Logits = list[float]
 
@@ -60,7 +60,7 @@ VALUES: dict[str, tuple[Callable, Callable]] = {
 VALUES["rsgan"] = VALUES["rpgan"]
 
 
-def check(name: str, loss, settings: dict[str, Any]) -> Rows:
+def check(name: str, loss, settings: dict[str, Any]) -> Checks:
     """All that is known of the loss called `name`; of an unknown one, what holds for all losses."""
     checks = [partial(contract, name, loss)]
     if name in VALUES:
@@ -71,67 +71,69 @@ def check(name: str, loss, settings: dict[str, Any]) -> Rows:
         checks.append(partial(vanishing, name, loss, settings.get("scale", 1.0)))
     if name == "gan" or (name == "lsgan" and (settings["a"], settings["b"]) == (0, 1)):
         checks.append(partial(shape, name, loss))
-    yield from guarded("loss", name, checks)
+    yield from run_checks("loss", name, checks)
 
 
-def contract(name: str, loss) -> Rows:
+def contract(name: str, loss) -> Checks:
     """What holds for every loss."""
-    refuse_loss(loss, name)
-    yield holds("loss", name, "d and g are one number each, with a gradient", True)
+    check_loss(loss, name)
+    yield check_true("loss", name, "d and g are one number each, with a gradient", True)
     yield from _a_mean(name, loss)
     yield from _directions(name, loss)
     yield from _extremes(name, loss)
 
 
-def _a_mean(name: str, loss) -> Rows:
-    real, fake = torch.randn(2, 6, generator=rng(), dtype=torch.float64)
+def _a_mean(name: str, loss) -> Checks:
+    real, fake = torch.randn(2, 6, generator=seeded_rng(), dtype=torch.float64)
     once, thrice = (_both(loss, real.repeat(n), fake.repeat(n)) for n in (1, 3))
-    yield close("loss", name, "the same for a batch and for three copies of it", thrice, once, 1e-9, 1e-12)
+    yield check_close("loss", name, "the same for a batch and for three copies of it", thrice, once, 1e-9, 1e-12)
 
 
-def _directions(name: str, loss) -> Rows:
+def _directions(name: str, loss) -> Checks:
     """Where real and fake are told alike, D gains by moving them apart, reals up; and G by moving its fakes up."""
     right = []
     for low in (-0.9, -0.5, -0.1):
         real, fake = (torch.full((4,), low, dtype=torch.float64, requires_grad=True) for _ in range(2))
         on_real, on_fake = torch.autograd.grad(loss.d(real, fake), [real, fake])
-        (up,) = torch.autograd.grad(g_loss(loss, fake, real), fake)
+        (up,) = torch.autograd.grad(generator_loss(loss, fake, real), fake)
         right += [on_real.sum() < on_fake.sum(), up.sum() < 0]
-    yield holds("loss", name, "has D part reals from fakes upwards, and G lift its fakes", all(right))
+    yield check_true("loss", name, "has D part reals from fakes upwards, and G lift its fakes", all(right))
 
 
-def _extremes(name: str, loss) -> Rows:
+def _extremes(name: str, loss) -> Checks:
     fine = []
     for dtype in (torch.float32, torch.bfloat16):
         for extreme in (1e4, -1e4):
             real, fake = (torch.tensor([v, 0.0], dtype=dtype, requires_grad=True) for v in (extreme, -extreme))
-            for value in (loss.d(real, fake), g_loss(loss, fake, real)):
+            for value in (loss.d(real, fake), generator_loss(loss, fake, real)):
                 found = torch.autograd.grad(value, [real, fake], allow_unused=True)
                 fine += [value.isfinite(), *(g.isfinite().all() for g in found if g is not None)]
-    yield holds("values", name, "finite at logits of ±10,000, and so are the gradients", all(fine))
+    yield check_true("values", name, "finite at logits of ±10,000, and so are the gradients", all(fine))
 
 
 def _both(loss, real: Tensor, fake: Tensor) -> list[float]:
-    return [loss.d(real, fake).item(), g_loss(loss, fake, real).item()]
+    return [loss.d(real, fake).item(), generator_loss(loss, fake, real).item()]
 
 
 # Logits of reals and fakes: alike and not, near and far (where an exponential overflows), and several at once.
 BATCHES = [([0.0], [0.0]), ([2.0], [-2.0]), ([-1.0], [0.5]), ([0.3], [3.0]), ([-200.0], [150.0]), ([-1e4], [1e4])]
-BATCHES += [([1e4], [-1e4]), tuple((3 * torch.randn(2, 9, generator=rng(1))).tolist())]
+BATCHES += [([1e4], [-1e4]), tuple((3 * torch.randn(2, 9, generator=seeded_rng(1))).tolist())]
 
 
-def values(name: str, loss, settings: dict[str, Any]) -> Rows:
+def values(name: str, loss, settings: dict[str, Any]) -> Checks:
     """Both losses and their gradients against the same equation in plain numbers."""
     batches = [torch.tensor(b, dtype=torch.float64, requires_grad=True) for b in BATCHES]
     for player, at in (("D", 0), ("G", 1)):
         value = partial(VALUES[name][at], s=settings)
-        told = [loss.d(*b) if player == "D" else g_loss(loss, b[1], b[0]) for b in batches]
+        told = [loss.d(*b) if player == "D" else generator_loss(loss, b[1], b[0]) for b in batches]
         due = [value(*b) for b in BATCHES]
-        yield close("values", name, f"{player}'s loss at eight batches of logits", torch.stack(told), due, 1e-6, 1e-9)
+        yield check_close(
+            "values", name, f"{player}'s loss at eight batches of logits", torch.stack(told), due, 1e-6, 1e-9
+        )
         which = slice(0, 2) if player == "D" else slice(1, 2)  # G moves by its fakes alone
         found = [torch.autograd.grad(v, b)[0][which].flatten() for v, b in zip(told, batches, strict=True)]
         slopes = [s for b in BATCHES for s in _slopes(value, b)[which.start * len(b[0]) :]]
-        yield close("values", name, f"{player}'s gradient at each logit", torch.cat(found), slopes, 1e-5, 1e-6)
+        yield check_close("values", name, f"{player}'s gradient at each logit", torch.cat(found), slopes, 1e-5, 1e-6)
 
 
 def _slopes(value: Callable[..., float], batch: tuple[Logits, Logits], h: float = 1e-4) -> Logits:
@@ -205,7 +207,7 @@ def best_critic(loss, pair: Pair, steps: int = 400) -> tuple[Table, Tensor, Tens
 
     A loss that compares gets every real with every fake; others 20,000 of each.
     """
-    all_pairs = compares(loss)
+    all_pairs = is_relativistic(loss)
     n, knots = (400, 20) if all_pairs else (20_000, 150)
     real, fake = samples(pair, n)
     D = Table(torch.cat([real, fake]), knots)
@@ -223,30 +225,30 @@ def best_critic(loss, pair: Pair, steps: int = 400) -> tuple[Table, Tensor, Tens
     return D, on_real.detach(), on_fake.detach()
 
 
-def optimum(name: str, loss, s: dict[str, Any]) -> Rows:
+def optimum(name: str, loss, s: dict[str, Any]) -> Checks:
     """The least value of D's loss is a divergence of the two distributions."""
     value, rel = OPTIMA[name]
     for pair in PAIRS:
         _, real, fake = best_critic(loss, pair)
         claim, due = f"D's loss, N(0,1) against {pair.name}", value(pair, s)
-        yield close("best critic", name, claim, loss.d(real, fake), due, rel, 3e-4)
+        yield check_close("best critic", name, claim, loss.d(real, fake), due, rel, 3e-4)
         if name == "lsgan_pearson" and (s["b"] - s["c"], s["b"] - s["a"]) == (1, 2):
             yield _chi_squared(loss, pair, real, fake, s["scale"])
 
 
-def _chi_squared(loss, pair: Pair, real: Tensor, fake: Tensor, scale: float) -> Row:
+def _chi_squared(loss, pair: Pair, real: Tensor, fake: Tensor, scale: float) -> Check:
     """The integral of (p - q)^2 / (p + q), which Mao et al. 2016 call Pearson's chi^2 between p + q and 2q."""
     due = pair.integral(lambda p, q: (p - q) ** 2 / (p + q))
     found = (loss.g(fake) + loss.g(real)) / scale
-    return close("best critic", "lsgan_pearson", f"Pearson's chi-squared, {pair.name}", found, due, 0.01, 1e-3)
+    return check_close("best critic", "lsgan_pearson", f"Pearson's chi-squared, {pair.name}", found, due, 0.01, 1e-3)
 
 
-def shape(name: str, loss) -> Rows:
+def shape(name: str, loss) -> Checks:
     """The best critic of N(0,1) against N(1,1) is 1/2 - x for gan, and its sigmoid for lsgan with targets 0 and 1."""
     D, _, _ = best_critic(loss, PAIRS[1])
     x = torch.linspace(-1, 2, 7, dtype=torch.float64)
     due = 0.5 - x if name == "gan" else torch.sigmoid(0.5 - x)
-    yield close("best critic", name, "D(x) itself, N(0,1) against N(1,1)", D(x), due, abs=0.03)
+    yield check_close("best critic", name, "D(x) itself, N(0,1) against N(1,1)", D(x), due, abs=0.03)
 
 
 # The best critic of N(0,1) against N(theta,1) at x, for each loss; of wgan the best of slope 1.
@@ -259,19 +261,19 @@ BEST: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
-def vanishing(name: str, loss, scale: float) -> Rows:
+def vanishing(name: str, loss, scale: float) -> Checks:
     """|dL_G/dtheta| before the best critic, as the two distributions part.
 
     Minimax and least squares vanish, the non-saturating loss grows, Wasserstein's stays (Arjovsky and Bottou 2017,
     arXiv:1701.04862, section 2).
     """
-    n = 400 if compares(loss) else 200_000
+    n = 400 if is_relativistic(loss) else 200_000
     real, noise = samples(Pair(0, 1), n)
     for apart in (0.5, 1.0, 2.0, 4.0, 6.0):
         theta = torch.tensor(apart, dtype=torch.float64, requires_grad=True)
         fakes, reals = BEST[name](noise + theta, apart), BEST[name](real, apart)
-        if compares(loss):
+        if is_relativistic(loss):
             fakes, reals = fakes.repeat(n), reals.repeat_interleave(n)
-        (found,) = torch.autograd.grad(g_loss(loss, fakes, reals), theta)
+        (found,) = torch.autograd.grad(generator_loss(loss, fakes, reals), theta)
         claim = f"what is left of G's gradient, {apart:g} apart"
-        yield close("vanishing gradient", name, claim, found.abs(), scale * LEFT[name](apart), rel=0.01)
+        yield check_close("vanishing gradient", name, claim, found.abs(), scale * LEFT[name](apart), rel=0.01)

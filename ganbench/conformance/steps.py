@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ganbench import steps
-from ganbench.conformance import Rows, close, guarded, holds, rng
-from ganbench.contract import g_loss
+from ganbench.conformance.checks import Checks, check_close, check_true, run_checks, seeded_rng
+from ganbench.training import steps
+from ganbench.training.preflight import generator_loss
 
 RATE = 0.1
 
@@ -27,7 +27,7 @@ class Counting(torch.optim.SGD):
 def check(
     name: str, loss, penalty: Callable[..., Tensor], D: nn.Module, G: nn.Module, x: Tensor, z: Tensor,
     critic_step: Callable = steps.critic_step,
-) -> Rows:  # fmt: skip
+) -> Checks:  # fmt: skip
     """Of a pair, on nets of one's choice: real samples x and as many z."""
     D, G = copy.deepcopy(D), copy.deepcopy(G)
     with torch.no_grad():
@@ -37,38 +37,42 @@ def check(
         partial(_generator, name, loss, D, G, x, z),
         partial(_precision, name, loss, penalty, D, G, x, z, critic_step),
     ]
-    yield from guarded("step", name, checks)
+    yield from run_checks("step", name, checks)
 
 
-def _critic(name, loss, penalty, D, G, x, z, critic_step) -> Rows:
+def _critic(name, loss, penalty, D, G, x, z, critic_step) -> Checks:
     D, twin, G = copy.deepcopy(D), copy.deepcopy(D), copy.deepcopy(G)
     before = _weights(G)
     optimizer = Counting(D.parameters(), RATE)
-    critic_step(D, G, x, z, loss, penalty, optimizer, rng(3))
+    critic_step(D, G, x, z, loss, penalty, optimizer, seeded_rng(3))
     with torch.no_grad():
         fake = copy.deepcopy(G)(z)
     value = loss.d(*twin(torch.cat([x, fake])).chunk(2))
-    value = value + penalty(twin.eval(), x, fake, rng(3))
+    value = value + penalty(twin.eval(), x, fake, seeded_rng(3))
     _descend(twin, value)
     getattr(penalty, "project", lambda D: None)(twin)
     claim = "D moves down the gradient of loss plus penalty"
-    yield close("step", name, claim, _weights(D), _weights(twin), rel=1e-3, abs=1e-5)
-    yield holds("step", name, "D's optimiser steps once for both", optimizer.taken == 1)
-    yield holds("step", name, "G stays while D moves", torch.equal(_weights(G), before))
+    yield check_close("step", name, claim, _weights(D), _weights(twin), rel=1e-3, abs=1e-5)
+    yield check_true("step", name, "D's optimiser steps once for both", optimizer.taken == 1)
+    yield check_true("step", name, "G stays while D moves", torch.equal(_weights(G), before))
 
 
-def _generator(name, loss, D, G, x, z) -> Rows:
+def _generator(name, loss, D, G, x, z) -> Checks:
     D, G, twin = copy.deepcopy(D), copy.deepcopy(G), copy.deepcopy(G)
     before, judge = _weights(D), copy.deepcopy(D)
     steps.generator_step(D, G, x, z, loss, torch.optim.SGD(G.parameters(), RATE))
     fake, real = judge(torch.cat([twin(z), x])).split(len(z))
-    _descend(twin, g_loss(loss, fake, real))
-    yield close("step", name, "G moves down the gradient of its loss", _weights(G), _weights(twin), rel=1e-3, abs=1e-5)
+    _descend(twin, generator_loss(loss, fake, real))
+    yield check_close(
+        "step", name, "G moves down the gradient of its loss", _weights(G), _weights(twin), rel=1e-3, abs=1e-5
+    )
     free = all(w.requires_grad for w in D.parameters())
-    yield holds("step", name, "D stays while G moves, and can move again", torch.equal(_weights(D), before) and free)
+    yield check_true(
+        "step", name, "D stays while G moves, and can move again", torch.equal(_weights(D), before) and free
+    )
 
 
-def _precision(name, loss, penalty, D, G, x, z, critic_step) -> Rows:
+def _precision(name, loss, penalty, D, G, x, z, critic_step) -> Checks:
     """In bf16 the players' nets may round; losses and penalties may not."""
     seen: list[torch.dtype] = []
 
@@ -83,20 +87,22 @@ def _precision(name, loss, penalty, D, G, x, z, critic_step) -> Rows:
 
     D, G = copy.deepcopy(D), copy.deepcopy(G)
     half = partial(torch.autocast, "cpu", torch.bfloat16)
-    critic_step(D, G, x, z, Watched(), watching, torch.optim.SGD(D.parameters(), RATE), rng(3), half)
-    yield holds("step", name, "loss and penalty stay fp32 in bf16", seen == [torch.float32] * 5)
+    critic_step(D, G, x, z, Watched(), watching, torch.optim.SGD(D.parameters(), RATE), seeded_rng(3), half)
+    yield check_true("step", name, "loss and penalty stay fp32 in bf16", seen == [torch.float32] * 5)
 
 
 def turns_alike(
     name: str, loss, penalty: Callable[..., Tensor], D: nn.Module, G: nn.Module, x: Tensor, z: Tensor
-) -> Rows:
+) -> Checks:
     """A penalty must not turn spectral norm's power iteration more often than no penalty does."""
     turned = []
     for one in (penalty, lambda D, real, fake, noise: real.new_zeros(())):
         twin = copy.deepcopy(D)
-        steps.critic_step(twin, copy.deepcopy(G), x, z, loss, one, torch.optim.SGD(twin.parameters(), 0.0), rng(3))
+        steps.critic_step(
+            twin, copy.deepcopy(G), x, z, loss, one, torch.optim.SGD(twin.parameters(), 0.0), seeded_rng(3)
+        )
         turned.append(torch.cat([b.flatten() for b in twin.buffers()] or [torch.zeros(1)]))
-    yield holds("step", name, "turns spectral norm no more often than no penalty does", torch.equal(*turned))
+    yield check_true("step", name, "turns spectral norm no more often than no penalty does", torch.equal(*turned))
 
 
 def _descend(net: nn.Module, value: Tensor) -> None:

@@ -9,10 +9,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ganbench import streams
-from ganbench.check import check as refuse_settings
-from ganbench.config import build, label, options
-from ganbench.conformance import Rows, critics, games, guarded, holds, losses, metrics, penalties, steps
+from ganbench import randomness
+from ganbench.config.compose import build, method_label, option_names
+from ganbench.config.validate import validate as refuse_settings
+from ganbench.conformance import critics, dynamics, losses, metrics, penalties, steps
+from ganbench.conformance.checks import Checks, check_true, run_checks
 
 Compose = Callable[..., DictConfig]  # overrides in, settings out
 
@@ -28,10 +29,10 @@ PAIRS = (
 )
 
 
-def everything(compose: Compose) -> Rows:
+def everything(compose: Compose) -> Checks:
     """Every loss, penalty, critic and metric that ships, and the pairs whose games have known ends."""
-    singles = [compose(f"loss={option}") for option in options("loss")]
-    crossed = [compose("loss=gan", f"penalty={option}") for option in options("penalty")]
+    singles = [compose(f"loss={option}") for option in option_names("loss")]
+    crossed = [compose("loss=gan", f"penalty={option}") for option in option_names("penalty")]
     pairs = _distinct(chain(singles, crossed, (compose(*pair.split()) for pair in PAIRS)))
     plain, seen = compose(), set()
     for cfg in pairs:
@@ -54,7 +55,7 @@ CRITICS += [f"{RESNET} model.critic_norm={norm}" for norm in ("none", "layer", "
 CRITICS += [f"{POINTS} model.critic_norm={norm}" for norm in ("none", "layer", "spectral")]
 
 
-def one(cfg: DictConfig, plain: DictConfig) -> Rows:
+def one(cfg: DictConfig, plain: DictConfig) -> Checks:
     """The loss, penalty and critic of one configuration; `plain` is what it would be without the first two.
 
     Where one of the three misses a claim there is no sense in playing with them, and the rest is not asked.
@@ -69,53 +70,58 @@ def one(cfg: DictConfig, plain: DictConfig) -> Rows:
         yield from _steps(cfg)
         yield from _games(cfg)
     else:
-        yield holds("step", label(cfg), "not asked while the above does not hold", False)
+        yield check_true("step", method_label(cfg), "not asked while the above does not hold", False)
 
 
-def footing(cfg: DictConfig, plain: DictConfig) -> Rows:
+def footing(cfg: DictConfig, plain: DictConfig) -> Checks:
     """A loss may bring its penalty, and nothing else: not a net, a norm or a learning rate."""
     ours, theirs = (_rest(c) for c in (cfg, plain))
     other = sorted(k for k in ours if ours[k] != theirs.get(k))
     claim = "brings nothing but loss and penalty" + (f" (it changes {', '.join(other)})" if other else "")
-    yield holds("footing", label(cfg), claim, not other)
+    yield check_true("footing", method_label(cfg), claim, not other)
 
 
-def critic(cfg: DictConfig) -> Rows:
+def critic(cfg: DictConfig) -> Checks:
     norm = cfg.model.get("critic_norm", "none")
     D, _, x, _ = players(cfg)
     yield from critics.check(f"{cfg.model.name}/{norm}", D, x, spectral=norm == "spectral")
 
 
-def _single(group: str, cfg: DictConfig) -> Rows:
+def _single(group: str, cfg: DictConfig) -> Checks:
     check = {"loss": losses.check, "penalty": penalties.check}[group]
     name = cfg[group].name
-    yield from guarded(group, name, [lambda: check(name, build(cfg[group]), _settings(cfg[group]))])
+    yield from run_checks(group, name, [lambda: check(name, build(cfg[group]), _settings(cfg[group]))])
 
 
-def _games(cfg: DictConfig) -> Rows:
+def _games(cfg: DictConfig) -> Checks:
     names, settings = (cfg.loss.name, cfg.penalty.name), _settings(cfg.penalty)
 
     def of_weight(weight: float) -> Callable[..., torch.Tensor]:
         return build(cfg.penalty, **({"weight": weight} if "weight" in settings else {}))
 
-    yield from games.check(names, build(cfg.loss), of_weight, _settings(cfg.loss), settings.get("c", math.inf))
+    yield from dynamics.check(names, build(cfg.loss), of_weight, _settings(cfg.loss), settings.get("c", math.inf))
 
 
-def _steps(cfg: DictConfig) -> Rows:
+def _steps(cfg: DictConfig) -> Checks:
     D, G, x, z = players(cfg)
     loss, penalty = build(cfg.loss), build(cfg.penalty)
-    yield from steps.check(label(cfg), loss, penalty, D, G, x, z)
+    yield from steps.check(method_label(cfg), loss, penalty, D, G, x, z)
 
 
-def _turns(cfg: DictConfig) -> Rows:
-    yield from steps.turns_alike(label(cfg), build(cfg.loss), build(cfg.penalty), *players(cfg))
+def _turns(cfg: DictConfig) -> Checks:
+    yield from steps.turns_alike(
+        method_label(cfg),
+        build(cfg.loss),
+        build(cfg.penalty),
+        *players(cfg),
+    )
 
 
 def players(cfg: DictConfig) -> tuple[nn.Module, nn.Module, torch.Tensor, torch.Tensor]:
     """The configuration's nets as training would draw them, six samples in its shape, and six z."""
-    with streams.initialising(0, "init/G"):
+    with randomness.seeded_initialization(0, "init/G"):
         G = build(cfg.model.generator)
-    with streams.initialising(0, "init/D"):
+    with randomness.seeded_initialization(0, "init/D"):
         D = build(cfg.model.critic)
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(6, *cfg.dataset.shape, generator=rng) * 2 - 1
@@ -135,5 +141,5 @@ def _distinct(configs: Iterable[DictConfig]) -> list[DictConfig]:
     """The first of each pair of loss and penalty."""
     first: dict[str, DictConfig] = {}
     for cfg in configs:
-        first.setdefault(label(cfg), cfg)
+        first.setdefault(method_label(cfg), cfg)
     return list(first.values())

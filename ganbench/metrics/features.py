@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from ganbench.config import Refused
-from ganbench.data import filled
-from ganbench.intact import intact
+from ganbench.datasets import concatenate
+from ganbench.errors import Refused
+from ganbench.files import read_verified
 
 LENET_WEIGHTS = Path(__file__).with_name("lenet.safetensors")
 LENET_SHA256 = "d18fc83187446d471f1fb4b6bee1aa4fc7735c7f9bc012f7d315411b36749ba7"
@@ -22,7 +22,7 @@ LENET_SHA256 = "d18fc83187446d471f1fb4b6bee1aa4fc7735c7f9bc012f7d315411b36749ba7
 @torch.no_grad()
 def embed(features: nn.Module, x: Tensor, size: int = 250) -> Tensor:
     """Features [n, d] in float64, computed a batch at a time."""
-    return filled(len(x), (features(part).double() for part in x.split(size)))
+    return concatenate(len(x), (features(part).double() for part in x.split(size)))
 
 
 def _in_parts(net: Callable[[Tensor], Tensor], x: Tensor, at_once: int) -> Tensor:
@@ -134,7 +134,7 @@ def _verified(file: Path, sha256: str) -> bytes:
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise Refused(f"metric.features.sha256={sha256} is no SHA-256: allowed are 64 hexadecimal digits.")
     cure = "put the right file there, or name the hash of another file on purpose with metric.features.sha256=…"
-    return intact(file, "SHA-256", sha256, cure, setting="metric.features.weights=")
+    return read_verified(file, "SHA-256", sha256, cure, setting="metric.features.weights=")
 
 
 def _unfit(file: Path, net: nn.Module, error: Exception) -> Refused:

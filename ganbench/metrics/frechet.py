@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ganbench import streams
-from ganbench.metrics import measurable
+from ganbench import randomness
+from ganbench.metrics.scores import all_usable
 
 
 class Moments(NamedTuple):
@@ -54,9 +54,9 @@ def extrapolated(a: Moments, x: Tensor, root_a: Tensor, sizes: int = 8) -> float
     n, d = x.shape
     if n < 5 * (d + 1):
         return None
-    if not measurable(x):
+    if not all_usable(x):
         return math.nan
-    order = torch.randperm(n, generator=streams.generator(0, "metric/subsets")).to(x.device)
+    order = torch.randperm(n, generator=randomness.generator(0, "metric/subsets")).to(x.device)
     counts = torch.linspace(n / 5, n, sizes).round().int().tolist()
     found = [distance(a, moments(x[order[:m]]), root_a) for m in counts]
     line = torch.stack([torch.ones(sizes), 1 / torch.tensor(counts)], 1).double()

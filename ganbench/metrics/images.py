@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from ganbench.config import Refused
-from ganbench.data import Data
-from ganbench.metrics import Scores, floor, held_out, measurable, none
-from ganbench.metrics.diversity import NAMES, diversity, memorisation, memorisation_of_reals, radii
+from ganbench.datasets import Data
+from ganbench.errors import Refused
+from ganbench.metrics.feature_cache import cached_features
 from ganbench.metrics.features import embed
 from ganbench.metrics.frechet import distance, extrapolated, moments, root
-from ganbench.metrics.kept import kept
-from ganbench.metrics.kernel import kernel_distance, within
+from ganbench.metrics.kid import kernel_distance, within
 from ganbench.metrics.modes import histogram
+from ganbench.metrics.prdc import NAMES, diversity, memorisation, memorisation_of_reals, radii
+from ganbench.metrics.scores import Scores, all_usable, held_out_samples, missing, real_reference
 
 
 class Classes:
@@ -31,7 +31,7 @@ class Classes:
         share = torch.tensor(shares, dtype=torch.float64, device=self.due.device)
         found: Scores = {"classes": float((share >= self.due / 5).sum()), "histogram": shares}
         if not len(which):
-            return found | none(["classes_kl"], "no sample is of a class that reals have")
+            return found | missing(["classes_kl"], "no sample is of a class that reals have")
         among = share / share.sum()
         return found | {"classes_kl": float(torch.special.xlogy(among, among / self.due).sum())}
 
@@ -61,9 +61,9 @@ class ImageMetric:
         told = ["classes", "classes_kl"] if hasattr(features, "classes") else []
         self.names = [*self.distances, "kid", *told, *NAMES, "memorisation"]
         self.features = features.to(device)
-        self.test = kept(self.features, held_out(data.test, n_real))
-        self.train = kept(self.features, data.train[:n_train])
-        if not measurable(self.test):
+        self.test = cached_features(self.features, held_out_samples(data.test, n_real))
+        self.train = cached_features(self.features, data.train[:n_train])
+        if not all_usable(self.test):
             who = type(features).__name__
             raise Refused(f"metric={name}: features of held-out data by {who} are not finite; choose another network.")
         self.real = moments(self.test)
@@ -71,7 +71,7 @@ class ImageMetric:
         self.radii = radii(self.test[:n_fake], neighbours)
         self.classes = Classes(features, self.test) if told else None
         of_reals = memorisation_of_reals(self.train, self.test)
-        self.floor = floor(self.scores, self.names[:-1], self.train, n_fake) | of_reals
+        self.floor = real_reference(self.scores, self.names[:-1], self.train, n_fake) | of_reals
 
     def __call__(self, fake: Tensor) -> Scores:
         """The scores of uint8 images [n, C, H, W]; a score of None comes with the reason."""
@@ -79,10 +79,10 @@ class ImageMetric:
 
     def scores(self, fake: Tensor) -> Scores:
         """The scores of features [n, d]."""
-        if not measurable(fake):
-            return none(self.names, "features are not finite")
+        if not all_usable(fake):
+            return missing(self.names, "features are not finite")
         if (fake - fake[0]).abs().max() <= 1e-5 * fake.abs().max():  # no more than batches round differently
-            return none(self.names, f"all {len(fake)} samples are the same")
+            return missing(self.names, f"all {len(fake)} samples are the same")
         found = self._distances(fake) | {"kid": kernel_distance(self.test, fake, self.within)}
         found |= self.classes.scores(fake) if self.classes else {}
         return found | diversity(self.test, fake, self.k, self.radii) | memorisation(fake, self.train, self.test)
@@ -90,11 +90,13 @@ class ImageMetric:
     def _distances(self, fake: Tensor) -> Scores:
         fewest, d = min(len(fake), len(self.test)), fake.shape[1]
         if fewest <= d:
-            return none(self.distances, f"{fewest} samples cannot span {d} features")
+            return missing(self.distances, f"{fewest} samples cannot span {d} features")
         found: Scores = {self.name: distance(self.real, moments(fake), self.root)}
         return found | self._endless(fake) if self.sizes else found
 
     def _endless(self, fake: Tensor) -> Scores:
         name, (n, d) = f"{self.name}_inf", fake.shape
         value = extrapolated(self.real, fake, self.root, self.sizes)
-        return {name: value} if value is not None else none([name], f"a fifth of {n} samples cannot span {d} features")
+        return (
+            {name: value} if value is not None else missing([name], f"a fifth of {n} samples cannot span {d} features")
+        )

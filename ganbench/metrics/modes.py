@@ -5,12 +5,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ganbench.config import Refused
-from ganbench.data import Data, Modes
-from ganbench.metrics import BLOCK, Scores, distances, floor, held_out, measurable, none
-from ganbench.metrics.diversity import NAMES, diversity, radii
+from ganbench.datasets import Data, Modes
+from ganbench.errors import Refused
+from ganbench.metrics.feature_cache import cached_features
 from ganbench.metrics.features import LeNet, embed
-from ganbench.metrics.kept import kept
+from ganbench.metrics.prdc import NAMES, diversity, radii
+from ganbench.metrics.scores import (
+    BLOCK_ROWS,
+    Scores,
+    all_usable,
+    held_out_samples,
+    missing,
+    pairwise_distances,
+    real_reference,
+)
 
 
 def energy_distance(x: Tensor, y: Tensor, within_y: Tensor | None = None) -> Tensor:
@@ -24,15 +32,15 @@ def energy_distance(x: Tensor, y: Tensor, within_y: Tensor | None = None) -> Ten
 def within(x: Tensor) -> Tensor:
     """The mean distance between two samples."""
     total = 0.0
-    for first in range(0, len(x), BLOCK):
-        part, others = x[first : first + BLOCK], x[first + BLOCK :]
+    for first in range(0, len(x), BLOCK_ROWS):
+        part, others = x[first : first + BLOCK_ROWS], x[first + BLOCK_ROWS :]
         total += _apart(part, part) + 2 * _apart(part, others)  # as far from a to b as from b to a
     return total / (len(x) * (len(x) - 1))
 
 
 def _apart(x: Tensor, y: Tensor) -> Tensor:
     """The sum of all distances."""
-    return sum(distances(part, y).sum(dtype=torch.float64) for part in x.split(BLOCK))
+    return sum(pairwise_distances(part, y).sum(dtype=torch.float64) for part in x.split(BLOCK_ROWS))
 
 
 def nearest(x: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:
@@ -45,7 +53,7 @@ def mode_scores(which: Tensor, n: int) -> Scores:
     """How many of n modes appear in `which`, and KL(share of each || 1/n); a perfect sampler of N has (n-1)/2N."""
     found: Scores = {"modes": float(which.unique().numel())}
     if not len(which):
-        return found | none(["modes_kl"], "no sample lies near a mode")
+        return found | missing(["modes_kl"], "no sample lies near a mode")
     share = torch.bincount(which, minlength=n).double() / len(which)
     kept = share[share > 0]
     return found | {"modes_kl": float((kept * (kept * n).log()).sum())}
@@ -68,16 +76,16 @@ class ModesMetric:
         if data.modes is None:
             raise Refused("metric=modes needs a dataset with known modes, such as dataset=ring or dataset=grid.")
         self.name, self.n_fake, self.k, self.modes = name, n_fake, neighbours, data.modes
-        self.real = held_out(data.test, n_real)
-        if not measurable(self.real):
+        self.real = held_out_samples(data.test, n_real)
+        if not all_usable(self.real):
             raise Refused(f"metric={name}: held-out points are not finite, or beyond 1e18; mend the dataset.")
         self.within, self.radii = within(self.real), radii(self.real[:n_fake], neighbours)
         self.names = (name, "modes", "modes_kl", "high_quality", *NAMES)
-        self.floor = floor(self, self.names, data.train, n_fake)
+        self.floor = real_reference(self, self.names, data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
-        if not measurable(fake, self.real):
-            return none(self.names, "samples are not finite, or beyond 1e18")
+        if not all_usable(fake, self.real):
+            return missing(self.names, "samples are not finite, or beyond 1e18")
         which, good = nearest(fake, self.modes)
         found: Scores = {
             self.name: float(energy_distance(fake, self.real, self.within)),
@@ -101,18 +109,20 @@ class StackedModesMetric:
 
     def __init__(self, name: str, n_fake: int, n_real: int | None, neighbours: int, data: Data, device: torch.device):
         self.name, self.n_fake, self.k, self.classifier = name, n_fake, neighbours, LeNet().to(device)
-        self.real = self.read(held_out(data.test, n_real), kept)
+        self.real = self.read(held_out_samples(data.test, n_real), cached_features)
         self.radii = radii(self.real[:n_fake], neighbours)
         self.names = (name, "modes", *NAMES)
-        self.floor = floor(lambda x: self.scores(self.read(x, kept)), self.names, data.train, n_fake)
+        self.floor = real_reference(
+            lambda x: self.scores(self.read(x, cached_features)), self.names, data.train, n_fake
+        )
 
     def __call__(self, fake: Tensor) -> Scores:
         return self.scores(self.read(fake, embed))
 
     def scores(self, features: Tensor) -> Scores:
         """The scores of features [n, 192]."""
-        if not measurable(features, self.real):
-            return none(self.names, "features are not finite")
+        if not all_usable(features, self.real):
+            return missing(self.names, "features are not finite")
         return mode_scores(self.triples(features), 1000) | diversity(self.real, features, self.k, self.radii)
 
     def read(self, images: Tensor, embed: Callable[..., Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ganbench import data, streams
+from ganbench import datasets, randomness
 from ganbench.metrics.features import LENET_WEIGHTS, LeNet
 
 STEPS, BATCH = 6000, 256
@@ -25,12 +25,12 @@ STEPS, BATCH = 6000, 256
 def main(folder: Path) -> None:
     torch.set_num_threads(2)
     digits, clothes = _digits(), _clothes(folder)
-    with streams.initialising(0, "lenet"):
+    with randomness.seeded_initialization(0, "lenet"):
         net = LeNet(weights="")
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for step in range(STEPS):
-        rng = streams.generator(0, "lenet/batch", step)
+        rng = randomness.generator(0, "lenet/batch", step)
         half = [_draw(*part["train"], rng) for part in (digits, clothes)]
         images, labels = (torch.cat(both) for both in zip(*half, strict=True))
         loss = cross_entropy(net.logits(_shift(images, rng)), labels)
@@ -58,13 +58,13 @@ def standardise(net: LeNet, images: Tensor) -> None:
 
 
 def _digits() -> dict[str, tuple[Tensor, Tensor]]:
-    (_, train), (_, test) = data.mnist5k_labelled()
-    split = data.mnist5k()
+    (_, train), (_, test) = datasets.mnist5k_labeled()
+    split = datasets.mnist5k()
     return {"train": (split.train, train), "test": (split.test, test)}
 
 
 def _clothes(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    split = data.fashion_mnist(str(folder))
+    split = datasets.fashion_mnist(str(folder))
     labels = []
     for part in ("train", "t10k"):
         with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz") as stream:

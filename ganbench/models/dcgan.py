@@ -9,8 +9,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ganbench.models import GroupNorm, Score, laid_out_as, wrapper
-from ganbench.models.convs import Conv, Doubling
+from ganbench.models import layers
+from ganbench.models.fast_conv import Conv, Doubling
 
 Norm = Literal["none", "layer", "instance", "spectral"]
 
@@ -27,7 +27,7 @@ class Generator(nn.Module):
         self.head = nn.Sequential(Doubling(width, shape[0]), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
-        x = laid_out_as(self.body[0][0].weight, self.stem[:2](z))
+        x = layers.match_memory_format(self.body[0][0].weight, self.stem[:2](z))
         return self.head(self.body(self.stem[2:](x)))
 
 
@@ -41,13 +41,13 @@ class Critic(nn.Module):
         norm: Literal["none", "layer", "instance", "spectral"] = "none",
     ):
         super().__init__()
-        widths, wrap = _widths(shape[1], width), wrapper(norm)
+        widths, wrap = _widths(shape[1], width), layers.norm_wrapper(norm)
         self.body = nn.Sequential(
             wrap(Conv(shape[0], width, 4, 2, 1)),
             nn.LeakyReLU(0.2),
             *(_down(n, m, norm, wrap) for n, m in pairwise(widths)),
         )
-        self.head = wrap(Score(widths[-1] * 16, 1))
+        self.head = wrap(layers.LogitHead(widths[-1] * 16, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x)).squeeze(1)
@@ -64,5 +64,5 @@ def _up(n: int, m: int) -> nn.Module:
 
 def _down(n: int, m: int, norm: Norm, wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
     groups = {"layer": 1, "instance": m}.get(norm)
-    between = GroupNorm(groups, m) if groups else nn.Identity()
+    between = layers.GroupNorm(groups, m) if groups else nn.Identity()
     return nn.Sequential(wrap(nn.Conv2d(n, m, 4, 2, 1)), between, nn.LeakyReLU(0.2))

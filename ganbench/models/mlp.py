@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ganbench.models import wrapper
+from ganbench.models.layers import norm_wrapper
 
 
 class Generator(nn.Module):
@@ -30,7 +30,7 @@ class Critic(nn.Module):
 
 
 def _layers(n: int, width: int, m: int, norm: str = "none") -> nn.Module:
-    wrap = wrapper(norm)
+    wrap = norm_wrapper(norm)
     layers: list[nn.Module] = []
     for fan_in in (n, width, width):
         between = [nn.LayerNorm(width)] if norm == "layer" else []

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from ganbench.models import GroupNorm, laid_out_as, wrapper
-from ganbench.models.convs import Conv, doubling
+from ganbench.models import layers
+from ganbench.models.fast_conv import Conv, doubling
 
 # Which taps of a 3-tap filter meet in each tap of the 4-tap one. Nearest doubling, then the filter:
 # y[2i] = w0 x[i-1] + (w1 + w2) x[i] and y[2i+1] = (w0 + w1) x[i] + w2 x[i+1]. The filter, then the mean of two:
@@ -61,7 +61,7 @@ class Generator(nn.Module):
         self.head = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, shape[0], 3, padding=1), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.head(self.body(laid_out_as(self.head[2].weight, self.stem(z))))
+        return self.head(self.body(layers.match_memory_format(self.head[2].weight, self.stem(z))))
 
 
 class Critic(nn.Module):
@@ -76,8 +76,8 @@ class Critic(nn.Module):
         direct: bool = True,
     ):
         super().__init__()
-        w, wrap = width, wrapper(norm)
-        between = (lambda: GroupNorm(1, w)) if norm == "layer" else nn.Identity
+        w, wrap = width, layers.norm_wrapper(norm)
+        between = (lambda: layers.GroupNorm(1, w)) if norm == "layer" else nn.Identity
 
         def flat(n: int, side: int = 3) -> nn.Module:
             return wrap(Conv(n, w, side, padding=side // 2, direct=direct))

@@ -20,16 +20,16 @@ def main() -> None:
     folder = arguments.folder
     if not folder.is_dir():
         sys.exit(f"{folder} is not a folder: name the folder of a sweep, such as outputs/sweep/mine.")
-    from ganbench.report import overview, page
-    from ganbench.report.level import Unlike
-    from ganbench.report.read import sweeps
+    from ganbench.report.comparability import NotComparable
+    from ganbench.report.load import sweep_folders
+    from ganbench.report.pages import overview, sweep
 
-    write = overview.write if sweeps(folder) else page.write
+    write = overview.write if sweep_folders(folder) else sweep.write
     try:
         print(write(folder, tuple(arguments.allow_mismatch)))
     except FileNotFoundError as error:
         sys.exit(str(error))
-    except Unlike as error:
+    except NotComparable as error:
         print(error, file=sys.stderr)
         sys.exit(6)
     print(f"Open {folder / 'report.html'} in a browser; the same as text lies beside it.")

@@ -7,18 +7,18 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ganbench.report.read import INCIDENTAL, Run
-from ganbench.report.statistics import Paired, detectable, holm, interval, iqm, paired
+from ganbench.report.load import INCIDENTAL, Run
+from ganbench.report.statistics import Paired, bca_interval, holm, iqm, minimum_detectable_difference, paired
 
 LEVEL = 0.05
 # The share of seeds at which the better one must be ahead, beside the test. With 3/4, of differences of one standard
 # deviation a quarter would be missed at ten seeds; the test alone misses a fifth.
-WINS = 0.6
+MIN_WIN_RATE = 0.6
 ENDED = ("finished", "diverged")
 
 
 @dataclass
-class Arm:
+class Method:
     """All runs that differ only in their seed."""
 
     label: str
@@ -47,7 +47,7 @@ class Arm:
 
     @cached_property  # ten thousand resamples, and shown in several places
     def interval(self) -> tuple[float, float] | None:
-        return interval(self.scores)
+        return bca_interval(self.scores)
 
     @property
     def rank(self) -> tuple[float, int, float]:
@@ -68,7 +68,7 @@ class Arm:
         return fmean(run.speed for run in self.runs)
 
 
-def arms(runs: list[Run]) -> list[Arm]:
+def group_by_method(runs: list[Run]) -> list[Method]:
     """Of runs that came to their own end, the best first; others were cut short, and say nothing of their method.
 
     Arms that share a pair of loss and penalty get the settings that tell them apart in their label."""
@@ -76,7 +76,7 @@ def arms(runs: list[Run]) -> list[Arm]:
     for run in runs:
         if run.status in ENDED:
             groups.setdefault(run.arm, []).append(run)
-    found = [Arm(group[0].label, group) for group in groups.values()]
+    found = [Method(group[0].label, group) for group in groups.values()]
     for label in {arm.label for arm in found}:
         twins = [arm for arm in found if arm.label == label]
         if len(twins) > 1:
@@ -100,21 +100,21 @@ def differences(configs: list[dict[str, Any]], ignore: tuple[str, ...] = ()) -> 
     return [{k: f.get(k) for k in telling} for f in flat]
 
 
-def on_shared_seeds(found: list[Arm]) -> tuple[list[Arm], set[int]]:
+def on_shared_seeds(found: list[Method]) -> tuple[list[Method], set[int]]:
     """The arms with only the seeds that all of them have, and the seeds left out; as they are if none is shared."""
     seeds = [set(arm.finals) for arm in found]
     shared, seen = set.intersection(*seeds), set.union(*seeds)
     if not shared or shared == seen:
         return found, set()
-    cut = [Arm(arm.label, [run for run in arm.runs if run.seed in shared]) for arm in found]
+    cut = [Method(arm.label, [run for run in arm.runs if run.seed in shared]) for arm in found]
     return sorted(cut, key=lambda arm: arm.rank), seen - shared
 
 
 class Comparison(NamedTuple):
     """Two arms at the same seeds, `first` with the lower interquartile mean; p corrected for the number of pairs."""
 
-    first: Arm
-    second: Arm
+    first: Method
+    second: Method
     paired: Paired
     p: float
 
@@ -126,15 +126,15 @@ class Comparison(NamedTuple):
     def detectable(self, pairs: int) -> float | None:
         """The smallest difference that these seeds would have shown four times in five, among so many pairs."""
         found = self.paired
-        return detectable(found.deviation, found.n, LEVEL / pairs) if found.deviation else None
+        return minimum_detectable_difference(found.deviation, found.n, LEVEL / pairs) if found.deviation else None
 
     @property
     def shown(self) -> bool:
         """Whether `first` may be called better, by the rule that the page states."""
-        return self.p < LEVEL and self.paired.tested > 0 and self.paired.wins >= WINS
+        return self.p < LEVEL and self.paired.tested > 0 and self.paired.wins >= MIN_WIN_RATE
 
 
-def comparisons(found: list[Arm]) -> list[Comparison]:
+def comparisons(found: list[Method]) -> list[Comparison]:
     """Of every pair of arms that share a seed; p after Holm, over all of them."""
     pairs = [(a, b) for i, a in enumerate(found) for b in found[i + 1 :] if set(a.finals) & set(b.finals)]
     results = [_paired(a, b) for a, b in pairs]
@@ -143,7 +143,7 @@ def comparisons(found: list[Arm]) -> list[Comparison]:
     ]
 
 
-def _paired(a: Arm, b: Arm) -> Paired:
+def _paired(a: Method, b: Method) -> Paired:
     both = sorted(set(a.finals) & set(b.finals))
     return paired([a.finals[s] for s in both], [b.finals[s] for s in both])
 
@@ -157,17 +157,17 @@ class Course(NamedTuple):
     high: list[float]
 
 
-def course(arm: Arm, metric: str) -> Course:
+def course(arm: Method, metric: str) -> Course:
     """The interquartile mean and its BCa interval at each evaluation; a run that had ended by then counts as worst."""
     curves = [dict(zip(*run.curve(metric), strict=True)) for run in arm.runs]
     moments = sorted(set().union(*curves))
     scores = [[curve.get(images, math.inf) for curve in curves] for images in moments]
-    bands = [interval(each) or (math.nan, math.nan) for each in scores]
+    bands = [bca_interval(each) or (math.nan, math.nan) for each in scores]
     low, high = zip(*bands, strict=True) if bands else ((), ())
     return Course(moments, [float(iqm(each)) for each in scores], list(low), list(high))
 
 
-def verdict(found: list[Arm], metric: str, pairs: list[Comparison] | None = None) -> list[str]:
+def verdict(found: list[Method], metric: str, pairs: list[Comparison] | None = None) -> list[str]:
     """What the scores say, by fixed rules, in sentences; `pairs` are all comparisons, if they have been made."""
     timed = [arm for arm in found if arm.finished]
     if len(timed) < 2:
@@ -176,8 +176,8 @@ def verdict(found: list[Arm], metric: str, pairs: list[Comparison] | None = None
     against = [c for c in all_pairs if c.first is best]
     said = [
         _order(best, found[1], metric),
-        *_shown(best, against, len(all_pairs)),
-        *_open(best, against, len(all_pairs)),
+        *_significant(best, against, len(all_pairs)),
+        *_undecided(best, against, len(all_pairs)),
     ]
     fast, slow = (pick(timed, key=lambda arm: arm.seconds) for pick in (min, max))
     return [
@@ -191,11 +191,11 @@ def plural(n: int, word: str) -> str:
     return f"{n} {word}" + ("" if n == 1 else "s")
 
 
-def _seconds(arm: Arm) -> str:
+def _seconds(arm: Method) -> str:
     return f"{arm.seconds:.0f} s" if arm.seconds >= 10 else f"{arm.seconds:.2g} s"
 
 
-def _order(best: Arm, second: Arm, metric: str) -> str:
+def _order(best: Method, second: Method, metric: str) -> str:
     if not math.isfinite(best.iqm):
         return (
             f"In no method did enough runs reach a final {metric}; {best.label} comes first with {len(best.finished)}."
@@ -208,7 +208,7 @@ def _order(best: Arm, second: Arm, metric: str) -> str:
     )
 
 
-def _shown(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
+def _significant(best: Method, against: list[Comparison], pairs: int) -> list[str]:
     if not against:
         return ["No two methods share a seed, so that nothing can be paired, and nothing is claimed."]
     seeds = min(c.paired.n for c in against)
@@ -233,7 +233,7 @@ def fewest_to_claim(pairs: int) -> int:
     return math.floor(math.log2(2 * max(pairs, 1) / LEVEL)) + 1
 
 
-def _open(best: Arm, against: list[Comparison], pairs: int) -> list[str]:
+def _undecided(best: Method, against: list[Comparison], pairs: int) -> list[str]:
     """No difference shown is no proof of none: how large it would have had to be."""
     told = []
     for c in against:

@@ -10,12 +10,12 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from ganbench.report.compare import Arm, arms, differences
-from ganbench.report.read import read
-from ganbench.report.tables import markdown_table, number
+from ganbench.report.compare import Method, differences, group_by_method
+from ganbench.report.load import load_runs
+from ganbench.report.tables import format_number, markdown_table
 
 
-def table(found: list[Arm]) -> list[list[str]]:
+def table(found: list[Method]) -> list[list[str]]:
     """Heads, then a row for each setting, the best first: its values, the score, and each method's own."""
     told = differences([arm.runs[0].config for arm in found], ignore=("loss", "penalty"))
     settings: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
@@ -24,7 +24,8 @@ def table(found: list[Arm]) -> list[list[str]]:
     methods = sorted({arm.runs[0].label for arm in found})
     ranked = sorted(settings.items(), key=lambda item: _geometric(item[1]))
     rows = [
-        [*values, number(_geometric(scores)), *(number(scores.get(m)) for m in methods)] for values, scores in ranked
+        [*values, format_number(_geometric(scores)), *(format_number(scores.get(m)) for m in methods)]
+        for values, scores in ranked
     ]
     return [[*told[0], "geometric mean", *methods], *rows]
 
@@ -41,7 +42,7 @@ def _geometric(scores: dict[str, float]) -> float:
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    text = markdown_table(table(arms(read(Path(sys.argv[1])))))
+    text = markdown_table(table(group_by_method(load_runs(Path(sys.argv[1])))))
     (Path(sys.argv[1]) / "search.md").write_text(text, encoding="utf-8")
     print(text)
 

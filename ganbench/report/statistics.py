@@ -13,7 +13,7 @@ from scipy import optimize, stats
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-ENUMERATED = 16  # up to so many seeds all sign flips are tried; above, as many as RESAMPLES
+MAX_EXACT_SEEDS = 16  # up to so many seeds all sign flips are tried; above, as many as RESAMPLES
 
 
 def iqm(values: ArrayLike, axis: int = -1) -> np.ndarray:
@@ -22,7 +22,7 @@ def iqm(values: ArrayLike, axis: int = -1) -> np.ndarray:
         return stats.trim_mean(np.asarray(values, float), 0.25, axis=axis)
 
 
-def interval(values: ArrayLike) -> tuple[float, float] | None:
+def bca_interval(values: ArrayLike) -> tuple[float, float] | None:
     """95 % BCa interval of the interquartile mean; None for fewer than three values, or if one is infinite."""
     values = np.asarray(values, float)
     if len(values) < 3 or not np.isfinite(values).all():
@@ -67,7 +67,7 @@ def paired(a: ArrayLike, b: ArrayLike) -> Paired:
     return Paired(n, mean, t_interval(difference), p, mean, wins, deviation, correlation)
 
 
-def share_interval(share: float, n: int) -> tuple[float, float]:
+def proportion_interval(share: float, n: int) -> tuple[float, float]:
     """95 % interval of a share of n seeds (Clopper and Pearson 1934); a tie counts as half a seed."""
     hits, tail = share * n, (1 - LEVEL) / 2
     low = stats.beta.ppf(tail, hits, n - hits + 1) if hits else 0.0
@@ -89,7 +89,7 @@ def sign_flip(difference: ArrayLike) -> float:
     """Two-sided p of the mean of paired differences under free choice of their signs; 1 for no differences at all."""
     difference = np.asarray(difference, float)
     n = len(difference)
-    if n <= ENUMERATED:
+    if n <= MAX_EXACT_SEEDS:
         signs = _all_signs(n)
     else:
         signs = np.random.default_rng(0).choice((1, -1), (RESAMPLES, n))
@@ -116,7 +116,7 @@ def holm(p: list[float]) -> list[float]:
     return adjusted
 
 
-def detectable(deviation: float, n: int, alpha: float) -> float | None:
+def minimum_detectable_difference(deviation: float, n: int, alpha: float) -> float | None:
     """The smallest true mean difference that n seeds show at level alpha four times in five, of normal differences.
 
     None where n seeds cannot show any, since the least p is 2 / 2^n.
@@ -163,6 +163,6 @@ def _ranks(means: np.ndarray) -> np.ndarray:
     return np.stack([stats.rankdata(column, method="ordinal") for column in means.T]).astype(int) - 1
 
 
-def profile(scores: ArrayLike, levels: ArrayLike) -> np.ndarray:
+def performance_profile(scores: ArrayLike, levels: ArrayLike) -> np.ndarray:
     """The share of runs whose score is at or below each level."""
     return (np.asarray(scores, float)[:, None] <= np.asarray(levels, float)).mean(0)

@@ -8,20 +8,20 @@ from statistics import fmean
 from typing import Any
 
 from ganbench.report import tuning
+from ganbench.report.comparability import check_comparable, machine_differences
 from ganbench.report.compare import (
-    Arm,
     Comparison,
     Course,
-    arms,
+    Method,
     comparisons,
     course,
     differences,
+    group_by_method,
     on_shared_seeds,
     plural,
     verdict,
 )
-from ganbench.report.level import machines, refuse_unlike
-from ganbench.report.read import Run, read
+from ganbench.report.load import Run, load_runs
 
 TRACKS = {"paper": "each method with its authors' settings", "tuned": "each method with the best of {} random trials"}
 
@@ -32,7 +32,7 @@ class Study:
 
     folder: Path
     runs: list[Run]
-    arms: list[Arm]
+    arms: list[Method]
     pairs: list[Comparison]
     notes: list[str]  # what a reader must know before believing the rest
 
@@ -124,33 +124,33 @@ class Study:
         return {label: i for i, label in enumerate(sorted(arm.label for arm in self.arms))}
 
 
-def study(folder: Path, allowed: tuple[str, ...] = ()) -> Study:
+def load_study(folder: Path, allowed: tuple[str, ...] = ()) -> Study:
     """Raises Unlike for runs whose footing differs, but for the fields `allowed`, which get a stamp."""
-    runs = read(folder)
-    everything = arms(runs)
+    runs = load_runs(folder)
+    everything = group_by_method(runs)
     if not everything:
         raise FileNotFoundError(
             f"{folder} holds no readable run; name the folder of a sweep, such as outputs/sweep/mine."
         )
-    stamps = [f"Not on equal footing, by request: {mismatch}." for mismatch in refuse_unlike(runs, allowed)]
+    stamps = [f"Not on equal footing, by request: {mismatch}." for mismatch in check_comparable(runs, allowed)]
     found, left_out = on_shared_seeds(everything)
-    return Study(folder, runs, found, comparisons(found), [*stamps, *troubles(runs, found, left_out)])
+    return Study(folder, runs, found, comparisons(found), [*stamps, *problems(runs, found, left_out)])
 
 
-def at_end(arm: Arm, pick: Callable[[dict[str, Any]], Any]) -> tuple[list[Any], int]:
+def values_at_end(arm: Method, pick: Callable[[dict[str, Any]], Any]) -> tuple[list[Any], int]:
     """Something of the last evaluation's record, from each finished run that has it, and how many have finished."""
     last = [run.last for run in arm.runs if run.status == "finished"]
     return [value for row in last if (value := pick(row)) is not None], len(last)
 
 
-def mean_at_end(arm: Arm, name: str) -> float | None:
-    ends, _ = at_end(arm, lambda row: row.get(name))
+def mean_at_end(arm: Method, name: str) -> float | None:
+    ends, _ = values_at_end(arm, lambda row: row.get(name))
     return fmean(ends) if ends else None
 
 
-def troubles(runs: list[Run], found: list[Arm], left_out: set[int]) -> list[str]:
+def problems(runs: list[Run], found: list[Method], left_out: set[int]) -> list[str]:
     """What a reader must know before believing the table."""
-    said = [f"{mismatch}." for mismatch in machines(runs)]
+    said = [f"{mismatch}." for mismatch in machine_differences(runs)]
     if left_out:
         seeds = ", ".join(map(str, sorted(left_out)))
         said.append(f"The methods were run with different seeds; only those that all have are compared (not {seeds}).")

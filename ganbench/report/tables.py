@@ -5,12 +5,12 @@ import io
 import math
 from typing import NamedTuple
 
-from ganbench.report.compare import Arm, Comparison
-from ganbench.report.read import Run
-from ganbench.report.statistics import share_interval
-from ganbench.report.study import Study, at_end
+from ganbench.report.compare import Comparison, Method
+from ganbench.report.load import Run
+from ganbench.report.statistics import proportion_interval
+from ganbench.report.study import Study, values_at_end
 
-HEADS = (
+HEADERS = (
     "method",
     "seeds",
     "IQM",
@@ -23,7 +23,7 @@ HEADS = (
     "best on the way",
     "final, each seed",
 )
-PAIR_HEADS = (
+PAIR_HEADERS = (
     "ahead",
     "behind",
     "by",
@@ -60,25 +60,25 @@ class Cell(NamedTuple):
         return self.text
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Three significant digits, without an exponent where people would not write one."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def words(text: str) -> Cell:
+def text_cell(text: str) -> Cell:
     return Cell(text, text)
 
 
-def amount(value: float | None, text: str | None = None) -> Cell:
+def number_cell(value: float | None, text: str | None = None) -> Cell:
     """A number, said as `text` if given; what is not finite counts as missing."""
     fine = value is not None and math.isfinite(value)
-    return Cell(number(value) if text is None else text, value if fine else None)
+    return Cell(format_number(value) if text is None else text, value if fine else None)
 
 
-def span(interval: tuple[float, float]) -> str:
-    return f"{number(interval[0])} to {number(interval[1])}"
+def format_interval(interval: tuple[float, float]) -> str:
+    return f"{format_number(interval[0])} to {format_number(interval[1])}"
 
 
 def results(study: Study) -> list[list[Cell]]:
@@ -86,11 +86,13 @@ def results(study: Study) -> list[list[Cell]]:
     return [_result(arm, study.against_first.get(arm.label)) for arm in study.arms]
 
 
-def _result(arm: Arm, against: Comparison | None) -> list[Cell]:
-    each = [number(r.final) if math.isfinite(r.final) else r.status.replace("finished", "no score") for r in arm.runs]
-    around = Cell(span(arm.interval), arm.interval[0]) if arm.interval else Cell("–", None)
-    score = [words(arm.label), amount(len(arm.runs)), amount(arm.iqm), around]
-    cost = [amount(arm.seconds), amount(arm.speed), amount(arm.best)]
+def _result(arm: Method, against: Comparison | None) -> list[Cell]:
+    each = [
+        format_number(r.final) if math.isfinite(r.final) else r.status.replace("finished", "no score") for r in arm.runs
+    ]
+    around = Cell(format_interval(arm.interval), arm.interval[0]) if arm.interval else Cell("–", None)
+    score = [text_cell(arm.label), number_cell(len(arm.runs)), number_cell(arm.iqm), around]
+    cost = [number_cell(arm.seconds), number_cell(arm.speed), number_cell(arm.best)]
     return [*score, *_behind(against), *cost, Cell(", ".join(each), min(arm.finished, default=None))]
 
 
@@ -100,8 +102,8 @@ def _behind(against: Comparison | None) -> list[Cell]:
         return [Cell("", None)] * 3
     gap, around = against.paired.mean, against.paired.interval
     seeds = against.paired.wins * against.paired.n
-    told = number(gap) + (f" ({span(around)})" if around else "")
-    return [amount(gap, told), amount(against.p), amount(seeds, f"{seeds:g} of {against.paired.n}")]
+    told = format_number(gap) + (f" ({format_interval(around)})" if around else "")
+    return [number_cell(gap, told), number_cell(against.p), number_cell(seeds, f"{seeds:g} of {against.paired.n}")]
 
 
 def pairs(study: Study) -> list[list[Cell]]:
@@ -111,22 +113,22 @@ def pairs(study: Study) -> list[list[Cell]]:
 
 def _pair(c: Comparison, pairs: int) -> list[Cell]:
     found = c.paired
-    chance = share_interval(found.wins, found.n)
+    chance = proportion_interval(found.wins, found.n)
     return [
-        words(c.first.label),
-        words(c.second.label),
-        amount(found.mean),
-        Cell(span(found.interval), found.interval[0]) if found.interval else Cell("–", None),
-        amount(c.p),
-        amount(found.wins, f"{found.wins * found.n:g} of {found.n}"),
-        amount(chance[0], f"{chance[0]:.0%} to {chance[1]:.0%}"),
-        amount(found.correlation),
-        amount(c.detectable(pairs) if found.n > 1 else None),
-        words("yes" if c.shown else "no"),
+        text_cell(c.first.label),
+        text_cell(c.second.label),
+        number_cell(found.mean),
+        Cell(format_interval(found.interval), found.interval[0]) if found.interval else Cell("–", None),
+        number_cell(c.p),
+        number_cell(found.wins, f"{found.wins * found.n:g} of {found.n}"),
+        number_cell(chance[0], f"{chance[0]:.0%} to {chance[1]:.0%}"),
+        number_cell(found.correlation),
+        number_cell(c.detectable(pairs) if found.n > 1 else None),
+        text_cell("yes" if c.shown else "no"),
     ]
 
 
-def sides(study: Study) -> list[str]:
+def side_metrics(study: Study) -> list[str]:
     """The names of what else the metric measured: numbers only, not lists or the reasons for a missing one."""
     single = [name for name, value in study.real.items() if not isinstance(value, list) and not name.endswith("_why")]
     return [name for name in single if name != study.metric]
@@ -134,26 +136,31 @@ def sides(study: Study) -> list[str]:
 
 def side_scores(study: Study) -> list[list[Cell]]:
     """Each arm's mean of these over its finished runs at the end; last what real data get. Empty if there are none."""
-    names = sides(study)
-    rows = [[words(arm.label), *(_mean_end(arm, name) for name in names)] for arm in study.arms]
-    real = [words("real data"), *(amount(study.real[name]) for name in names)]
+    names = side_metrics(study)
+    rows = [[text_cell(arm.label), *(_mean_end(arm, name) for name in names)] for arm in study.arms]
+    real = [text_cell("real data"), *(number_cell(study.real[name]) for name in names)]
     return [*rows, real] if names else []
 
 
-def _mean_end(arm: Arm, name: str) -> Cell:
+def _mean_end(arm: Method, name: str) -> Cell:
     """And how many runs have it, if not all."""
-    ends, of = at_end(arm, lambda row: row.get(name))
+    ends, of = values_at_end(arm, lambda row: row.get(name))
     if not ends:
         return Cell("–", None)
     mean = sum(ends) / len(ends)
-    return amount(mean, number(mean) + (f" ({len(ends)} of {of})" if len(ends) < of else ""))
+    return number_cell(mean, format_number(mean) + (f" ({len(ends)} of {of})" if len(ends) < of else ""))
 
 
 def all_runs(study: Study) -> list[list[Cell]]:
     """A row for each folder: its name, how it ended, final and best score, seconds and speed."""
     return [
-        [words(run.folder.name), words(run.label or "–"), amount(run.seed, str(run.seed)), words(_ending(run))]
-        + [amount(value) for value in (run.final, run.best, run.seconds, run.speed)]
+        [
+            text_cell(run.folder.name),
+            text_cell(run.label or "–"),
+            number_cell(run.seed, str(run.seed)),
+            text_cell(_ending(run)),
+        ]
+        + [number_cell(value) for value in (run.final, run.best, run.seconds, run.speed)]
         for run in study.runs
     ]
 
@@ -173,10 +180,10 @@ def markdown(study: Study) -> str:
     """The text of results.md."""
     lines = [f"# {study.title}", "", study.subtitle, "", *study.verdict, "", *(f"- {note}" for note in study.notes), ""]
     beside = side_scores(study)
-    heads = ["method", *sides(study)]
+    heads = ["method", *side_metrics(study)]
     more = f"\nOther scores at the end, mean over seeds:\n\n{markdown_table([heads, *beside])}" if beside else ""
     search = "".join(f"\n{said}\n\n{markdown_table(rows)}" for said, rows in study.searched)
-    return "\n".join(lines) + "\n" + markdown_table([list(HEADS), *results(study)]) + more + search
+    return "\n".join(lines) + "\n" + markdown_table([list(HEADERS), *results(study)]) + more + search
 
 
 def csv_of_runs(runs: list[Run]) -> str:

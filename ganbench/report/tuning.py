@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from ganbench.report.read import TRIALS, Run, read
+from ganbench.report.load import TRIALS, Run, load_runs
 
 
 def trials(folder: Path) -> dict[str, list[Run]]:
@@ -14,7 +14,7 @@ def trials(folder: Path) -> dict[str, list[Run]]:
     if not (folder / TRIALS).is_dir():
         return {}
     found: dict[str, list[Run]] = defaultdict(list)
-    for run in sorted(read(folder / TRIALS), key=lambda run: run.folder.name):
+    for run in sorted(load_runs(folder / TRIALS), key=lambda run: run.folder.name):
         found[run.folder.name.rpartition("-")[0]].append(run)
     labels = [runs[0].label for runs in found.values()]
     if len(set(labels)) < len(labels) or "" in labels:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, relu, softplus
 
-from ganbench import losses, steps
-from ganbench.metrics import diversity, frechet
-from ganbench.penalties import Clip, around, on_line, per_sample
+from ganbench import losses
+from ganbench.metrics import frechet, prdc
+from ganbench.penalties import Clip, interpolate, perturb, uniform_per_sample
+from ganbench.training import steps
 
 
 class Mutant(NamedTuple):
@@ -36,11 +37,11 @@ def two_sided(norm: Tensor) -> Tensor:
 
 
 def norm_over_one_axis(D, real, fake, rng):
-    return two_sided(gradient(D, on_line(real, fake, rng)).norm(dim=1))
+    return two_sided(gradient(D, interpolate(real, fake, rng)).norm(dim=1))
 
 
 def norm_over_the_batch(D, real, fake, rng):
-    return two_sided(gradient(D, on_line(real, fake, rng)).norm())
+    return two_sided(gradient(D, interpolate(real, fake, rng)).norm())
 
 
 def one_alpha_a_batch(D, real, fake, rng):
@@ -53,42 +54,42 @@ def one_alpha_a_pixel(D, real, fake, rng):
 
 
 def alpha_beyond_the_line(D, real, fake, rng):
-    return two_sided(gradient(D, real + per_sample(real, rng, -1, 1) * (fake - real)).flatten(1).norm(dim=1))
+    return two_sided(gradient(D, real + uniform_per_sample(real, rng, -1, 1) * (fake - real)).flatten(1).norm(dim=1))
 
 
 def bare_root(D, real, fake, rng):
-    return two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).square().sum(1).sqrt())
+    return two_sided(gradient(D, interpolate(real, fake, rng)).flatten(1).square().sum(1).sqrt())
 
 
 def padded_root(D, real, fake, rng):
-    return two_sided((gradient(D, on_line(real, fake, rng)).flatten(1).square().sum(1) + 1e-4).sqrt())
+    return two_sided((gradient(D, interpolate(real, fake, rng)).flatten(1).square().sum(1) + 1e-4).sqrt())
 
 
 def by_parameters(D, real, fake, rng):
     if not isinstance(D, nn.Module):  # all that is left to differentiate by is the input
-        return two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1))
-    found = torch.autograd.grad(D(on_line(real, fake, rng)).mean(), list(D.parameters()), create_graph=True)
+        return two_sided(gradient(D, interpolate(real, fake, rng)).flatten(1).norm(dim=1))
+    found = torch.autograd.grad(D(interpolate(real, fake, rng)).mean(), list(D.parameters()), create_graph=True)
     return two_sided(torch.cat([g.flatten() for g in found]).norm())
 
 
 def no_graph(D, real, fake, rng):
-    return two_sided(gradient(D, on_line(real, fake, rng), create_graph=False).flatten(1).norm(dim=1))
+    return two_sided(gradient(D, interpolate(real, fake, rng), create_graph=False).flatten(1).norm(dim=1))
 
 
 def doubled_weight(D, real, fake, rng):
-    return 2 * two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1))
+    return 2 * two_sided(gradient(D, interpolate(real, fake, rng)).flatten(1).norm(dim=1))
 
 
 def on_sigmoid(D, real, fake, rng):
-    return two_sided(gradient(lambda x: torch.sigmoid(D(x)), on_line(real, fake, rng)).flatten(1).norm(dim=1))
+    return two_sided(gradient(lambda x: torch.sigmoid(D(x)), interpolate(real, fake, rng)).flatten(1).norm(dim=1))
 
 
 def summed_over_the_batch(D, real, fake, rng):
-    return (gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1) - 1).square().sum()
+    return (gradient(D, interpolate(real, fake, rng)).flatten(1).norm(dim=1) - 1).square().sum()
 
 
 def of_the_mean_gradient(D, real, fake, rng):
-    return two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).mean(0).norm())
+    return two_sided(gradient(D, interpolate(real, fake, rng)).flatten(1).mean(0).norm())
 
 
 def three_channels(D, real, fake, rng):
@@ -97,7 +98,7 @@ def three_channels(D, real, fake, rng):
 
 
 def squared_norm_of_one(D, real, fake, rng):
-    return two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).square().sum(1))
+    return two_sided(gradient(D, interpolate(real, fake, rng)).flatten(1).square().sum(1))
 
 
 def global_noise(D, real, fake, rng):
@@ -106,11 +107,11 @@ def global_noise(D, real, fake, rng):
 
 
 def two_sides(D, real, fake, rng):
-    return two_sided(gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1))
+    return two_sided(gradient(D, interpolate(real, fake, rng)).flatten(1).norm(dim=1))
 
 
 def two_sided_as_one(D, real, fake, rng):
-    return (1 - gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1)).relu().square().mean()
+    return (1 - gradient(D, interpolate(real, fake, rng)).flatten(1).norm(dim=1)).relu().square().mean()
 
 
 def full_r1(D, real, fake, rng):
@@ -138,17 +139,17 @@ def r2_of_the_first(D, real, fake, rng):
 
 
 def over_violators_only(D, real, fake, rng):
-    beyond = (gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1) - 1).relu()
+    beyond = (gradient(D, interpolate(real, fake, rng)).flatten(1).norm(dim=1) - 1).relu()
     return beyond.square().sum() / (beyond > 0).sum().clamp(min=1)
 
 
 def not_to_the_ends(D, real, fake, rng):
-    x = real + per_sample(real, rng, 0.02, 0.98) * (fake - real)
+    x = real + uniform_per_sample(real, rng, 0.02, 0.98) * (fake - real)
     return two_sided(gradient(D, x).flatten(1).norm(dim=1))
 
 
 def mean_for_max(D, real, fake, rng):
-    return gradient(D, on_line(real, fake, rng)).flatten(1).norm(dim=1).mean().square()
+    return gradient(D, interpolate(real, fake, rng)).flatten(1).norm(dim=1).mean().square()
 
 
 def dragan_of(point: Callable[..., Tensor]) -> Callable[[dict[str, Any]], Callable[..., Tensor]]:
@@ -164,11 +165,11 @@ BLOG = ((-1.0, 1.0), "uniform", 0.5)
 
 
 def dragan_on_the_line(real, fake, rng):
-    return on_line(around(real, rng, *BLOG, clip=True), fake, rng)
+    return interpolate(perturb(real, rng, *BLOG, clip=True), fake, rng)
 
 
 def dragan_unclipped(real, fake, rng):
-    return around(real, rng, *BLOG, clip=False)
+    return perturb(real, rng, *BLOG, clip=False)
 
 
 def dragan_alpha_a_pixel(real, fake, rng):
@@ -178,7 +179,7 @@ def dragan_alpha_a_pixel(real, fake, rng):
 
 def dragan_std_a_pixel(real, fake, rng):
     u = torch.rand(real.shape, generator=rng, dtype=real.dtype)
-    shift = per_sample(real, rng, -1, 1) * 0.5 * real.std(0, correction=0) * u
+    shift = uniform_per_sample(real, rng, -1, 1) * 0.5 * real.std(0, correction=0) * u
     return (real + shift).clamp(real.amin(), real.amax())
 
 
@@ -446,16 +447,16 @@ def kernel_with_diagonals(x, y):
 
 
 def swapped(real, fake, k):
-    return diversity.diversity(fake, real, k)
+    return prdc.diversity(fake, real, k)
 
 
 def coverage_by_balls_of_fakes(real, fake, k):
-    found = diversity.diversity(real, fake, k)
+    found = prdc.diversity(real, fake, k)
     return found | {"coverage": found["recall"]}
 
 
 def memorisation_upside_down(fake, train, test):
-    return diversity.memorisation(fake, test, train)
+    return prdc.memorisation(fake, test, train)
 
 
 def memorisation_by_means(fake, train, test):
@@ -464,7 +465,7 @@ def memorisation_by_means(fake, train, test):
 
 
 def density_of_reals(real, fake, k):
-    return diversity.diversity(real, fake, k) | {"density": diversity.diversity(fake, real, k)["density"]}
+    return prdc.diversity(real, fake, k) | {"density": prdc.diversity(fake, real, k)["density"]}
 
 
 METRICS = [

@@ -13,7 +13,7 @@ from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from ganbench.conformance.metrics import by_sqrtm
-from ganbench.data import Data
+from ganbench.datasets import Data
 from ganbench.metrics.features import Inception
 from ganbench.metrics.frechet import distance, moments
 from ganbench.metrics.images import ImageMetric, embed

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, settings
 
-from ganbench.config import options
+from ganbench.config.compose import option_names
 from ganbench.conformance import losses, suite
 from ganbench.penalties import gp
 
@@ -30,7 +30,7 @@ def test_everything_holds() -> None:
     lines = done.stdout.splitlines()
     assert all(line.startswith("ok ") for line in lines[1:-2])
     for group in ("loss", "penalty"):
-        for option in options(group):
+        for option in option_names(group):
             if option not in ("wgan-gp", "wgan-lp") or group == "penalty":
                 assert f" {option} " in done.stdout, f"nothing was asked of {group}={option}"
     table = (REPOSITORY / "README.md").read_text()

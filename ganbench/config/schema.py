@@ -1,0 +1,121 @@
+"""What a configuration consists of, and how its parts become objects. Nothing here imports torch."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+HERE = Path(__file__).resolve().parent.parent  # the package
+CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if (p / "config.yaml").is_file())
+
+GROUPS = ("loss", "penalty", "model", "dataset", "metric", "probe")
+
+# Settings that say where and how a run was made, not what was compared.
+INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "smoke", "checkpoint_every", "retry", "sweep")
+
+
+class Device(Enum):
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+class Precision(Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    bf16_all = "bf16_all"
+
+
+class Track(Enum):
+    equal = "equal"
+    paper = "paper"
+    tuned = "tuned"
+
+
+class ScoredOn(Enum):
+    held_out = "held_out"
+    selection = "selection"
+
+
+class WandbMode(Enum):
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+@dataclass
+class Protocol:
+    name: str = MISSING
+    track: Track = MISSING
+    images: int = MISSING
+    batch: int = MISSING
+    n_critic: int = MISSING
+    reuse_fakes: bool = False
+    lr: float = MISSING
+    betas: Any = MISSING  # an interpolation of a list cannot have a type
+    ema: float = MISSING
+    penalty_weight: float = MISSING
+    evaluations: int = MISSING
+    log_every: int = MISSING
+    method: str | None = None
+    authors: Any = None
+    scored_on: ScoredOn = ScoredOn.held_out
+    trials: int | None = None
+    space: Any = None
+    trial: str | None = None
+
+
+@dataclass
+class Optimizer:
+    name: str = MISSING
+    lr: float = MISSING
+    betas: Any = None
+    generator: Any = MISSING
+    critic: Any = MISSING
+
+
+@dataclass
+class Wandb:
+    mode: WandbMode = MISSING
+    project: str = MISSING
+    entity: str | None = None
+    group: str | None = None
+
+
+@dataclass
+class Speed:
+    channels_last: bool = False
+    fused: bool | None = None
+    graphs: bool = False
+    keep_memory: bool = True
+    skip_zeros: bool = True
+
+
+@dataclass
+class Sweep:
+    parallel: Any = "auto"
+
+
+@dataclass
+class Config:
+    seed: int = MISSING
+    device: Device = MISSING
+    precision: Precision = MISSING
+    threads: int = MISSING
+    checkpoint_every: int = MISSING
+    retry: bool = MISSING
+    name: str = MISSING
+    loss: Any = MISSING
+    penalty: Any = MISSING
+    model: Any = MISSING
+    dataset: Any = MISSING
+    metric: Any = MISSING
+    probe: Any = MISSING
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    protocol: Protocol = field(default_factory=Protocol)
+    speed: Speed = field(default_factory=Speed)
+    wandb: Wandb = field(default_factory=Wandb)
+    sweep: Sweep = field(default_factory=Sweep)
+    smoke: Any = None
