@@ -40,7 +40,7 @@ conformance: .venv/ready ## every loss, penalty, critic and metric against known
 	$(BIN)/python -m ganbench.conformance $(ARGS)
 
 soak: .venv/tested ## 1,000 kills of runs, and 50 contests for one folder: all must end bit-equal (ARGS="--kills 100")
-	PYTHONPATH=. $(BIN)/python tests/kills.py $(ARGS)
+	PYTHONPATH=. $(BIN)/python tests/crash_soak.py $(ARGS)
 
 bench: .venv/ready ## what things cost, against their usual alternatives
 	$(BIN)/python -m ganbench.bench $(ARGS)

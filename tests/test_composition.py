@@ -18,24 +18,24 @@ from ganbench.runs.status import CONSECUTIVE
 @pytest.mark.parametrize(
     ("typed", "pair"),
     [
-        ("", "gan-none"),
-        ("loss=gan", "gan-none"),
-        ("loss=minimax", "minimax-none"),
-        ("loss=lsgan", "lsgan-none"),
-        ("loss=hinge", "hinge-none"),
+        ("", "gan"),
+        ("loss=gan", "gan"),
+        ("loss=minimax", "minimax"),
+        ("loss=lsgan", "lsgan"),
+        ("loss=hinge", "hinge"),
         ("loss=wgan-gp", "wgan-gp"),
         ("loss=wgan-lp", "wgan-lp"),
         ("loss=dragan", "gan-dragan"),
         ("loss=wgan", "wgan-clip"),
-        ("loss=wgan-gp penalty=none", "wgan-none"),
-        ("penalty=none loss=wgan-gp", "wgan-none"),
+        ("loss=wgan-gp penalty=none", "wgan"),
+        ("penalty=none loss=wgan-gp", "wgan"),
         ("penalty=lp loss=wgan-gp", "wgan-lp"),
         ("loss=wgan penalty=gp", "wgan-gp"),
         ("loss=hinge penalty=r1", "hinge-r1"),
         ("loss=lsgan penalty=lp", "lsgan-lp"),
         ("loss=rpgan penalty=r1r2", "rpgan-r1r2"),
-        ("loss=hinge model.critic_norm=spectral", "hinge-none"),
-        ("loss=ragan dataset=ring model.critic_norm=layer", "ragan-none"),
+        ("loss=hinge model.critic_norm=spectral", "hinge"),
+        ("loss=ragan dataset=ring model.critic_norm=layer", "ragan"),
         ("dataset=stacked_mnist5k loss=wgan-gp", "wgan-gp"),
         ("experiment=smoke loss=wgan-lp", "wgan-lp"),
         ("dataset=ring loss=wgan-gp", "wgan-gp"),
@@ -117,7 +117,7 @@ def test_from_an_installed_wheel(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert str(source) not in done.stderr
-    for folder in ("wgan-gp-s0", "hinge-none-s0"):
+    for folder in ("wgan-gp-s0", "hinge-s0"):
         status = json.loads((tmp_path / "outputs/sweep/w" / folder / "status.json").read_text())
         assert status["status"] == "finished"
 

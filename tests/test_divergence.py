@@ -180,7 +180,7 @@ def test_fused_optimisers_hold_back_until_it_is_seen(
     place: str, tmp_path: Path, kept: list[Players], unspoiled
 ) -> None:
     """Three more iterations go by before the host looks; none of them moves a weight, and the first is told of."""
-    seldom = ("speed.fused=true", "protocol.evaluations=1", "protocol.log_every=10")
+    seldom = ("speed.fused_optimizer=true", "protocol.evaluations=1", "protocol.log_every=10")
     _, player, what = PLACES[place]
     before, after, _ = unspoiled(place, *seldom)
     kept.clear()

@@ -73,7 +73,7 @@ CHANGES = {
     "metric_network": {"features": OtherNet},
     "n_fake": {"overrides": ["metric.n_fake=310"]},
     "n_real": {"overrides": ["metric.n_real=210"]},
-    "neighbours": {"overrides": ["metric.neighbours=3"]},
+    "k_neighbors": {"overrides": ["metric.k_neighbors=3"]},
     "streams": {"scheme": 2},
     "scored_on": {"overrides": ["protocol.scored_on=selection"]},
     "trials": {"overrides": ["protocol.trials=8"]},
@@ -169,9 +169,9 @@ def test_the_command_refuses_with_a_code_of_its_own(tmp_path: Path) -> None:
     plant(tmp_path, "hinge", 0, 4.0, "protocol.batch=64")
     command = [sys.executable, "-m", "ganbench.report", str(tmp_path)]
     refused = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert refused.returncode == 6 and "batch is 32 in gan-none-s0, 64 in hinge-none-s0" in refused.stderr
+    assert refused.returncode == 6 and "batch is 32 in gan-s0, 64 in hinge-s0" in refused.stderr
     assert not (tmp_path / "report.html").exists()
     allowed = subprocess.run([*command, "--allow-mismatch", "batch"], cwd=REPOSITORY, capture_output=True, text=True)
     assert allowed.returncode == 0, allowed.stderr
-    stamp = "Not on equal footing, by request: batch is 32 in gan-none-s0, 64 in hinge-none-s0protocol.batch=64."
+    stamp = "Not on equal footing, by request: batch is 32 in gan-s0, 64 in hinge-s0protocol.batch=64."
     assert stamp in allowed.stdout and stamp in (tmp_path / "report.html").read_text()

@@ -31,8 +31,8 @@ GROUPS = ("dataset", "model", "metric", "optimizer", "protocol", "probe", "penal
 BESIDE = {
     "dataset=folder": ["dataset.root=photos"],
     "model=mlp": ["dataset=ring"],
-    "metric=modes": ["dataset=ring"],
-    "metric=stacked": ["dataset=stacked_mnist5k"],
+    "metric=energy_distance": ["dataset=ring"],
+    "metric=modes_kl": ["dataset=stacked_mnist5k"],
 }
 
 
@@ -58,11 +58,11 @@ LEGITIMATE = {
     r"seed|probe\.seed": whole(0),
     # As OmegaConf reads a yes or no.
     r"retry|protocol\.reuse_fakes|speed\.(channels_last|keep_memory|skip_zeros)": lambda v: type(v) in (bool, int),
-    r"speed\.fused": lambda v: v is None or type(v) in (bool, int),
+    r"speed\.fused_optimizer": lambda v: v is None or type(v) in (bool, int),
     r"sweep\.parallel": one_of("auto", 1, 3),
     r"speed\.graphs": one_of(0),  # without a GPU
-    r"checkpoint_every|protocol\.(images|log_every)|metric\.neighbours|probe\.steps": whole(1),
-    r"metric\.sizes": one_of(0),
+    r"checkpoint_every|protocol\.(images|log_every)|metric\.k_neighbors|probe\.steps": whole(1),
+    r"metric\.n_subsets": one_of(0),
     r"metric\.(n_real|n_train)|metric\.features\.sha256": one_of(None),
     r"protocol\.(method|authors|trials|space|trial)": one_of(None),
     r"probe\.moments": one_of([]),
@@ -75,7 +75,7 @@ LEGITIMATE = {
     r"penalty\.(weight|scale)": lambda v: one_of(0)(v) or above(0)(v),
     r"protocol\.ema": one_of(0, 0.5),
     r"dataset\.test_share": one_of(0.5),
-    r"model\.((generator|critic)\.)?(fused|direct)": one_of(True),
+    r"model\.((generator|critic)\.)?(fuse_rescaling|fast_double_backward)": one_of(True),
     r"penalty\.(_partial_|clip)": one_of(True),
     r"(loss|penalty|model|dataset|metric|probe)\.name": one_of("x"),
     r"(protocol|optimizer)\.name|name|wandb\.project": written,

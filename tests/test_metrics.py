@@ -46,7 +46,7 @@ def test_frechet_metric_grows_with_damage_and_is_small_for_reals() -> None:
     (_, labels), _ = datasets.mnist5k_labeled()
     one_digit = digits.train[labels == 3]
     scores = [metric(x)["fd_lenet"] for x in (real, *damaged, noise)]
-    assert metric.floor["fd_lenet"] == scores[0]
+    assert metric.real_reference["fd_lenet"] == scores[0]
     assert scores == sorted(scores) and scores[1] > 2 * scores[0]
     assert metric(one_digit)["fd_lenet"] > 20 * scores[0]
 
@@ -108,7 +108,7 @@ def test_stacked_digits_are_read() -> None:
     triples = metric.triples(features)
     assert features.shape == (1000, 192)
     assert (triples == drawn @ torch.tensor([100, 10, 1])).double().mean().item() == pytest.approx(0.935, abs=0.01)
-    assert metric.floor["modes"] == pytest.approx(1000 * (1 - math.exp(-2)), abs=25)
+    assert metric.real_reference["modes"] == pytest.approx(1000 * (1 - math.exp(-2)), abs=25)
     one = metric(stacked.train[:1].repeat(600, 1, 1, 1))
     assert one["modes"] == 1 and one["modes_kl"] == pytest.approx(math.log(1000)) and one["recall"] == 0
 
@@ -117,8 +117,8 @@ def test_classes_that_are_missing_are_counted() -> None:
     digits = datasets.mnist5k()
     (_, labels), _ = datasets.mnist5k_labeled()
     metric = image_metric(1000)
-    assert metric.floor["classes"] == 10 and metric.floor["classes_kl"] < 0.01
-    assert metric.floor["histogram"] == pytest.approx([0.1] * 10, abs=0.03)
+    assert metric.real_reference["classes"] == 10 and metric.real_reference["classes_kl"] < 0.01
+    assert metric.real_reference["histogram"] == pytest.approx([0.1] * 10, abs=0.03)
     few = metric(digits.train[labels < 4])  # 1,600 of four digits
     assert few["classes"] == 4 and few["classes_kl"] == pytest.approx(math.log(10 / 4), rel=0.1)
     assert few["histogram"] == pytest.approx([0.25] * 4 + [0] * 6, abs=0.02)
@@ -142,11 +142,11 @@ def test_copies_are_told_from_new_samples() -> None:
     metric = image_metric(1000)
     digits = datasets.mnist5k()
     assert metric(digits.train[1000:2000])["memorisation"] < 0.01
-    assert 0.7 < metric.floor["memorisation"] < 1  # four times as many to train on as held out
+    assert 0.7 < metric.real_reference["memorisation"] < 1  # four times as many to train on as held out
     copies = metric(digits.test)  # of what it should be compared with
     assert copies["memorisation"] is None and "copies of held-out" in copies["memorisation_why"]
     noisy = (digits.train[:1000].float() + 8 * torch.randn(1000, 1, 32, 32)).clamp(0, 255).to(torch.uint8)
-    assert metric(noisy)["memorisation"] < 0.7 * metric.floor["memorisation"]
+    assert metric(noisy)["memorisation"] < 0.7 * metric.real_reference["memorisation"]
 
 
 class Pixels(torch.nn.Module):
@@ -194,7 +194,7 @@ def test_one_broken_row_of_real_features(broken: float, pixels: tuple[torch.Tens
     train[90, 0, 0, 3] = 255
     metric = pixel_metric(broken, train, test)
     assert metric(fake)["fd"] > 0 and metric(fake)["recall"] is not None
-    for scores in (metric(fake), metric.floor):
+    for scores in (metric(fake), metric.real_reference):
         assert scores["memorisation"] is None and scores["memorisation_why"] == "features are not finite"
     with pytest.raises(Refused, match="metric=fd: features of held-out data by Pixels are not finite; choose another"):
         pixel_metric(broken, test, train)

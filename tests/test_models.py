@@ -55,7 +55,7 @@ def test_a_run_with_them(tmp_path: Path) -> None:
     """Fused or not, the records agree: to what rounding leaves after a few steps."""
     told = []
     for fused in ("true", "false"):
-        cfg = settings("model=resnet", f"model.fused={fused}", "loss=wgan-gp", *SMALL)
+        cfg = settings("model=resnet", f"model.fuse_rescaling={fused}", "loss=wgan-gp", *SMALL)
         train(cfg, tmp_path / fused)
         told.append(rows(tmp_path / fused))
     steps = [[row for row in run if "d_loss" in row] for run in told]

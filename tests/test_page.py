@@ -47,7 +47,7 @@ def enrich(run: Path, start: int = 0, moments: tuple[int, ...] = MOMENTS, recall
     kept.sort(key=lambda row: row["images"])
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     status = json.loads((run / "status.json").read_text())
-    status["floor"] |= {"coverage": 0.97, "density": 1.0, "memorisation": 0.85, "histogram": [0.1] * 10}
+    status["real_reference"] |= {"coverage": 0.97, "density": 1.0, "memorisation": 0.85, "histogram": [0.1] * 10}
     (run / "status.json").write_text(json.dumps(status))
     for images in moments:
         paint(start, images).save(run / "samples" / f"{images:09d}.png")
@@ -70,7 +70,7 @@ def probe(run: Path, rates: dict[str, float], images: tuple[int, ...] = (0, 3200
             for critic in ("onward", "scratch"):
                 for k in STEPS:
                     norm = 3 * rate ** math.log2(k + 1)
-                    told = {"g_norm": norm, "snr": 2.0, "saturated": None, "slope": 0.5, "told_apart": 0.9}
+                    told = {"g_norm": norm, "snr": 2.0, "saturated": None, "d_slope_fake": 0.5, "critic_auc": 0.9}
                     at = {"images": moment, "critic": critic, "steps": k, "loss": loss, "cosine": 0.7}
                     lines.append(json.dumps(at | told))
     (run / "probes.jsonl").write_text("\n".join(lines) + "\n")
@@ -86,7 +86,7 @@ def plant_rich(folder: Path) -> None:
             run = plant(folder, loss, seed, final, speed=50.0 if loss == "wgan-gp" else 100.0)
             enrich(run, number, recall=0.3 if loss == "hinge" else 0.9)
             probe(run, RATES[loss])
-    (folder / "hinge-none-s0/samples/000006400.png").unlink()
+    (folder / "hinge-s0/samples/000006400.png").unlink()
 
 
 @pytest.fixture(scope="module")
@@ -174,19 +174,19 @@ def test_tables_sort_and_what_is_missing_comes_last(rich: Path, opened) -> None:
     assert (head.get_attribute("aria-sort"), column(page, "results-table", 3)) == ("ascending", ["2.5", "5", "–"])
     page.keyboard.press("Enter")  # the button has the focus
     assert (head.get_attribute("aria-sort"), column(page, "results-table", 3)) == ("descending", ["5", "2.5", "–"])
-    assert column(page, "results-table", 1) == ["gan-none", "wgan-gp", "hinge-none"]
+    assert column(page, "results-table", 1) == ["gan", "wgan-gp", "hinge"]
     other = page.locator("#results-table th", has_text="seconds")
     other.get_by_role("button").focus()
     page.keyboard.press("Space")
     assert column(page, "results-table", 8) == ["64", "64", "128"]  # as text, 128 would come first
     assert (head.get_attribute("aria-sort"), other.get_attribute("aria-sort")) == ("none", "ascending")
     page.locator("#runs-table th", has_text="folder").get_by_role("button").click()
-    assert column(page, "runs-table", 1)[:2] == ["gan-none-s0", "gan-none-s1"]
+    assert column(page, "runs-table", 1)[:2] == ["gan-s0", "gan-s1"]
     page.locator("#probed th", has_text="scratch, 3,200").get_by_role("button").click()
-    assert column(page, "probed", 1) == ["hinge-none", "gan-none, minimax (diagnostic)", "wgan-gp", "gan-none"]
+    assert column(page, "probed", 1) == ["hinge", "gan, minimax (diagnostic)", "wgan-gp", "gan"]
     page.locator("#sides th", has_text="recall").get_by_role("button").click()
     assert page.locator("#sides tfoot th").inner_text() == "real data"
-    assert column(page, "sides", 1)[0] == "hinge-none"
+    assert column(page, "sides", 1)[0] == "hinge"
 
 
 SEEN = "words => document.getElementById('seen').textContent === words"
@@ -203,7 +203,7 @@ def settled(page: Page) -> list[int]:
 
 def test_the_slider_moves_every_picture(rich: Path, opened) -> None:
     page = opened(rich / "report.html")
-    order = ["wgan-gp", "gan-none", "hinge-none"]  # arms by score; planted as 1, 0 and 2
+    order = ["wgan-gp", "gan", "hinge"]  # arms by score; planted as 1, 0 and 2
     captions = page.locator(".film-of figcaption")
     assert [words.split(" ")[0] for words in captions.all_inner_texts()] == order
     # hinge has no picture at the end, and shows its last
@@ -318,7 +318,7 @@ def test_two_reports_are_the_same(rich: Path) -> None:
 
 def test_a_method_has_one_colour(rich: Path) -> None:
     found = load_study(rich)
-    assert found.tints == {"gan-none": 0, "hinge-none": 1, "wgan-gp": 2}
+    assert found.tints == {"gan": 0, "hinge": 1, "wgan-gp": 2}
     for panels in (training.by_arm(found, ("d_loss",)), training.histograms(found)):
         for panel in panels:
             assert set(re.findall(r"var\(--c(\d)\)", panel.svg)) == {str(found.tints[panel.title])}
@@ -332,12 +332,12 @@ def test_every_seed_is_a_dot(rich: Path, opened) -> None:
 
 def test_bands_need_three_scores(rich: Path) -> None:
     courses = load_study(rich).courses
-    assert courses["gan-none"].images == list(MOMENTS)
-    assert courses["gan-none"].middle == pytest.approx([20 * (5 / 20) ** (i / 4) for i in range(5)], rel=0.01)
-    low, high = courses["gan-none"].low[-1], courses["gan-none"].high[-1]
+    assert courses["gan"].images == list(MOMENTS)
+    assert courses["gan"].middle == pytest.approx([20 * (5 / 20) ** (i / 4) for i in range(5)], rel=0.01)
+    low, high = courses["gan"].low[-1], courses["gan"].high[-1]
     assert 4 <= low < 5 < high <= 6
-    assert math.isnan(courses["hinge-none"].low[-1]) and courses["hinge-none"].middle[-1] == math.inf
-    assert math.isfinite(courses["hinge-none"].low[-2])
+    assert math.isnan(courses["hinge"].low[-1]) and courses["hinge"].middle[-1] == math.inf
+    assert math.isfinite(courses["hinge"].low[-2])
 
 
 @pytest.mark.parametrize(
@@ -361,9 +361,9 @@ def test_probes_are_read_by_method_moment_and_critic(rich: Path) -> None:
     assert len(rows) == 16
     assert rows[0] == ["wgan-gp", "0", "onward", "1", "stays", "0.9", "–", "0.5", "2", "0.7"]
     asked = {row[0]: row[3:5] for row in rows if row[1:3] == ["3,200", "scratch"]}
-    assert asked["gan-none"] == ["2.59", "stays"]  # 1.1 by doubling, log2(1025) doublings
-    assert asked["gan-none, minimax (diagnostic)"] == ["0.000105", "vanishes"]
-    assert asked["hinge-none"] == ["5.89e-06", "vanishes"]
+    assert asked["gan"] == ["2.59", "stays"]  # 1.1 by doubling, log2(1025) doublings
+    assert asked["gan, minimax (diagnostic)"] == ["0.000105", "vanishes"]
+    assert asked["hinge"] == ["5.89e-06", "vanishes"]
 
 
 def test_the_page_says_what_vanishes(rich: Path, opened) -> None:
@@ -373,9 +373,9 @@ def test_the_page_says_what_vanishes(rich: Path, opened) -> None:
     told = dict(zip(column(page, "probed", 1), column(page, "probed", 5), strict=True))
     assert told == {
         "wgan-gp": "stays (×1)",
-        "gan-none": "stays (×2.6)",
-        "gan-none, minimax (diagnostic)": "vanishes (×0.0001)",
-        "hinge-none": "vanishes (×5.9e-06)",
+        "gan": "stays (×2.6)",
+        "gan, minimax (diagnostic)": "vanishes (×0.0001)",
+        "hinge": "vanishes (×5.9e-06)",
     }
     assert "less than 0.01 of its norm" in page.locator("#vanishing").inner_text()
     assert page.locator("#vanishing svg").count() == 5  # two moments, two critics, and the closed form
@@ -395,7 +395,7 @@ def test_a_gradient_that_was_nothing_from_the_start(tmp_path: Path) -> None:
 
 def test_samples_too_much_alike_are_flagged(rich: Path) -> None:
     (told,) = training.too_much_alike(load_study(rich))
-    assert told.startswith("hinge-none: coverage 0.8 is more than 0.3 above recall 0.3")
+    assert told.startswith("hinge: coverage 0.8 is more than 0.3 above recall 0.3")
     assert str(training.Crowd(1.6, None, 0.1)) == "density 1.6 is above 1.5"
     assert str(training.Crowd(1.5, 0.8, 0.55)) == ""
 
@@ -403,7 +403,7 @@ def test_samples_too_much_alike_are_flagged(rich: Path) -> None:
 def test_a_list_is_no_score(rich: Path) -> None:
     head = next(line for line in write(rich).splitlines() if line.startswith("| method | recall"))
     assert "histogram" not in head
-    assert [panel.title for panel in training.histograms(load_study(rich))] == ["wgan-gp", "gan-none", "hinge-none"]
+    assert [panel.title for panel in training.histograms(load_study(rich))] == ["wgan-gp", "gan", "hinge"]
 
 
 def test_a_broken_picture_is_named(tmp_path: Path) -> None:
@@ -418,13 +418,13 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
 def test_trials_are_no_run(tmp_path: Path) -> None:
     plant(tmp_path, "gan", 0, 4.0)
     plant(tmp_path / "trials", "gan", 1, 4.0)
-    assert [run.folder.name for run in load_study(tmp_path).runs] == ["gan-none-s0"]
+    assert [run.folder.name for run in load_study(tmp_path).runs] == ["gan-s0"]
 
 
 def test_one_broken_sweep_does_not_cost_the_others(tmp_path: Path) -> None:
     for name in ("a", "b"):
         plant(tmp_path / name, "gan", 0, 4.0)
-    (tmp_path / "b/gan-none-s0/config.yaml").unlink()
+    (tmp_path / "b/gan-s0/config.yaml").unlink()
     assert "- b: left out, since no run in it can be compared." in overview.write(tmp_path)
     assert (tmp_path / "a/report.html").exists() and "b: left out" in (tmp_path / "report.html").read_text()
 
@@ -480,7 +480,7 @@ def test_an_overview_of_several_sweeps(tmp_path: Path, opened) -> None:
     assert "| method | digits | more digits |" in text and "| wgan-gp | **2.5 (2 to 3)** |" in text
     page = opened(tmp_path / "report.html")
     assert "http" not in (tmp_path / "report.html").read_text()
-    assert page.locator("#methods tbody th").all_inner_texts() == ["wgan-gp", "gan-none", "hinge-none"]
+    assert page.locator("#methods tbody th").all_inner_texts() == ["wgan-gp", "gan", "hinge"]
     assert "logarithms of scores; 0 is 0.5, 1 is 20" in page.locator("#profile").inner_text()
     assert page.locator("#ranks tbody td").all_text_contents()[:3] == ["100\xa0%", "0\xa0%", "0\xa0%"]
     assert opened(tmp_path / "report.html", width=390).evaluate("document.documentElement.scrollWidth <= 390")
@@ -494,10 +494,10 @@ def test_normalised_scores(tmp_path: Path) -> None:
     to = overview.scale(load_study(tmp_path))
     assert (to(0.5), to(20.0), to(math.inf)) == (0, 1, math.inf)
     assert to(4.0) == pytest.approx(0.56371, abs=1e-5) and "logarithms" in str(to)
-    status = json.loads((tmp_path / "gan-none-s0/status.json").read_text())
+    status = json.loads((tmp_path / "gan-s0/status.json").read_text())
     for floor, due in ((-0.5, pytest.approx(4.5 / 20.5)), (20.0, None), (None, None)):
-        status["floor"]["fd_lenet"] = floor
-        (tmp_path / "gan-none-s0/status.json").write_text(json.dumps(status))
+        status["real_reference"]["fd_lenet"] = floor
+        (tmp_path / "gan-s0/status.json").write_text(json.dumps(status))
         to = overview.scale(load_study(tmp_path))
         assert due == (to and to(4.0)) and (to is None or "scores themselves" in str(to))
 

@@ -123,9 +123,9 @@ def test_measures_by_hand() -> None:
     assert found["wgan"]["g_norm"] == pytest.approx(0.7) and found["lsgan"]["g_norm"] == pytest.approx(
         abs((2 * (logits - 1) * w).mean().item()), rel=1e-5
     )
-    assert found["gan"]["slope"] == pytest.approx(0.7)
+    assert found["gan"]["d_slope_fake"] == pytest.approx(0.7)
     higher = ((logits < 0) if w < 0 else (logits > 0)).float().mean().item()
-    assert found["wgan"]["told_apart"] == pytest.approx(higher if w < 0 else (logits < 0).float().mean().item())
+    assert found["wgan"]["critic_auc"] == pytest.approx(higher if w < 0 else (logits < 0).float().mean().item())
     # fakes lie to the right of the reals: lowering theta lowers the energy distance
     assert towards.item() > 0
     assert found["wgan"]["cosine"] == pytest.approx(-math.copysign(1, w))

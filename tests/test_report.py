@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
+from ganbench.config.compose import method_label
 from ganbench.report import search
 from ganbench.report.comparability import NotComparable
 from ganbench.report.compare import comparisons, group_by_method
@@ -28,7 +29,7 @@ FINALS = {"gan": [4.0, 5.0, 6.0], "wgan-gp": [2.0, 2.5, 3.0], "hinge": [3.0, 9.0
 def plant(folder: Path, loss: str, seed: int, final: float | None, *overrides: str, speed: float = 100.0) -> Path:
     """A run folder as a run would leave it: the score falls from 20 by way of its best to `final`."""
     cfg = settings(f"loss={loss}", f"seed={seed}", "protocol.images=6400", *overrides)
-    label = f"{cfg.loss.name}-{cfg.penalty.name}"
+    label = method_label(cfg)
     run = folder / f"{label}-s{seed}{'-'.join(overrides).replace('/', '_')}"
     (run / "samples").mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)), run / "config.yaml")
@@ -48,7 +49,7 @@ def plant(folder: Path, loss: str, seed: int, final: float | None, *overrides: s
         "score": final,
         "images": 6400,
         "t_train": 6400 / speed,
-        "floor": {"fd_lenet": 0.5, "recall": 0.97, "kid": -0.01},
+        "real_reference": {"fd_lenet": 0.5, "recall": 0.97, "kid": -0.01},
     }
     status |= {"status": ended[0], "reason": ended[1], "ganbench": "0", "commit": "abc", "torch": "2", "device": "cpu"}
     (run / "status.json").write_text(json.dumps(status))
@@ -79,20 +80,20 @@ def sweep(tmp_path: Path) -> Path:
 
 def test_arms_and_their_numbers(sweep: Path) -> None:
     found = group_by_method(load_runs(sweep))
-    assert [arm.label for arm in found] == ["wgan-gp", "gan-none", "hinge-none"]
+    assert [arm.label for arm in found] == ["wgan-gp", "gan", "hinge"]
     gp, gan, hinge = found
     assert gp.finals == {0: 2.0, 1: 2.5, 2: 3.0}
     assert (gp.iqm, gan.iqm, hinge.iqm) == (2.5, 5.0, math.inf)  # a diverged run is the worst, not left out
     assert 2 <= gp.interval[0] < 2.5 < gp.interval[1] <= 3 and hinge.interval is None
     assert (gp.best, gp.seconds, gp.speed, gan.speed) == (1.5, 128, 50, 100)
     against = {(c.first.label, c.second.label): c for c in comparisons(found)}
-    ours = against["wgan-gp", "gan-none"].paired
+    ours = against["wgan-gp", "gan"].paired
     # the t quantile at 97.5 % is 4.302653 with two degrees of freedom
     assert ours.mean == 2.5 and ours.interval == pytest.approx(
         (2.5 - 4.302653 * 0.5 / 3**0.5, 2.5 + 4.302653 * 0.5 / 3**0.5)
     )
     assert (ours.n, ours.wins, ours.p) == (3, 1.0, 0.25)
-    theirs = against["wgan-gp", "hinge-none"].paired
+    theirs = against["wgan-gp", "hinge"].paired
     assert theirs.mean is None and theirs.wins == 1.0
 
 
@@ -101,19 +102,19 @@ def test_other_scores_stand_beside_those_of_real_data(sweep: Path) -> None:
     side = lines[lines.index("| method | recall | kid |") :]
     assert side[2:] == [
         "| wgan-gp | 0.25 | – |",
-        "| gan-none | 0.5 | – |",
-        "| hinge-none | 0.6 | – |",
+        "| gan | 0.5 | – |",
+        "| hinge | 0.6 | – |",
         "| real data | 0.97 | -0.01 |",
     ]
     assert '<table id="sides"' in (sweep / "report.html").read_text()
 
 
 def test_a_score_that_fell_away_is_not_taken_from_before(sweep: Path) -> None:
-    lines = (sweep / "gan-none-s0/metrics.jsonl").read_text().splitlines()
+    lines = (sweep / "gan-s0/metrics.jsonl").read_text().splitlines()
     first, last = json.loads(lines[0]), json.loads(lines[-1])
     rest = [json.dumps(first | {"recall": 0.9}), *lines[1:-1], json.dumps(last | {"recall": None})]
-    (sweep / "gan-none-s0/metrics.jsonl").write_text("\n".join(rest) + "\n")
-    assert "| gan-none | 0.55 (2 of 3) | – |" in write(sweep)
+    (sweep / "gan-s0/metrics.jsonl").write_text("\n".join(rest) + "\n")
+    assert "| gan | 0.55 (2 of 3) | – |" in write(sweep)
 
 
 def test_the_three_files(sweep: Path) -> None:
@@ -122,32 +123,32 @@ def test_the_three_files(sweep: Path) -> None:
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert lines[2].startswith("| wgan-gp | 3 | 2.5 | 2 to ")
     assert lines[2].endswith(" |  |  |  | 128 | 50 | 1.5 | 2, 2.5, 3 |")
-    assert lines[3].startswith("| gan-none | 3 | 5 | 4 to ")
+    assert lines[3].startswith("| gan | 3 | 5 | 4 to ")
     assert lines[3].endswith("| 2.5 (1.26 to 3.74) | 0.75 | 3 of 3 | 64 | 100 | 1.5 | 4, 5, 6 |")
-    assert lines[4].startswith("| hinge-none | 3 | – | – | – | 0.75 | 3 of 3 |")
+    assert lines[4].startswith("| hinge | 3 | – | – | – | 0.75 | 3 of 3 |")
     assert lines[4].endswith("| 3, 9, diverged |")
     assert "wgan-gp has the lowest final fd_lenet, 2.5 (2 to " in text
-    assert "in the interquartile mean over 3 seeds, before gan-none with 5." in text
+    assert "in the interquartile mean over 3 seeds, before gan with 5." in text
     assert "With 3 seeds this is a hint, not a result: for 3 comparisons claims need 7 seeds or more" in text
     assert "is better than" not in text and "No difference" not in text
-    assert "hinge-none-s2: diverged (d_loss was nan)." in text
+    assert "hinge-s2: diverged (d_loss was nan)." in text
     table = list(csv.DictReader((sweep / "results.csv").open()))
     assert len(table) == 9
-    assert {r["folder"]: r["final"] for r in table}["gan-none-s1"] == "5"
-    assert {r["folder"]: r["status"] for r in table}["hinge-none-s2"] == "diverged"
+    assert {r["folder"]: r["final"] for r in table}["gan-s1"] == "5"
+    assert {r["folder"]: r["status"] for r in table}["hinge-s2"] == "diverged"
 
 
 def test_a_run_that_collapsed_says_so_beside_its_status(sweep: Path) -> None:
-    for name in ("gan-none-s1", "hinge-none-s2"):
+    for name in ("gan-s1", "hinge-s2"):
         file = sweep / name / "status.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"collapsed": 4800}))
     text = write(sweep)
-    for name in ("gan-none-s1", "hinge-none-s2"):
+    for name in ("gan-s1", "hinge-s2"):
         assert f"- {name}: collapsed by 4,800 images; its generator makes nearly the same of every z." in text
     assert text.count("collapsed") == 2
     endings = {str(row[0]): str(row[3]) for row in all_runs(load_study(sweep))}
-    assert endings["gan-none-s1"] == "finished, collapsed" and endings["gan-none-s0"] == "finished"
-    assert endings["hinge-none-s2"] == "diverged, collapsed: d_loss was nan"
+    assert endings["gan-s1"] == "finished, collapsed" and endings["gan-s0"] == "finished"
+    assert endings["hinge-s2"] == "diverged, collapsed: d_loss was nan"
     assert "finished, collapsed" in (sweep / "report.html").read_text()
 
 
@@ -157,12 +158,12 @@ def test_other_numbers_make_another_arm(tmp_path: Path) -> None:
     plant(tmp_path, "gan", 0, 5.0, "optimizer.lr=0.01")
     assert [arm.label for arm in group_by_method(load_runs(tmp_path))] == [
         "wgan-gp (penalty.weight=1)",
-        "gan-none",
+        "gan",
         "wgan-gp (penalty.weight=10)",
     ]
     with pytest.raises(
         NotComparable,
-        match=r"lr is 0.01 in gan-none-s0optimizer.lr=0.01, 0.002 in wgan-gp-s0penalty.weight=10 and 1 more",
+        match=r"lr is 0.01 in gan-s0optimizer.lr=0.01, 0.002 in wgan-gp-s0penalty.weight=10 and 1 more",
     ) as refusal:
         write(tmp_path)
     assert "penalty_weight is 10 in" in str(refusal.value) and not (tmp_path / "report.html").exists()
@@ -177,7 +178,7 @@ DAMAGES = ("status.json", "config.yaml", "metrics.jsonl", "footing.json", "garbl
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
-    run = sweep / "gan-none-s0"
+    run = sweep / "gan-s0"
     if damage == "empty":
         shutil.rmtree(run)
         run.mkdir()
@@ -190,8 +191,8 @@ def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
     else:
         (run / damage).unlink()
     text = write(sweep)
-    assert "gan-none-s0: unreadable (" in text
-    assert "| gan-none | 2 | 5.5 |" in text and "| wgan-gp | 2 | 2.75 |" in text and "| 5, 6 |" in text
+    assert "gan-s0: unreadable (" in text
+    assert "| gan | 2 | 5.5 |" in text and "| wgan-gp | 2 | 2.75 |" in text and "| 5, 6 |" in text
     assert "different seeds; only those that all have are compared (not 0)" in text
     assert ">unreadable: " in (sweep / "report.html").read_text()
 
@@ -216,23 +217,23 @@ def change(file: Path, **values) -> None:
     [
         ("status.json", {"score": "1.2"}, "score is '1.2', no number"),
         ("status.json", {"t_train": "x"}, "t_train is 'x', no number"),
-        ("status.json", {"floor": {"kid": "low"}}, "kid is 'low', no number"),
+        ("status.json", {"real_reference": {"kid": "low"}}, "kid is 'low', no number"),
         ("metrics.jsonl", {"recall": "high"}, "recall is 'high', no number"),
         ("metrics.jsonl", {"histogram": [1, "a"]}, "histogram is 'a', no number"),
         ("metrics.jsonl", {"images": None}, "a record without images"),
     ],
 )
 def test_values_that_are_none_become_a_row(sweep: Path, file: str, values: dict, why: str) -> None:
-    change(sweep / "gan-none-s0" / file, **values)
-    assert f"gan-none-s0: unreadable (ValueError: {why})" in write(sweep)
+    change(sweep / "gan-s0" / file, **values)
+    assert f"gan-s0: unreadable (ValueError: {why})" in write(sweep)
     assert "unreadable" in (sweep / "report.html").read_text()
 
 
 @pytest.mark.parametrize("key", ["seed: 0", "protocol:"])
 def test_a_garbled_configuration_becomes_a_row(sweep: Path, key: str) -> None:
-    config = sweep / "gan-none-s0/config.yaml"
+    config = sweep / "gan-s0/config.yaml"
     config.write_text(re.sub(rf"^{key}.*$", f"{key.split(':')[0]}: zero", config.read_text(), count=1, flags=re.M))
-    assert "gan-none-s0: unreadable (" in write(sweep)
+    assert "gan-s0: unreadable (" in write(sweep)
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
@@ -240,25 +241,23 @@ def test_a_score_that_is_no_number_comes_last(sweep: Path, score: float) -> None
     for seed in (0, 1, 2):
         change(sweep / f"wgan-gp-s{seed}/status.json", score=score)
     text = write(sweep)
-    assert "gan-none has the lowest final fd_lenet, 5 " in text
+    assert "gan has the lowest final fd_lenet, 5 " in text
     assert "| wgan-gp | 3 | – |" in text
 
 
 def test_a_field_of_another_version_is_named(sweep: Path) -> None:
-    footing = sweep / "gan-none-s0/footing.json"
+    footing = sweep / "gan-s0/footing.json"
     told = json.loads(footing.read_text())
     footing.write_text(json.dumps(told | {"equal": told["equal"] | {"moon": "full"}}))
-    with pytest.raises(
-        NotComparable, match=r"(?s)moon is full in gan-none-s0, null in .* the same version of ganbench"
-    ):
+    with pytest.raises(NotComparable, match=r"(?s)moon is full in gan-s0, null in .* the same version of ganbench"):
         write(sweep)
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed", "running"])
 def test_a_run_that_was_cut_short_says_nothing_of_its_method(sweep: Path, status: str) -> None:
-    change(sweep / "gan-none-s1/status.json", status=status, reason="SIGTERM")
+    change(sweep / "gan-s1/status.json", status=status, reason="SIGTERM")
     text = write(sweep)
-    assert f"gan-none-s1: {status} (SIGTERM)" in text and "| gan-none | 2 | 5 |" in text
+    assert f"gan-s1: {status} (SIGTERM)" in text and "| gan | 2 | 5 |" in text
     assert "only those that all have are compared (not 1)" in text
 
 
@@ -276,7 +275,7 @@ def test_a_method_whose_runs_diverge_comes_last(tmp_path: Path) -> None:
     for seed, final in enumerate([1.0, None]):
         plant(tmp_path, "wgan-gp", seed, final)
     text = write(tmp_path)
-    assert "gan-none has the lowest final fd_lenet, 5.5 in the interquartile mean over 2 seeds, before wgan-gp" in text
+    assert "gan has the lowest final fd_lenet, 5.5 in the interquartile mean over 2 seeds, before wgan-gp" in text
     assert "with too few runs that reached one." in text
 
 
@@ -285,14 +284,14 @@ def test_two_runs_of_one_seed_are_both_told(tmp_path: Path) -> None:
     plant(tmp_path, "gan", 0, 7.0, "device=cpu")
     plant(tmp_path, "hinge", 0, 4.0)
     text = write(tmp_path)
-    assert "| gan-none | 2 | 5 |" in text and "| 5, 7 |" in text
-    assert "gan-none holds several runs of one seed" in text
+    assert "| gan | 2 | 5 |" in text and "| 5, 7 |" in text
+    assert "gan holds several runs of one seed" in text
 
 
 def test_a_line_cut_by_a_kill_does_not_cost_the_run(sweep: Path) -> None:
-    with (sweep / "gan-none-s0" / "metrics.jsonl").open("a") as stream:
+    with (sweep / "gan-s0" / "metrics.jsonl").open("a") as stream:
         stream.write('{"images": 640')
-    assert "| gan-none | 3 | 5 |" in write(sweep)
+    assert "| gan | 3 | 5 |" in write(sweep)
 
 
 def test_a_track_of_own_settings_lists_them(tmp_path: Path) -> None:
@@ -304,9 +303,7 @@ def test_a_track_of_own_settings_lists_them(tmp_path: Path) -> None:
     assert "paper: each method with its authors&#39; settings" in page
     assert ">protocol.lr</th>" in page and ">protocol.n_critic</th>" in page
     plant(tmp_path, "hinge", 0, 3.0)
-    with pytest.raises(
-        NotComparable, match=r"track is paper in gan-none-s0protocol=paper and 1 more, equal in hinge-none-s0"
-    ):
+    with pytest.raises(NotComparable, match=r"track is paper in gan-s0protocol=paper and 1 more, equal in hinge-s0"):
         write(tmp_path)
 
 
@@ -325,7 +322,7 @@ def test_a_folder_without_runs(tmp_path: Path) -> None:
 
 def test_every_drawn_panel_belongs_to_an_arm(sweep: Path) -> None:
     panels = training.by_arm(load_study(sweep), ("d_loss",))
-    assert [panel.title for panel in panels] == ["wgan-gp", "gan-none", "hinge-none"]
+    assert [panel.title for panel in panels] == ["wgan-gp", "gan", "hinge"]
     assert all(len(re.findall(r'id="d_loss-\d-axes_\d+"', panel.svg)) == 1 for panel in panels)
 
 
@@ -361,7 +358,7 @@ def test_the_search_ranks_settings_over_all_methods(tmp_path: Path) -> None:
         for loss, final in finals.items():
             plant(tmp_path, loss, 0, final, f"optimizer.lr={lr}")
     assert search.table(group_by_method(load_runs(tmp_path))) == [
-        ["optimizer.lr", "geometric mean", "gan-none", "wgan-gp"],
+        ["optimizer.lr", "geometric mean", "gan", "wgan-gp"],
         ["0.2", "4", "4", "4"],
         ["0.1", "10", "1", "100"],
     ]

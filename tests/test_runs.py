@@ -165,7 +165,7 @@ def test_points_are_learnt(tmp_path: Path) -> None:
     train(settings("dataset=ring", "loss=wgan-lp", "protocol.images=128000", "wandb=disabled"), tmp_path)
     recorded = [r["energy_distance"] for r in rows(tmp_path) if "energy_distance" in r]
     assert recorded[-1] < 0.1 * recorded[0]
-    assert json.loads((tmp_path / "status.json").read_text())["floor"]["modes"] == 8
+    assert json.loads((tmp_path / "status.json").read_text())["real_reference"]["modes"] == 8
 
 
 def test_online_without_a_key_is_one_sentence(tmp_path: Path) -> None:

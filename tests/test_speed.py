@@ -33,7 +33,7 @@ def losses(folder: Path) -> list[list[float]]:
     return [[row["d_loss"], row["g_loss"], row["d_grad_norm"]] for row in rows(folder) if "d_loss" in row]
 
 
-WAYS = {"dcgan": ("speed.fused=true", "speed=channels_last"), "resnet": ("model.direct=false",)}
+WAYS = {"dcgan": ("speed.fused_optimizer=true", "speed=channels_last"), "resnet": ("model.fast_double_backward=false",)}
 
 
 @pytest.mark.parametrize(
@@ -206,11 +206,11 @@ def test_the_host_does_not_wait_within_a_step(method: str, model: str) -> None:
 @pytest.mark.parametrize(("before", "after"), [("null", "true"), ("true", "null")])
 def test_what_an_optimiser_has_learnt_outlives_the_way_it_computes(before: str, after: str) -> None:
     """As when a run that was begun on a CPU goes on on a GPU, or the other way round."""
-    cfg = settings("model.width=8", f"speed.fused={before}")
+    cfg = settings("model.width=8", f"speed.fused_optimizer={before}")
     digits, players = build(cfg.dataset).train, make_players(cfg, CPU)
     iterating(cfg, players)(draw_batch(cfg, digits, 0))
     saved = {name: copy.deepcopy(part.state_dict()) for name, part in players._asdict().items()}
-    others = make_players(settings("model.width=8", f"speed.fused={after}"), CPU)
+    others = make_players(settings("model.width=8", f"speed.fused_optimizer={after}"), CPU)
     restore_players(others, saved)
     assert all(torch.equal(a, b) for a, b in zip(state(players), state(others), strict=True))
     rows = [iterating(cfg, each)(draw_batch(cfg, digits, 1)) for each in (players, others)]
@@ -247,8 +247,11 @@ def test_nets_are_wholly_where_their_weights_are(model: str) -> None:
             ["sweep.parallel=2", "hydra/launcher", "use auto"],
         ),
         (["-m", "seed=0,1", "hydra.launcher.n_jobs=true"], ["hydra.launcher.n_jobs=True", "auto"]),
-        (["speed.graphs=true"], ["speed.graphs=true", "allowed with speed.fused=true", "speed=graphs"]),
-        (["speed.fused=true", "optimizer=rmsprop"], ["speed.fused=true", "RMSprop", "null", "optimizer=adam"]),
+        (["speed.graphs=true"], ["speed.graphs=true", "allowed with speed.fused_optimizer=true", "speed=graphs"]),
+        (
+            ["speed.fused_optimizer=true", "optimizer=rmsprop"],
+            ["speed.fused_optimizer=true", "RMSprop", "null", "optimizer=adam"],
+        ),
         (["speed=channels_last", "dataset=ring"], ["speed.channels_last=true", "ring", "allowed is false"]),
     ],
 )
@@ -259,7 +262,7 @@ def test_what_cannot_be_is_refused(overrides: list[str], said: list[str], tmp_pa
 
 
 def test_what_was_done_is_told(tmp_path: Path) -> None:
-    train(settings(*TINY, "speed.fused=true", "speed.channels_last=true"), tmp_path)
+    train(settings(*TINY, "speed.fused_optimizer=true", "speed.channels_last=true"), tmp_path)
     told = json.loads((tmp_path / "footing.json").read_text())
-    assert told["machine"]["fused"] is True and told["machine"]["channels_last"] is True
+    assert told["machine"]["fused_optimizer"] is True and told["machine"]["channels_last"] is True
     assert told["machine"]["graphs"] is False and "fused" not in told["setting"]["optimizer_options"]

@@ -52,17 +52,17 @@ def test_each_run_ends_in_its_own_way(sweep: tuple[Path, subprocess.CompletedPro
     folder, _ = sweep
     found = statuses(folder)
     assert {name: s["status"] for name, s in found.items()} == {
-        "raises-none-s0": "failed",
-        "killed-none-s0": "failed",
-        "explodes-none-s0": "diverged",
-        "gan-none-s0": "finished",
-        "hinge-none-s0": "finished",
+        "raises-s0": "failed",
+        "killed-s0": "failed",
+        "explodes-s0": "diverged",
+        "gan-s0": "finished",
+        "hinge-s0": "finished",
     }
-    assert found["raises-none-s0"]["reason"] == "RuntimeError: a <b>loss</b> of my own went wrong"
-    assert "own_losses.py" in found["raises-none-s0"]["traceback"]
-    assert found["killed-none-s0"]["reason"] == "killed by signal 9"
+    assert found["raises-s0"]["reason"] == "RuntimeError: a <b>loss</b> of my own went wrong"
+    assert "own_losses.py" in found["raises-s0"]["traceback"]
+    assert found["killed-s0"]["reason"] == "killed by signal 9"
     when = "at generator step 0, critic step 0, 32 real images"
-    assert found["explodes-none-s0"]["reason"] == f"g_loss was nan {when}"
+    assert found["explodes-s0"]["reason"] == f"g_loss was nan {when}"
 
 
 def test_the_exit_code_and_the_summary_name_them(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:
@@ -71,7 +71,7 @@ def test_the_exit_code_and_the_summary_name_them(sweep: tuple[Path, subprocess.C
     said = done.stdout + done.stderr
     assert "2 failed, 1 diverged, 2 finished" in said
     tail = said[said.rindex("2 failed, 1 diverged") :]
-    assert all(name in tail for name in ("raises-none-s0", "killed-none-s0: failed (killed by signal 9)", "explodes"))
+    assert all(name in tail for name in ("raises-s0", "killed-s0: failed (killed by signal 9)", "explodes"))
 
 
 def test_a_lone_divergence_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_every_run_is_its_own_run_at_wandb(sweep: tuple[Path, subprocess.Complet
     ids = {statuses(folder)[name]["wandb_id"] for name in mirrors}
     assert len(ids) == 5
     kinds = Counter()
-    for name in ("gan-none-s0", "hinge-none-s0", "raises-none-s0", "explodes-none-s0"):
+    for name in ("gan-s0", "hinge-s0", "raises-s0", "explodes-s0"):
         records = inspect(mirrors[name])
         text = json.dumps(records)
         assert statuses(folder)[name]["wandb_id"] in text
@@ -122,7 +122,7 @@ def test_every_run_is_its_own_run_at_wandb(sweep: tuple[Path, subprocess.Complet
         for tag in (name.split("-")[0], "none", "mnist5k", "dcgan", "seed-0"):
             assert f'"{tag}"' in text
         kinds[name] = text.count("d_grad_norm")
-        if name in ("gan-none-s0", "hinge-none-s0"):
+        if name in ("gan-s0", "hinge-s0"):
             for key in (
                 "d_loss",
                 "g_loss",
@@ -136,19 +136,19 @@ def test_every_run_is_its_own_run_at_wandb(sweep: tuple[Path, subprocess.Complet
                 assert key in text
             lines = (folder / name / "metrics.jsonl").read_text().splitlines()
             assert text.count('"history"') >= len(lines)
-    assert kinds["raises-none-s0"] == 0 < kinds["gan-none-s0"]
+    assert kinds["raises-s0"] == 0 < kinds["gan-s0"]
 
 
 def test_the_report_names_them_too(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:
     folder, _ = sweep
     command = [sys.executable, "-m", "ganbench.report", str(folder)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert "raises-none-s0: failed (RuntimeError: a <b>loss</b>" in done.stdout
+    assert "raises-s0: failed (RuntimeError: a <b>loss</b>" in done.stdout
     page = (folder / "report.html").read_text()
     assert "a &lt;b&gt;loss&lt;/b&gt; of my own" in page and "<b>loss</b>" not in page
     table = {row["folder"]: row for row in csv.DictReader((folder / "results.csv").open())}
-    assert table["killed-none-s0"]["status"] == "failed" and table["killed-none-s0"]["final"] == ""
-    assert float(table["gan-none-s0"]["final"]) == pytest.approx(statuses(folder)["gan-none-s0"]["score"], rel=1e-9)
+    assert table["killed-s0"]["status"] == "failed" and table["killed-s0"]["final"] == ""
+    assert float(table["gan-s0"]["final"]) == pytest.approx(statuses(folder)["gan-s0"]["score"], rel=1e-9)
 
 
 def test_what_a_sweep_varies_is_in_the_folders_names(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from ganbench.sweeps.tuning import FIRST_TRIAL_SEED, draw_settings
 
 SMALL = ("dataset=ring", "protocol=tuned-2d", "experiment=smoke", "wandb=disabled", "device=cpu")
 TYPED = ("-m", *SMALL, "loss=gan,wgan-gp", "seed=3,4", "protocol.trials=2", "hydra.launcher.n_jobs=2")
-METHODS = ("gan-none-dataset=ring", "wgan-gp-dataset=ring")
+METHODS = ("gan-dataset=ring", "wgan-gp-dataset=ring")
 TUNED = ("lr", "betas", "n_critic", "penalty_weight")
 
 
@@ -94,15 +94,15 @@ def planted(name: str, trial: int, score: float | None, status: str = "finished"
 
 def test_the_table_of_trials() -> None:
     methods = {
-        "gan-none": [planted("gan-none", 0, 2.0), planted("gan-none", 1, 1.25)],
+        "gan": [planted("gan", 0, 2.0), planted("gan", 1, 1.25)],
         "wgan-gp": [planted("wgan-gp", 0, None, "diverged"), planted("wgan-gp", 1, None)],
     }
     assert table_of_trials(methods) == [
-        ["trial", "lr", "penalty_weight", "gan-none", "wgan-gp"],
+        ["trial", "lr", "penalty_weight", "gan", "wgan-gp"],
         ["t000", "0.1", "0", "2", "diverged"],
         ["t001", "0.05", "1", "**1.25**", "no score"],
     ]
-    assert budgets(methods)[1:] == [["gan-none", "1.62", "1.25"], ["wgan-gp", "–", "–"]]
+    assert budgets(methods)[1:] == [["gan", "1.62", "1.25"], ["wgan-gp", "–", "–"]]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_the_report_names_the_track_and_what_differs(whole: Path, tmp_path: Path
     lists = tables(trials(folder))
     assert [rows[0][:2] for _, rows in lists] == [["method", "trial"], ["trial", "lr"], ["method", "1 trial"]]
     text = (folder / "results.md").read_text()
-    for method, final in (("gan-none", METHODS[0]), ("wgan-gp", METHODS[1])):
+    for method, final in (("gan", METHODS[0]), ("wgan-gp", METHODS[1])):
         config = runs(folder)[f"{final}-s3"]["protocol"]
         assert f"| {method} | {config['trial']} | {config['lr']} |" in text
     assert text.count("**") == 4 and "| method | 1 trial | 2 trials |" in text
@@ -347,8 +347,8 @@ def test_a_method_without_a_score_is_named_and_the_others_go_on(tmp_path: Path) 
     done = ganbench("--config-dir", "mine", "-m", *typed, cwd=tmp_path)
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
-    assert "explodes-none-dataset=ring: no final runs, since none of its 1 trials has a score" in said
-    assert "raises-none-dataset=ring: no final runs, since t000 did not end" in said
+    assert "explodes-dataset=ring: no final runs, since none of its 1 trials has a score" in said
+    assert "raises-dataset=ring: no final runs, since t000 did not end" in said
     folder = tmp_path / "outputs/sweep/own"
-    assert ended(folder) == {"gan-none-dataset=ring-s0": "finished"}
-    assert ended(folder / "trials")["explodes-none-dataset=ring-t000"] == "diverged"
+    assert ended(folder) == {"gan-dataset=ring-s0": "finished"}
+    assert ended(folder / "trials")["explodes-dataset=ring-t000"] == "diverged"

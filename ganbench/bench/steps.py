@@ -25,7 +25,10 @@ from ganbench.training.steps import iteration
 Z_DIM = 128
 METHODS = ("gan", "hinge", "wgan-gp", "dragan")
 NETS = {"dcgan": ("model=dcgan",), "resnet": ("model=resnet", "model.critic_norm=none")}
-PLAIN = {"dcgan": ("speed.fused=false",), "resnet": ("speed.fused=false", "model.fused=false", "model.direct=false")}
+PLAIN = {
+    "dcgan": ("speed.fused_optimizer=false",),
+    "resnet": ("speed.fused_optimizer=false", "model.fuse_rescaling=false", "model.fast_double_backward=false"),
+}
 
 # What a run is told besides, by the names that the results have.
 FP32, LAST = (), ("speed.channels_last=true",)

@@ -18,6 +18,7 @@ def register() -> None:
     sys.path.append(str(HERE / "sweeps"))
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("extras", _extra_overrides, replace=True)
+    OmegaConf.register_new_resolver("method", _method, replace=True)
 
 
 def compose_config(*overrides: str) -> DictConfig:
@@ -56,6 +57,11 @@ def _extra_overrides(override_dirname: str) -> str:
     return f"-{text}" if text else ""
 
 
+def _method(loss: str, penalty: str) -> str:
+    """Name a pair: the penalty is shown only where there is one."""
+    return loss if penalty == "none" else f"{loss}-{penalty}"
+
+
 def identifying_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Of resolved settings, those that make a run the run it is; some of them are incidental to a comparison."""
     return {k: v for k, v in config.items() if k not in INCIDENTAL or k in ("seed", "probe")}
@@ -63,7 +69,7 @@ def identifying_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def method_label(cfg: DictConfig) -> str:
     """The pair that was trained, such as `wgan-gp`; never the name of the file that chose it."""
-    return f"{cfg.loss.name}-{cfg.penalty.name}"
+    return _method(cfg.loss.name, cfg.penalty.name)
 
 
 def option_names(group: str) -> list[str]:

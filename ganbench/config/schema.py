@@ -87,7 +87,7 @@ class Wandb:
 @dataclass
 class Speed:
     channels_last: bool = False
-    fused: bool | None = None
+    fused_optimizer: bool | None = None
     graphs: bool = False
     keep_memory: bool = True
     skip_zeros: bool = True

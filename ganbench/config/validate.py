@@ -128,13 +128,13 @@ def _check_speed(cfg: DictConfig) -> None:
     speed = cfg.speed
     if speed.channels_last and len(cfg.dataset.get("shape") or ()) == 1:
         raise Refused(f"speed.channels_last=true: dataset={cfg.dataset.name} has no channels; allowed is false.")
-    if speed.graphs and not speed.fused:
-        raise Refused("speed.graphs=true: allowed with speed.fused=true only, as in speed=graphs.")
+    if speed.graphs and not speed.fused_optimizer:
+        raise Refused("speed.graphs=true: allowed with speed.fused_optimizer=true only, as in speed=graphs.")
     for player in ("generator", "critic"):
         option = cfg.optimizer[player]
-        if speed.fused and not accepts_argument(option, "fused"):
+        if speed.fused_optimizer and not accepts_argument(option, "fused"):
             raise Refused(
-                f"speed.fused=true: {option['_target_']} has no fused kernel; allowed is null, or optimizer=adam."
+                f"speed.fused_optimizer=true: {option['_target_']} has no fused kernel; allowed is null, or optimizer=adam."
             )
 
 
@@ -221,7 +221,7 @@ RANGES = (
     (
         "a whole number, 1 or more",
         _whole(1, 1e18),
-        "checkpoint_every protocol.images protocol.log_every metric.neighbours probe.steps",
+        "checkpoint_every protocol.images protocol.log_every metric.k_neighbors probe.steps",
     ),
     (
         "a whole number from 1 to 4096",
@@ -237,7 +237,7 @@ RANGES = (
     ("a whole number from 2 to 100,000", _whole(2, 100_000), "protocol.batch probe.batch metric.n_fake"),
     ("a whole number from 20 to 10,000,000", _whole(20, 10_000_000), "dataset.n"),
     ("a multiple of 16 up to 65,536", lambda v: _whole(16, 65_536)(v) and v % 16 == 0, "probe.n"),
-    ("0, or a whole number from 3 to 1000", lambda v: v == 0 or _whole(3, 1000)(v), "metric.sizes"),
+    ("0, or a whole number from 3 to 1000", lambda v: v == 0 or _whole(3, 1000)(v), "metric.n_subsets"),
     ("a whole number, 1 or more, or null", lambda v: v is None or _whole(1, 1e18)(v), "protocol.trials"),
     (
         "a whole number from 2 to 10,000,000, or null for all",
@@ -379,8 +379,8 @@ def _check_compatibility(cfg: DictConfig) -> None:
         ("model", "dcgan", shape[1:] in SQUARES, f"images of {squares}", "one of these as dataset.shape, or model=mlp"),
         ("model", "resnet", shape[1:] == [32, 32], "images of 32x32", "that as dataset.shape, or model=mlp"),
         ("model", "mlp", points, "points, not images", "model=dcgan"),
-        ("metric", "fd_lenet", shape == [1, 32, 32], "grey images of 32x32", "metric=fid or metric=modes"),
-        ("metric", "fid", len(shape) == 3, "images", "metric=modes"),
+        ("metric", "fd_lenet", shape == [1, 32, 32], "grey images of 32x32", "metric=fid or metric=energy_distance"),
+        ("metric", "fid", len(shape) == 3, "images", "metric=energy_distance"),
         ("metric", "energy_distance", points, "2-D mixtures (ring, grid)", "metric=fd_lenet or metric=fid"),
         ("metric", "modes_kl", shape[:1] == [3] and "stacked" in cfg.dataset._target_, "stacked digits", "metric=fid"),
     )

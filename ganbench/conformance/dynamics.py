@@ -26,13 +26,13 @@ def wasserstein(name: str, loss, of_weight: OfWeight) -> Checks:
     """The best critic under a penalty on the line, by calculus of variations.
 
     With h = F_p - F_q and r the density of the penalised points, D's slope s minimises -|h| s + weight * r * P(s)
-    at each x. For gp and lp |s| = 1 + |h| / (2 weight r), for zero_centred |h| / (2 weight r). So E D(x) - E D(G(z))
+    at each x. For gp and lp |s| = 1 + |h| / (2 weight r), for zero_centered |h| / (2 weight r). So E D(x) - E D(G(z))
     comes to W1 (or 0) plus an excess, and D's loss and penalty together to minus W1 (or 0) and half of it.
     """
     for mean, std, weight in ((1, 1, 10.0), (2, 1, 10.0), (4, 1, 10.0), (0, 2, 10.0), (2, 1, 1.0)):
         pair = Pair(mean, std)
         D, total = _best(loss, of_weight(weight), pair, partial(_right_sign, pair))
-        w1, excess = (_w1(pair) if name != "zero_centred" else 0.0), _excess(pair, weight)
+        w1, excess = (_w1(pair) if name != "zero_centered" else 0.0), _excess(pair, weight)
         claim = f"N(0,1) against {pair.name}, weight {weight:g}"
         yield check_close(
             WASSERSTEIN, f"wgan-{name}", f"E D(x) - E D(G(z)), {claim}", _estimate(D, pair), w1 + excess, 0.02
@@ -49,7 +49,7 @@ def _from_the_wrong_side(name: str, loss, penalty: Penalty) -> Checks:
     """Where slopes start with the wrong sign, the two-sided penalty is least at -1, and holds them there."""
     for pair in (Pair(1, 1), Pair(2, 1)):
         D, _ = _best(loss, penalty, pair, lambda x, pair=pair: -_right_sign(pair, x))
-        w1 = {"gp": -_w1(pair), "lp": _w1(pair), "zero_centred": 0.0}[name]
+        w1 = {"gp": -_w1(pair), "lp": _w1(pair), "zero_centered": 0.0}[name]
         due, claim = w1 + _excess(pair, 10.0), f"from slopes of the wrong sign, {pair.name}"
         yield check_close(WASSERSTEIN, f"wgan-{name}", claim, _estimate(D, pair), due, 0.02)
 
@@ -58,7 +58,7 @@ def _of_equals(name: str, loss, penalty: Penalty) -> Checks:
     """With nothing to tell apart only the penalty is left: gp pulls slopes to 1, lp leaves them."""
     pair = Pair(0, 1)
     D, _ = _best(loss, penalty, pair, lambda x: torch.full_like(x, 0.2))
-    due, claim = {"gp": 1.0, "lp": 0.2, "zero_centred": 0.0}[name], "mean |slope| for equal distributions, from 0.2"
+    due, claim = {"gp": 1.0, "lp": 0.2, "zero_centered": 0.0}[name], "mean |slope| for equal distributions, from 0.2"
     yield check_close(WASSERSTEIN, f"wgan-{name}", claim, D.mean_slope(samples(pair, N)[0]), due, abs=0.03)
 
 
@@ -249,8 +249,8 @@ ENDS: dict[tuple[str, str], tuple[str, Callable[[np.ndarray], float], float]] = 
     ("wgan", "lp"): ("circles for ever with amplitude 1", _largest, 1.0),
     ("gan", "dragan"): ("stops at theta = 4 weight, not at 0", _end, 4.0),
 }
-# A zero-centred penalty pulls psi to 0 at these rates, and makes (0, 0) attract; where the loss pulls by 1/2 there:
-DAMPING = {"r1": 1.0, "r2": 1.0, "r1r2": 2.0, "zero_centred": 2.0, "maxgp": 2.0}
+# A zero-centered penalty pulls psi to 0 at these rates, and makes (0, 0) attract; where the loss pulls by 1/2 there:
+DAMPING = {"r1": 1.0, "r2": 1.0, "r1r2": 2.0, "zero_centered": 2.0, "maxgp": 2.0}
 HALF = ("gan", "rpgan", "rsgan")
 
 
@@ -310,7 +310,7 @@ def check(
         checks.append(lambda: dirac_check(names, loss, of_weight(weight), pull, weight, bound))
     if names == ("wgan", "gp"):
         checks.append(lambda: _distant_equilibrium(loss, of_weight(10.0)))
-    if names[0] == "wgan" and names[1] in ("gp", "lp", "zero_centred"):
+    if names[0] == "wgan" and names[1] in ("gp", "lp", "zero_centered"):
         checks.append(partial(wasserstein, names[1], loss, of_weight))
     yield from run_checks("game", "-".join(names), checks)
 

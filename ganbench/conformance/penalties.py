@@ -48,7 +48,7 @@ TARGETS = {
     "r1": half_squared,
     "r2": half_squared,
     "r1r2": squared,
-    "zero_centred": squared,
+    "zero_centered": squared,
     "maxgp": squared,
 }
 
@@ -125,7 +125,7 @@ def zero_slope(name: str, penalty: Penalty, weight: float) -> Checks:
         yield check_true("linear critic", name, "no NaN where the critic is flat", finite)
 
 
-ON_LINE = ("gp", "lp", "zero_centred", "maxgp")
+ON_LINE = ("gp", "lp", "zero_centered", "maxgp")
 
 
 def quadratic(name: str, penalty: Penalty, weight: float, n: int = 100_000) -> Checks:

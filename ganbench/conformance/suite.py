@@ -21,7 +21,7 @@ IMAGES, POINTS = "dataset=mnist5k", "dataset=ring"
 # Beyond every loss alone and every penalty with the loss that it came with.
 PAIRS = (
     "loss=wgan penalty=none",
-    "loss=wgan penalty=zero_centred",
+    "loss=wgan penalty=zero_centered",
     "loss=wgan penalty=r1",
     "loss=lsgan penalty=r1",
     "loss=hinge penalty=r1",

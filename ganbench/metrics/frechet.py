@@ -44,11 +44,11 @@ def distance(a: Moments, b: Moments, root_a: Tensor | None = None) -> float:
     return float(apart.clamp(min=0))  # what is below is rounding
 
 
-def extrapolated(a: Moments, x: Tensor, root_a: Tensor, sizes: int = 8) -> float | None:
+def extrapolated(a: Moments, x: Tensor, root_a: Tensor, n_subsets: int = 8) -> float | None:
     """The distance of features x as their number goes to infinity, by a straight line through 1/n.
 
     The distance is biased by a term in 1/n that differs between generators (Chong and Forsyth 2020,
-    arXiv:1911.07023). It is taken at `sizes` subsets of a fifth to all of x; None where the smallest
+    arXiv:1911.07023). It is taken at `n_subsets` subsets of a fifth to all of x; None where the smallest
     could not span the features, NaN where these are not finite.
     """
     n, d = x.shape
@@ -57,7 +57,7 @@ def extrapolated(a: Moments, x: Tensor, root_a: Tensor, sizes: int = 8) -> float
     if not all_usable(x):
         return math.nan
     order = torch.randperm(n, generator=randomness.generator(0, "metric/subsets")).to(x.device)
-    counts = torch.linspace(n / 5, n, sizes).round().int().tolist()
+    counts = torch.linspace(n / 5, n, n_subsets).round().int().tolist()
     found = [distance(a, moments(x[order[:m]]), root_a) for m in counts]
-    line = torch.stack([torch.ones(sizes), 1 / torch.tensor(counts)], 1).double()
+    line = torch.stack([torch.ones(n_subsets), 1 / torch.tensor(counts)], 1).double()
     return float(torch.linalg.lstsq(line, torch.tensor(found).double()[:, None]).solution[0])

@@ -39,9 +39,9 @@ class Classes:
 class ImageMetric:
     """Frechet distance (the ranked score, called `name`), kernel distance, diversity and memorisation.
 
-    All compare with held-out reals, n_real of them (None for all). `neighbours` is the k of precision, recall,
+    All compare with held-out reals, n_real of them (None for all). `k_neighbors` is the k of precision, recall,
     density and coverage, which take equal numbers of real and fake. `n_train` training samples stand for what could
-    be memorised; `sizes` subsets, if any, lead to `<name>_inf`, the distance for endlessly many samples.
+    be memorised; `n_subsets` subsets, if any, lead to `<name>_inf`, the distance for endlessly many samples.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class ImageMetric:
         n_fake: int,
         n_real: int | None,
         n_train: int | None,
-        neighbours: int,
-        sizes: int,
+        k_neighbors: int,
+        n_subsets: int,
         data: Data,
         device: torch.device,
     ):
-        self.name, self.n_fake, self.k, self.sizes = name, n_fake, neighbours, sizes
-        self.distances = [name, f"{name}_inf"] if sizes else [name]
+        self.name, self.n_fake, self.k, self.n_subsets = name, n_fake, k_neighbors, n_subsets
+        self.distances = [name, f"{name}_inf"] if n_subsets else [name]
         told = ["classes", "classes_kl"] if hasattr(features, "classes") else []
         self.names = [*self.distances, "kid", *told, *NAMES, "memorisation"]
         self.features = features.to(device)
@@ -68,10 +68,10 @@ class ImageMetric:
             raise Refused(f"metric={name}: features of held-out data by {who} are not finite; choose another network.")
         self.real = moments(self.test)
         self.root, self.within = root(self.real.cov), within(self.test)
-        self.radii = radii(self.test[:n_fake], neighbours)
+        self.radii = radii(self.test[:n_fake], k_neighbors)
         self.classes = Classes(features, self.test) if told else None
         of_reals = memorisation_of_reals(self.train, self.test)
-        self.floor = real_reference(self.scores, self.names[:-1], self.train, n_fake) | of_reals
+        self.real_reference = real_reference(self.scores, self.names[:-1], self.train, n_fake) | of_reals
 
     def __call__(self, fake: Tensor) -> Scores:
         """The scores of uint8 images [n, C, H, W]; a score of None comes with the reason."""
@@ -92,11 +92,11 @@ class ImageMetric:
         if fewest <= d:
             return missing(self.distances, f"{fewest} samples cannot span {d} features")
         found: Scores = {self.name: distance(self.real, moments(fake), self.root)}
-        return found | self._endless(fake) if self.sizes else found
+        return found | self._endless(fake) if self.n_subsets else found
 
     def _endless(self, fake: Tensor) -> Scores:
         name, (n, d) = f"{self.name}_inf", fake.shape
-        value = extrapolated(self.real, fake, self.root, self.sizes)
+        value = extrapolated(self.real, fake, self.root, self.n_subsets)
         return (
             {name: value} if value is not None else missing([name], f"a fifth of {n} samples cannot span {d} features")
         )

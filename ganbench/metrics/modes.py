@@ -72,16 +72,18 @@ class ModesMetric:
     is each mode's share of all samples.
     """
 
-    def __init__(self, name: str, n_fake: int, n_real: int | None, neighbours: int, data: Data, device: torch.device):
+    def __init__(self, name: str, n_fake: int, n_real: int | None, k_neighbors: int, data: Data, device: torch.device):
         if data.modes is None:
-            raise Refused("metric=modes needs a dataset with known modes, such as dataset=ring or dataset=grid.")
-        self.name, self.n_fake, self.k, self.modes = name, n_fake, neighbours, data.modes
+            raise Refused(
+                "metric=energy_distance needs a dataset with known modes, such as dataset=ring or dataset=grid."
+            )
+        self.name, self.n_fake, self.k, self.modes = name, n_fake, k_neighbors, data.modes
         self.real = held_out_samples(data.test, n_real)
         if not all_usable(self.real):
             raise Refused(f"metric={name}: held-out points are not finite, or beyond 1e18; mend the dataset.")
-        self.within, self.radii = within(self.real), radii(self.real[:n_fake], neighbours)
+        self.within, self.radii = within(self.real), radii(self.real[:n_fake], k_neighbors)
         self.names = (name, "modes", "modes_kl", "high_quality", *NAMES)
-        self.floor = real_reference(self, self.names, data.train, n_fake)
+        self.real_reference = real_reference(self, self.names, data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
         if not all_usable(fake, self.real):
@@ -107,12 +109,12 @@ class StackedModesMetric:
     arXiv:1611.02163, section 3.3.1). PacGAN takes 26,000 samples (Lin et al. 2018, arXiv:1712.04086, section 4.2).
     """
 
-    def __init__(self, name: str, n_fake: int, n_real: int | None, neighbours: int, data: Data, device: torch.device):
-        self.name, self.n_fake, self.k, self.classifier = name, n_fake, neighbours, LeNet().to(device)
+    def __init__(self, name: str, n_fake: int, n_real: int | None, k_neighbors: int, data: Data, device: torch.device):
+        self.name, self.n_fake, self.k, self.classifier = name, n_fake, k_neighbors, LeNet().to(device)
         self.real = self.read(held_out_samples(data.test, n_real), cached_features)
-        self.radii = radii(self.real[:n_fake], neighbours)
+        self.radii = radii(self.real[:n_fake], k_neighbors)
         self.names = (name, "modes", *NAMES)
-        self.floor = real_reference(
+        self.real_reference = real_reference(
             lambda x: self.scores(self.read(x, cached_features)), self.names, data.train, n_fake
         )
 

@@ -58,11 +58,11 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: int 
 
 
 class Conv(nn.Conv2d):
-    """`conv` as a layer; `direct` false: torch's."""
+    """`conv` as a layer; `fast_double_backward` false: torch's."""
 
-    def __init__(self, n: int, m: int, side: int, stride: int = 1, padding: int = 0, direct: bool = True):
+    def __init__(self, n: int, m: int, side: int, stride: int = 1, padding: int = 0, fast_double_backward: bool = True):
         super().__init__(n, m, side, stride, padding)
-        self.conv = conv if direct else conv2d
+        self.conv = conv if fast_double_backward else conv2d
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x, self.weight, self.bias, self.stride[0], self.padding[0])

@@ -24,7 +24,7 @@ FIXES = {
     "metric_network": "the same metric.features.weights=… and version of ganbench",
     "n_fake": "the same metric.n_fake=…",
     "n_real": "the same metric.n_real=…",
-    "neighbours": "the same metric.neighbours=…",
+    "k_neighbors": "the same metric.k_neighbors=…",
     "streams": "the same version of ganbench",
     "scored_on": "the same protocol.scored_on=…",
     "trials": "the same protocol.trials=…",

@@ -136,7 +136,9 @@ def _read(folder: Path) -> Run:
 
 def _refuse_garbled(seed: Any, facts: dict[str, Any], config: dict[str, Any]) -> None:
     """Raise ValueError for what a page would stumble over."""
-    told = {key: facts.get(key) for key in ("score", "t_train", "images", "collapsed")} | (facts.get("floor") or {})
+    told = {key: facts.get(key) for key in ("score", "t_train", "images", "collapsed")} | (
+        facts.get("real_reference") or {}
+    )
     _refuse_no_numbers(told | {"seed": seed} | {k: config["protocol"][k] for k in ("images", "batch", "n_critic")})
     if not isinstance(seed, int):
         raise ValueError(f"seed is {seed!r}, no whole number")

@@ -55,10 +55,13 @@ class Study:
     @cached_property
     def real(self) -> dict[str, Any]:
         """What real training data get, by score: the level that a perfect generator would reach."""
-        return next((run.facts["floor"] for arm in self.arms for run in arm.runs if run.facts.get("floor")), {})
+        return next(
+            (run.facts["real_reference"] for arm in self.arms for run in arm.runs if run.facts.get("real_reference")),
+            {},
+        )
 
     @property
-    def floor(self) -> float | None:
+    def real_reference(self) -> float | None:
         return self.real.get(self.metric)
 
     @property

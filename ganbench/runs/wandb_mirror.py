@@ -272,7 +272,9 @@ def sync(out: Path, mode: str) -> None:
 
 def summary(status: dict[str, Any]) -> dict[str, Any]:
     """Of status.json, what W&B shows of the whole run."""
-    return {"status": status["status"]} | {f"floor/{k}": v for k, v in (status.get("floor") or {}).items()}
+    return {"status": status["status"]} | {
+        f"real_reference/{k}": v for k, v in (status.get("real_reference") or {}).items()
+    }
 
 
 def load_run(out: Path) -> tuple[DictConfig, dict[str, Any]]:

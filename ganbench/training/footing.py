@@ -41,7 +41,7 @@ def footing(
             "metric_network": digest(*_weights(metric)),
             "n_fake": metric.n_fake,
             "n_real": cfg.metric.get("n_real"),
-            "neighbours": cfg.metric.get("neighbours"),
+            "k_neighbors": cfg.metric.get("k_neighbors"),
             "streams": randomness.SCHEME,
             "scored_on": p.scored_on.value,
             "trials": p.trials,
@@ -68,10 +68,10 @@ def footing(
             "device": device.type,
             "threads": cfg.threads,
             "channels_last": cfg.speed.channels_last,
-            "fused": _per_player(*(bool(o.defaults.get("fused")) for o in (opt_g, opt_d))),
+            "fused_optimizer": _per_player(*(bool(o.defaults.get("fused")) for o in (opt_g, opt_d))),
             "graphs": cfg.speed.graphs,
-            "fused_convolutions": cfg.model.get("fused"),
-            "direct_convolutions": cfg.model.get("direct"),
+            "fuse_rescaling": cfg.model.get("fuse_rescaling"),
+            "fast_double_backward": cfg.model.get("fast_double_backward"),
         },
     }
 

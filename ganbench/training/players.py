@@ -71,7 +71,7 @@ def copy_critic(cfg: DictConfig, D: nn.Module, opt_d: Optimizer) -> Critic:
 
 def make_optimizer(cfg: DictConfig, option: DictConfig, net: nn.Module) -> Optimizer:
     """What `option` names, in one kernel and fit for graphs where `speed` asks for that."""
-    wanted = next(net.parameters()).is_cuda if cfg.speed.fused is None else cfg.speed.fused
+    wanted = next(net.parameters()).is_cuda if cfg.speed.fused_optimizer is None else cfg.speed.fused_optimizer
     asked = {"fused": wanted, "capturable": cfg.speed.graphs}
     return build(
         option, params=net.parameters(), **{k: True for k, v in asked.items() if v and accepts_argument(option, k)}

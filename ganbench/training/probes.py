@@ -96,7 +96,7 @@ def measure_gradients(
     """What D leaves of each loss's gradient of G's weights, over z [n, z_dim] and as many reals; always in fp32.
 
     `g_norm` is that gradient's norm; `snr` its norm over its scatter between parts of z; `saturated` the share of
-    samples with |dL_G/dD(x)| < 0.001; `slope` the median ‖∇D‖ at samples; `told_apart` the share of pairs of a
+    samples with |dL_G/dD(x)| < 0.001; `d_slope_fake` the median ‖∇D‖ at samples; `critic_auc` the share of pairs of a
     held-out real and a sample that D ranks rightly; `cosine` that between the gradient and the one which would lower
     the energy distance to the reals: a large gradient may still point nowhere.
     """
@@ -104,7 +104,7 @@ def measure_gradients(
         of_parts = [_part(G, D, losses, *part) for part in zip(z.chunk(CHUNKS), real.chunk(CHUNKS), strict=True)]
         with torch.no_grad():
             fake = G(z)
-        beside = {"slope": input_gradient_norm(D, fake).median(), "told_apart": critic_auc(D, real, fake)}
+        beside = {"d_slope_fake": input_gradient_norm(D, fake).median(), "critic_auc": critic_auc(D, real, fake)}
     found = {}
     for i, name in enumerate(losses):
         on_weights, on_logits = (torch.stack(each) for each in zip(*(part[i] for part in of_parts), strict=True))

@@ -105,7 +105,7 @@ def train(cfg: DictConfig, out: Path) -> float:
         bar.close()
         record.note(t_beside=meter.beside)
         check_footing_at_end(stood_on, footing(cfg, data, metric, G, D, opt_g, opt_d))
-        log.info(final_line(scores, metric.floor))
+        log.info(final_line(scores, metric.real_reference))
         score = scores[metric.name]
         return math.inf if score is None else score
     return math.inf  # diverged: the record has ended the block
@@ -117,11 +117,11 @@ def announce(
     """Say and record what was chosen, and what real data score against real data."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {cfg.threads} thread(s)"
     sizes = {who: sum(w.numel() for w in net.parameters()) for who, net in (("G", players.G), ("D", players.D))}
-    record.note(device=name, precision=cfg.precision.value, weights=sizes, floor=metric.floor)
-    record.mirror.summary({f"floor/{k}": v for k, v in metric.floor.items()})
+    record.note(device=name, precision=cfg.precision.value, weights=sizes, real_reference=metric.real_reference)
+    record.mirror.summary({f"real_reference/{k}": v for k, v in metric.real_reference.items()})
     log.info(
         f"{name}, {cfg.precision.value}; {cfg.dataset.name}; {cfg.model.name} with {sizes['G']:,} + {sizes['D']:,} "
-        f"weights; {steps:,} generator steps; real against real {metric.name} {format_score(metric.floor[metric.name])}"
+        f"weights; {steps:,} generator steps; real against real {metric.name} {format_score(metric.real_reference[metric.name])}"
     )
 
 

@@ -167,7 +167,7 @@ def table(found: list[ProbeResult]) -> list[list[Cell]]:
     return [
         [text_cell(probe.label), number_cell(probe.images, f"{probe.images:,}"), text_cell(probe.critic)]
         + [number_cell(median(probe.left) if probe.left else None), text_cell(probe.word)]
-        + [number_cell(probe.median(name)) for name in ("told_apart", "saturated", "slope", "snr", "cosine")]
+        + [number_cell(probe.median(name)) for name in ("critic_auc", "saturated", "d_slope_fake", "snr", "cosine")]
         for probe in found
     ]
 

@@ -45,7 +45,7 @@ def finals(study: Study) -> Figure:
     lines = [Line(a.label, study.tints[a.label], a.finished, a.iqm, a.interval) for a in study.arms]
     with panel.draw(5.2, 0.8 + 0.4 * len(lines)) as axes:
         _in_lines(axes, lines)
-        reference_line(axes, study.floor, vertical=True)
+        reference_line(axes, study.real_reference, vertical=True)
         axes.set_xlabel(f"{study.metric} at the end (lower is better)")
     return panel
 
@@ -93,7 +93,7 @@ def _scores(study: Study, along: str) -> Figure:
     with panel.draw(5.2, 3.5) as axes:
         for arm in study.arms:
             _score_curves(axes, study, arm, along)
-        reference_line(axes, study.floor)
+        reference_line(axes, study.real_reference)
         log_where_it_can(axes, [y for arm in study.arms for run in arm.runs for y in run.scores])
         axes.set_xlabel(COSTS[along])
         axes.set_ylabel(f"{study.metric} (lower is better)")

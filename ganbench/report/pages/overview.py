@@ -20,7 +20,7 @@ from ganbench.report.tables import format_interval, format_number, markdown_tabl
 class Scale(NamedTuple):
     """Puts the scores of a dataset between those of real data, 0, and of an untrained generator, 1."""
 
-    floor: float
+    real_reference: float
     start: float
     log: bool
 
@@ -28,20 +28,20 @@ class Scale(NamedTuple):
         if not math.isfinite(score):
             return math.inf
         of = math.log if self.log else float
-        return (of(score) - of(self.floor)) / (of(self.start) - of(self.floor))
+        return (of(score) - of(self.real_reference)) / (of(self.start) - of(self.real_reference))
 
     def __str__(self) -> str:
         kind = "logarithms of scores" if self.log else "scores themselves, since some are not above 0"
-        return f"{kind}; 0 is {format_number(self.floor)}, 1 is {format_number(self.start)}"
+        return f"{kind}; 0 is {format_number(self.real_reference)}, 1 is {format_number(self.start)}"
 
 
 def scale(found: Study) -> Scale | None:
     """By the scores before training, mean over arms; None where real data's are unknown or no better than those."""
     starts = [fmean(run.scores[0] for run in arm.runs if run.scores) for arm in found.arms if _evaluated(arm)]
-    if found.floor is None or not starts or fmean(starts) <= found.floor:
+    if found.real_reference is None or not starts or fmean(starts) <= found.real_reference:
         return None
     ends = [score for arm in found.arms for score in arm.finished]
-    return Scale(found.floor, fmean(starts), log=min(found.floor, *starts, *ends) > 0)
+    return Scale(found.real_reference, fmean(starts), log=min(found.real_reference, *starts, *ends) > 0)
 
 
 def _evaluated(arm: Method) -> bool:

@@ -1,7 +1,7 @@
 """Kill and interrupt runs at random moments, and inside the writing of their checkpoints, until they have ended; then
 compare bits.
 
-    python tests/kills.py --kills 1000
+    python tests/crash_soak.py --kills 1000
 
 Each attempt is a fork of this process, so that torch is imported once; what it does is what a run does, and the kill
 is a real SIGKILL. Prints one line of JSON; the exit code is 1 if anything differs.
@@ -57,7 +57,9 @@ def digest(run: Path) -> str:
     for picture in sorted((run / "samples").glob("*.png")):
         found.update(picture.name.encode() + picture.read_bytes())
     status = read_status(run)
-    found.update(repr([status[k] for k in ("status", "score", "images", "label", "seed", "weights", "floor")]).encode())
+    found.update(
+        repr([status[k] for k in ("status", "score", "images", "label", "seed", "weights", "real_reference")]).encode()
+    )
     return found.hexdigest()
 
 

@@ -240,7 +240,7 @@ def test_live_and_sent_again_are_the_same(cases: dict[str, Case], tmp_path: Path
         [segment] = run.glob(f"wandb/offline-run-*-{status['wandb_id']}")
         assert_mirrored(run, history(run))
         assert len(rows(run)) == sum(len(item) > 6 and "samples" not in str(item) for item in history(run))
-        for told in ('"status"', "finished", "floor/", '"label"', "gan-none", '"ring"', '"seed-0"'):
+        for told in ('"status"', "finished", "real_reference/", '"label"', "gan", '"ring"', '"seed-0"'):
             assert told.strip('"').encode() in next(segment.glob("*.wandb")).read_bytes()
 
 

@@ -19,7 +19,7 @@ IMAGES, POINTS = (3, 32, 32), (2,)
 CRITICS = {
     **{f"dcgan {norm}": partial(dcgan.Critic, IMAGES, 4, norm) for norm in ("none", "layer", "instance", "spectral")},
     **{f"resnet {norm}": partial(resnet.Critic, IMAGES, 4, norm) for norm in ("none", "layer", "spectral")},
-    "resnet plain": partial(resnet.Critic, IMAGES, 4, "none", fused=False, direct=False),
+    "resnet plain": partial(resnet.Critic, IMAGES, 4, "none", fuse_rescaling=False, fast_double_backward=False),
     **{f"mlp {norm}": partial(mlp.Critic, POINTS, 16, norm) for norm in ("none", "layer", "spectral")},
 }
 LINEAR_BETWEEN_KINKS = [name for name in CRITICS if not name.endswith(("layer", "instance"))]
