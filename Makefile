@@ -4,63 +4,77 @@ NAME ?= $@-$(NOW)
 SEEDS ?= 0,1,2
 ARGS ?=
 BIN := .venv/bin
-SIX := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
+LOSSES := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
+# As many processes as cores. Tests of one file mostly stay in one process, which prepares what they share.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare smoke tune benchmark search conformance soak bench test lint browser clean
+.PHONY: help setup compare smoke tune benchmark search conformance soak bench check test lint types browser tables clean
 
-help: ## this list
+help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-setup: .venv/ready ## a virtual environment in .venv with all that is needed to run
+setup: .venv/ready ## create .venv with everything that runs need
 
-compare: .venv/ready ## set-up and the main job: six losses, three seeds, one report (SEEDS=0,1,…  ARGS=overrides)
-	@status=0; $(BIN)/python -m ganbench -m loss=$(SIX) seed=$(SEEDS) name=$(NAME) $(ARGS) || status=$$?; \
+compare: .venv/ready ## train six methods at three seeds and write one report (SEEDS=0,1,…  NAME=…  ARGS=overrides)
+	@status=0; $(BIN)/python -m ganbench -m loss=$(LOSSES) seed=$(SEEDS) name=$(NAME) $(ARGS) || status=$$?; \
 	[ -d outputs/sweep/$(NAME) ] && $(BIN)/python -m ganbench.report outputs/sweep/$(NAME) || exit $$(( status ? status : 1 )); \
 	exit $$status
 
-smoke: .venv/ready ## the same in a minute, to see it move
+smoke: .venv/ready ## one-minute end-to-end check
 	@$(MAKE) --no-print-directory compare SEEDS=0 ARGS="experiment=smoke $(ARGS)"
 
-benchmark: .venv/ready ## six losses, ten seeds, on ring, grid and mnist5k, and their reports (half an hour on two cores)
+benchmark: .venv/ready ## train six methods at ten seeds on ring, grid and mnist5k (half an hour on two cores)
 	@status=0; for data in "dataset=ring" "dataset=grid" "dataset=mnist5k protocol.images=25600"; do \
 	  $(BIN)/python -m ganbench experiment=benchmark $$data name=$(NAME) $(ARGS) || status=$$?; \
 	done; $(BIN)/python -m ganbench.report outputs/benchmark/$(NAME) || exit $$?; exit $$status
 
-tune: .venv/ready ## the same with each method's best of 16 random trials (90 minutes; the same NAME=… goes on)
+tune: .venv/ready ## compare each method at the best of 16 random settings (90 minutes; the same NAME=… resumes)
 	@$(MAKE) --no-print-directory compare ARGS="protocol=tuned $(ARGS)"
 
-search: .venv/ready ## the three rounds that chose the shared setting of protocol=equal (an hour)
+search: .venv/ready ## repeat the three searches that chose the setting of protocol=equal (an hour)
 	set -e; for round in search search-fine search-final; do \
 	  $(BIN)/python -m ganbench experiment=$$round name=$$round-$(NOW) $(ARGS); \
 	  $(BIN)/python -m ganbench.report.search outputs/sweep/$$round-$(NOW); \
 	done
 
-conformance: .venv/ready ## every loss, penalty, critic and metric against known answers (ARGS="loss=… penalty=…")
+conformance: .venv/ready ## check every loss, penalty, critic and metric against known answers (ARGS="loss=… penalty=…")
 	$(BIN)/python -m ganbench.conformance $(ARGS)
 
-soak: .venv/tested ## 1,000 kills of runs, and 50 contests for one folder: all must end bit-equal (ARGS="--kills 100")
+soak: .venv/tested ## crash test: 1,000 kills, 50 lock races (slow; ARGS="--kills 100")
 	PYTHONPATH=. $(BIN)/python tests/crash_soak.py $(ARGS)
 
-bench: .venv/ready ## what things cost, against their usual alternatives
+bench: .venv/ready ## benchmark step time, memory, start-up and sweeps
 	$(BIN)/python -m ganbench.bench $(ARGS)
 
-test: .venv/tested lint browser ## set-up and the tests
-	$(BIN)/python -m pytest $(ARGS)
+check: lint types ## lint, check types and run the quick tests (two minutes on two cores)
+	$(PYTEST) -m "not slow" $(ARGS)
 
-lint: .venv/tested ## ruff, both its linter and its formatter
+test: lint types ## lint, check types and run all tests (12 minutes on two cores; ARGS="-k word")
+	$(PYTEST) $(ARGS)
+
+lint: .venv/tested ## check style with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The report's page is opened in a real browser. Where Debian's package can be installed, it is.
-browser:
-	@for b in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$b >/dev/null && exit 0; done; \
+types: .venv/tested ## check types with mypy
+	$(BIN)/mypy
+
+browser: ## install Chromium for the tests of the report page, unless there is one
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	  command -v $$name >/dev/null && exit 0; \
+	done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
-	else echo "The page's test needs Chromium or Chrome: install one (such as 'sudo apt-get install chromium')." >&2; exit 1; fi
+	else \
+	  $(MAKE) --no-print-directory .venv/tested && $(BIN)/python -m playwright install chromium; \
+	fi
+
+tables: .venv/ready ## rewrite the generated tables of all READMEs
+	$(BIN)/python -m tests.tables
 
 clean: ## remove .venv and caches; outputs stay
-	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv

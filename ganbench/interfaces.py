@@ -22,10 +22,13 @@ class Critic(Protocol):
 class Loss(Protocol):
     """A game: both methods take raw logits [N] and return a scalar that the player minimizes."""
 
-    g: Callable[..., Tensor]  # the generator's loss: g(fake), or g(fake, real) for a relativistic loss
-
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return the critic's loss."""
+        ...
+
+    @property
+    def g(self) -> Callable[..., Tensor]:
+        """The generator's loss: g(fake), or g(fake, real) for a relativistic loss."""
         ...
 
 

@@ -1,7 +1,9 @@
-"""The losses. Raw logits [N] in, a scalar out; lower is better for the player whose loss it is.
+"""The losses. ADD A LOSS HERE: a class with two methods that take raw logits [N] and return a scalar.
 
-`d` is the critic's loss, `g` the generator's: g(fake), or g(fake, real) for a loss that looks at both. The trainer
-hands over what the signature asks for; `real` and `fake` come in the same number and in independent order.
+`d(real, fake)` is the critic's loss and `g(fake)` the generator's, or `g(fake, real)` for a loss that compares both:
+the trainer passes what the signature asks for. Each player minimizes its own. `real` and `fake` have the same length
+and independent order. Then add conf/loss/<name>.yaml with `name`, `_target_` and the arguments of `__init__`, and run
+`python -m ganbench.conformance loss=<name>`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from torch.nn.functional import relu, softplus
 
 
 class GAN:
-    """Non-saturating GAN (Goodfellow et al. 2014, arXiv:1406.2661, section 3)."""
+    """The non-saturating GAN (Goodfellow et al. 2014, arXiv:1406.2661, section 3)."""
 
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         return softplus(-real).mean() + softplus(fake).mean()
@@ -21,7 +23,7 @@ class GAN:
 
 
 class Minimax:
-    """The minimax game itself (arXiv:1406.2661, equation 1): its generator's gradient vanishes as D wins."""
+    """The minimax game of the same paper (arXiv:1406.2661, equation 1); its generator's gradient vanishes as D wins."""
 
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         return softplus(-real).mean() + softplus(fake).mean()
@@ -32,9 +34,10 @@ class Minimax:
 
 @dataclass
 class LSGAN:
-    """Least squares (Mao et al. 2016, arXiv:1611.04076, equation 2) with targets a, b, c; the paper's scale is 1/2.
+    """Least squares (Mao et al. 2016, arXiv:1611.04076, equation 2); the paper's scale is 1/2.
 
-    With b - c = 1 and b - a = 2, g(fake) + g(real) is Pearson's chi^2(p + q || 2q) at the best critic, for scale 1.
+    The critic's targets are a for fakes and b for reals, the generator's is c. With b - c = 1, b - a = 2 and scale 1,
+    g(fake) + g(real) is Pearson's chi^2(p + q || 2q) at the best critic.
     """
 
     a: float = 0.0
@@ -50,7 +53,7 @@ class LSGAN:
 
 
 class WGAN:
-    """Wasserstein (Arjovsky et al. 2017, arXiv:1701.07875, equation 2); means nothing without a Lipschitz control."""
+    """Wasserstein (Arjovsky et al. 2017, arXiv:1701.07875, equation 2); needs a critic kept Lipschitz."""
 
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()
@@ -70,8 +73,9 @@ class Hinge:
 
 
 class RpGAN:
-    """Relativistic pairing: D ranks each real sample against one fake (Jolicoeur-Martineau 2018, arXiv:1807.00734,
-    there RSGAN; with penalty=r1r2 the objective of R3GAN, Huang et al. 2024, arXiv:2501.05441).
+    """Relativistic pairs: D ranks each real against one fake (RSGAN, Jolicoeur-Martineau 2018, arXiv:1807.00734).
+
+    With penalty=r1r2 it is the objective of R3GAN (Huang et al. 2024, arXiv:2501.05441).
     """
 
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -82,7 +86,7 @@ class RpGAN:
 
 
 class RaGAN:
-    """Relativistic average: each sample against the other kind's mean (arXiv:1807.00734, there RaSGAN)."""
+    """Relativistic average: D ranks each sample against the mean of the other kind (RaSGAN of arXiv:1807.00734)."""
 
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         return softplus(fake.mean() - real).mean() + softplus(fake - real.mean()).mean()

@@ -1,7 +1,7 @@
-"""All randomness of a run: a pure function of (seed, stream, counter). Nothing else draws.
+"""Every random number of a run, as a pure function of (seed, stream, counter). Nothing else draws random numbers.
 
-Two runs that differ in their loss therefore see the same initial weights, batches and noise, a penalty that
-draws shifts nothing else, and a step can be repeated without knowing the ones before it.
+So two runs that differ in their loss see the same initial weights, batches and noise; a penalty that draws noise shifts
+nothing else; and a step can be repeated without the ones before it.
 """
 
 import hashlib
@@ -11,27 +11,28 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-SCHEME = 1  # counts up when the same (seed, stream, counter) comes to mean other numbers
+SCHEME = 1  # part of the footing; increment it when the same (seed, stream, counter) gives other numbers
 
 
 def key(seed: int, stream: str, counter: int = 0) -> int:
-    """63 bits that differ for every (seed, stream, counter) and never between machines."""
+    """Hash (seed, stream, counter) to 63 bits, the same on every machine."""
     digest = hashlib.sha256(f"{seed}/{stream}/{counter}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(seed: int, stream: str, counter: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator that starts at (seed, stream, counter)."""
     return torch.Generator(device).manual_seed(key(seed, stream, counter))
 
 
 def normal(shape: tuple[int, ...], seed: int, stream: str, counter: int, device: torch.device | str) -> Tensor:
-    """Standard normal noise, such as z."""
+    """Draw standard normal noise of this shape, such as z."""
     return torch.randn(shape, generator=generator(seed, stream, counter, device), device=device)
 
 
 @contextmanager
 def seeded_initialization(seed: int, stream: str) -> Iterator[None]:
-    """Modules built inside draw their weights from this stream; torch's global state is left as it was."""
+    """Let modules built inside draw their weights from this stream; torch's global state is restored after it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, stream))
         yield

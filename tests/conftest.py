@@ -1,11 +1,20 @@
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # here and in all processes started here; libraries read it when imported
+
+import copy
 import gzip
 import hashlib
 import json
-import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +23,7 @@ import torch
 from omegaconf import DictConfig
 
 from ganbench.config.compose import compose_config, register
+from ganbench.runs.signals import SIGNALS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RING = ("dataset=ring", "experiment=smoke", "wandb=disabled", "device=cpu", "model.width=16")
@@ -26,30 +36,115 @@ TINY = (
     "protocol.log_every=1",
 )
 SIX = "gan,lsgan,wgan-gp,wgan-lp,dragan,hinge"
+# How long tests wait for something that should happen; long, since it only ends what would otherwise hang.
+PATIENCE = float(os.environ.get("GANBENCH_TEST_PATIENCE", "900"))
 
 torch.set_num_threads(1)
-os.environ["GANBENCH_CACHE"] = tempfile.mkdtemp(prefix="ganbench-")  # of all processes here
 register()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all tests the same surroundings, however they are started."""
+    # `nohup` and shells ignore signals for what they start in the background, and what is ignored here would be
+    # ignored by every process started here. What is handled here has its default there.
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up, as after Ctrl-C
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the process that started them
+        cache = tempfile.TemporaryDirectory(prefix="ganbench-")
+        config.add_cleanup(cache.cleanup)
+        os.environ["GANBENCH_CACHE"] = cache.name
+
+
 def settings(*overrides: str) -> DictConfig:
-    """The composed configuration of a command line."""
+    """Compose the configuration of a command line; the same one only once, for it takes a tenth of a second."""
+    return copy.deepcopy(composed(overrides))
+
+
+@cache
+def composed(overrides: tuple[str, ...]) -> DictConfig:
     return compose_config(*overrides, "name=test")
 
 
-def ganbench(
-    *arguments: str, cwd: Path, flags: tuple[str, ...] = (), **environment: str
-) -> subprocess.CompletedProcess:
-    """Run the real command line in a new process."""
+def launch(
+    *arguments: str, cwd: Path, flags: tuple[str, ...] = (), stdout: int = subprocess.PIPE, **environment: str
+) -> subprocess.Popen:
+    """Start the command line in a session of its own. Tests call `ganbench` or `start`, which also end it."""
     path = os.pathsep.join([str(REPOSITORY), environment.pop("PYTHONPATH", "")])
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *flags, "-m", "ganbench", *arguments],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | environment,
-        capture_output=True,
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
+        start_new_session=True,
     )
+
+
+def ganbench(*arguments: str, **options) -> subprocess.CompletedProcess:
+    """Run the command line to its end, in the folder `cwd`; other keywords are `flags` of Python, or environment."""
+    process = launch(*arguments, **options)
+    try:
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    finally:
+        end(process)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start the command line and go on: `process = start("loss=gan", "name=a", cwd=tmp_path)`.
+
+    Its standard error can be read by `process.communicate()[1]`; its standard output is dropped. Signals have their
+    defaults, and it leads a process group of its own, so `os.killpg(process.pid, number)` reaches what a terminal
+    would. Whatever becomes of the test, nothing of what it started is left.
+    """
+    processes = []
+
+    def begin(*arguments: str, **options) -> subprocess.Popen:
+        processes.append(launch(*arguments, stdout=subprocess.DEVNULL, **options))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        end(process)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kill a process that `launch` started, and all that it has started in turn."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    # A sweep's runs have a process group of their own, but its session. (Where there is no /proc they end with it.)
+    until(lambda: not list(filter(partial(kill_member, process.pid), Path("/proc").glob("[0-9]*"))))
+    for stream in filter(None, (process.stdout, process.stderr)):
+        stream.close()
+
+
+def kill_member(session: int, process: Path) -> bool:
+    """Kill the process of this folder in /proc if it belongs to a session; return whether it did."""
+    try:
+        state, _, _, its_session = (process / "stat").read_text().rpartition(")")[2].split()[:4]
+        if int(its_session) != session or state in "ZX":
+            return False
+        os.kill(int(process.name), signal.SIGKILL)
+    except OSError:  # it has just ended
+        return False
+    return True
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+    """Wait until a condition holds; fail once the process that should bring it about has ended without that."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        ended = process is not None and process.poll() is not None
+        if condition():
+            return
+        assert not ended, f"it ended with code {process.returncode}:\n{process.stderr.read()}"
+        assert time.monotonic() < give_up, f"nothing happened within {PATIENCE:g} seconds"
+        time.sleep(0.02)
 
 
 def rows(folder: Path) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Checkpoints: none is lost to a kill, a full disk or a flipped bit, and none runs code."""
+"""Checkpoints survive kills, full disks and flipped bits, and run no code."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cut(whole: Path, tmp_path: Path) -> Path:
-    """The same run, as a kill right before its end leaves it: two checkpoints, and records up to the end."""
+    """The same run as if killed right before its end: two checkpoints, and all records."""
     folder = tmp_path / "cut"
     shutil.copytree(whole, folder)
     status = json.loads((folder / "status.json").read_text())
@@ -45,7 +45,7 @@ def equal(one: dict, other: dict) -> bool:
     return all(torch.equal(value, other[net][name]) for net in nets for name, value in one[net].items())
 
 
-def test_each_is_synced_before_it_is_named_and_named_before_another_goes(
+def test_a_checkpoint_is_synced_before_its_rename_and_renamed_before_an_old_one_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = []
@@ -69,7 +69,7 @@ def test_each_is_synced_before_it_is_named_and_named_before_another_goes(
     assert len(done) == 3 * 3 + 1
 
 
-def test_no_damaged_file_is_taken_for_a_checkpoint(whole: Path, tmp_path: Path) -> None:
+def test_every_damaged_file_is_noticed(whole: Path, tmp_path: Path) -> None:
     """1,000 of them: cut at 200 lengths, or with one bit flipped anywhere."""
     file = files(whole)[-1]
     content, rng = file.read_bytes(), random.Random(0)
@@ -87,7 +87,7 @@ def test_no_damaged_file_is_taken_for_a_checkpoint(whole: Path, tmp_path: Path) 
     assert checkpoint.read(damaged)["step"] == 60
 
 
-def test_the_newest_whole_one_wins_and_the_damaged_one_is_set_aside(
+def test_the_newest_undamaged_checkpoint_is_used_and_the_damaged_one_set_aside(
     cut: Path, whole: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     newest = files(cut)[-1]
@@ -103,13 +103,13 @@ def test_the_newest_whole_one_wins_and_the_damaged_one_is_set_aside(
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [("damage", "none of its checkpoints is whole"), ("delete", "records but no checkpoint")]
+    ("fault", "message"), [("damage", "all checkpoints are damaged"), ("delete", "records but no checkpoint")]
 )
-def test_a_run_never_starts_from_zero_in_silence(fault: str, said: str, cut: Path) -> None:
+def test_a_run_never_silently_starts_from_zero(fault: str, message: str, cut: Path) -> None:
     before = (cut / "metrics.jsonl").read_bytes()
     for file in files(cut):
         file.write_bytes(b"") if fault == "damage" else file.unlink()
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Refused, match=message):
         train(settings("loss=hinge", *RING), cut)
     assert (cut / "metrics.jsonl").read_bytes() == before
     assert json.loads((cut / "status.json").read_text())["status"] == "running"
@@ -126,60 +126,60 @@ FAULTS = {
     "garbled": garble,
     "a list": lambda file: file.write_bytes(b"[]"),
 }
-NEEDED = {"metrics.jsonl": "does not hold what", "footing.json": "cannot be read", "config.yaml": "config"}
+NEEDED = {"metrics.jsonl": "does not contain what", "footing.json": "cannot be read", "config.yaml": "config"}
 
 
-def kept(run: Path) -> dict[Path, bytes]:
-    """All but who was there last, and what came of it."""
+def lasting_files(run: Path) -> dict[Path, bytes]:
+    """All files but the lock and the status."""
     files = (p for p in run.rglob("*") if p.is_file() and p.name not in (".lock", "status.json"))
     return {file: file.read_bytes() for file in files}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("part", NEEDED)
-def test_it_goes_on_from_nothing_but_what_it_was(part: str, fault: str, cut: Path) -> None:
+def test_a_damaged_run_folder_is_refused_and_not_changed(part: str, fault: str, cut: Path) -> None:
     FAULTS[fault](cut / part)
-    before = kept(cut)
+    before = lasting_files(cut)
     with pytest.raises(Refused, match=NEEDED[part]) as refusal:
         train(settings("loss=hinge", *RING), cut)
-    assert part in str(refusal.value) and "choose another name=" in str(refusal.value)
-    assert kept(cut) == before
+    assert part in str(refusal.value) and "ass another name=" in str(refusal.value)
+    assert lasting_files(cut) == before
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", "3", '{"status"'])
-def test_a_status_that_tells_nothing_is_a_failed_run_s(content: str, cut: Path, whole: Path) -> None:
+def test_a_run_with_an_unreadable_status_has_failed(content: str, cut: Path, whole: Path) -> None:
     (cut / "status.json").write_text(content)
-    with pytest.raises(Refused, match="failed: retry=true goes on from its last checkpoint"):
+    with pytest.raises(Refused, match=r"\(failed\). Pass retry=true to resume from its last checkpoint"):
         train(settings("loss=hinge", *RING), cut)
     train(settings("loss=hinge", *RING, "retry=true"), cut)
     assert rows(cut) == rows(whole) and equal(checkpoint.load(cut), checkpoint.load(whole))
 
 
-def test_another_run_s_checkpoint_is_refused(cut: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_refused(cut: Path, tmp_path: Path) -> None:
     train(settings("loss=hinge", *RING, "seed=1"), tmp_path / "other")
     shutil.rmtree(cut / "checkpoints")
     shutil.copytree(tmp_path / "other/checkpoints", cut / "checkpoints")
     before = (cut / "metrics.jsonl").read_bytes()
-    with pytest.raises(Refused, match="holds a checkpoint of another run"):
+    with pytest.raises(Refused, match="contains a checkpoint of another run"):
         train(settings("loss=hinge", *RING), cut)
     assert (cut / "metrics.jsonl").read_bytes() == before
 
 
-def test_one_of_format_1_is_not_gone_on_from(cut: Path) -> None:
+def test_format_1_cannot_be_resumed(cut: Path) -> None:
     shutil.rmtree(cut / "checkpoints")
     shutil.copytree(REPOSITORY / "tests/data/format-1/checkpoints", cut / "checkpoints")
-    with pytest.raises(Refused, match=r"holds a checkpoint of another run .*format 1"):
+    with pytest.raises(Refused, match=r"contains a checkpoint of another run .*format 1"):
         train(settings("loss=hinge", *RING), cut)
 
 
-def test_what_a_kill_left_of_a_save_is_cleared_away(cut: Path) -> None:
+def test_what_a_kill_left_of_a_save_is_deleted(cut: Path) -> None:
     orphan = cut / "checkpoints/.step-00000030-0123456789abcdef.pt.tmp"
     orphan.write_bytes(b"half")
     train(settings("loss=hinge", *RING), cut)
     assert not orphan.exists()
 
 
-def test_other_data_than_it_began_with_are_refused(cut: Path) -> None:
+def test_resuming_on_other_data_is_refused(cut: Path) -> None:
     footing = json.loads((cut / "footing.json").read_text())
     footing["equal"]["train_data"] = "0" * 12
     (cut / "footing.json").write_text(json.dumps(footing))
@@ -196,15 +196,15 @@ def test_no_more_is_lost_than_since_the_last_checkpoint(tmp_path: Path) -> None:
         pass
 
     steps = iter(range(10**6))
-    from ganbench import steps as module
+    from ganbench.training import iteration as module
 
-    original = module.generator_step
+    original = module.generator_update
     try:
-        module.generator_step = lambda *a: original(*a) if next(steps) < 36 else (_ for _ in ()).throw(Dies)
+        module.generator_update = lambda *a: original(*a) if next(steps) < 36 else (_ for _ in ()).throw(Dies)
         with pytest.raises(Dies):
             train(cfg, tmp_path)
     finally:
-        module.generator_step = original
+        module.generator_update = original
     assert rows(tmp_path)[-1]["images"] == 36 * 32
     assert checkpoint.load(tmp_path)["step"] == 32
     assert [checkpoint.read(file)["step"] for file in files(tmp_path)] == [30, 32]
@@ -230,11 +230,13 @@ def leave(folder: Path, free: int) -> None:
         os.posix_fallocate(stream.fileno(), 0, size)
 
 
-@pytest.mark.parametrize("looked", [True, False])
-def test_a_full_disk_never_takes_the_old_one(looked: bool, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """20 amounts of room from one block to more than enough, with and without a look before the writing."""
-    if not looked:
-        monkeypatch.setattr(checkpoint, "_refuse_no_room", lambda folder, size: None)
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_full_disk_never_costs_the_old_checkpoint(
+    checked: bool, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 amounts of room from one block to more than enough, with and without a check before the writing."""
+    if not checked:
+        monkeypatch.setattr(checkpoint, "_check_free_space", lambda folder, size: None)
     folder, outcomes = small_disk / "checkpoints", []
     folder.mkdir()
     for k in range(20):
@@ -249,7 +251,7 @@ def test_a_full_disk_never_takes_the_old_one(looked: bool, small_disk: Path, mon
             outcomes.append(3)
         except OSError as error:
             assert error.errno == errno.ENOSPC
-            assert ("need 40" in str(error) and "make room" in str(error)) == looked
+            assert ("need 40" in str(error) and "make room" in str(error)) == checked
             outcomes.append(2)
         state = checkpoint.load(folder.parent)
         assert state["step"] == outcomes[-1] and torch.equal(state["x"], torch.full((100_000,), float(state["step"])))
@@ -273,7 +275,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_with_more_room(small_disk: Pat
     assert done.returncode == 0, done.stderr
     leave(small_disk, 20_000_000)
     other = ganbench(*arguments[:-1], "name=other", cwd=small_disk)
-    assert other.returncode == 2 and "lies on a full disk: 20.0 MB are free" in other.stderr
+    assert other.returncode == 2 and "is on a full disk" in other.stderr and "20.0 MB free" in other.stderr
     assert not (small_disk / "outputs/run/other").exists()
 
 
@@ -285,7 +287,7 @@ def test_a_read_only_disk_is_refused_at_once(small_disk: Path) -> None:
     assert not any(line.rstrip().endswith("| torch") for line in refusal.stderr.splitlines())
 
 
-def test_one_of_format_1_still_loads() -> None:
+def test_format_1_still_loads() -> None:
     """Written before files had digests; what its generator draws was noted then."""
     folder = REPOSITORY / "tests/data/format-1"
     state = checkpoint.load(folder)
@@ -297,12 +299,12 @@ def test_one_of_format_1_still_loads() -> None:
     assert drawn.flatten().tolist() == pytest.approx([0.0424155742, -0.1379807144], abs=1e-6)
 
 
-def test_one_of_a_later_format_is_refused_by_name_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_format_is_refused_by_name_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "checkpoints").mkdir()
     monkeypatch.setattr(checkpoint, "FORMAT", 3)
     file = checkpoint.save(tmp_path / "checkpoints", 7)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="has checkpoint format 3; this version reads 1 and 2") as refusal:
+    with pytest.raises(ValueError, match="has checkpoint format 3; this version of ganbench reads 1 and 2") as refusal:
         checkpoint.load(tmp_path, set_aside=True)
     assert not isinstance(refusal.value, checkpoint.Damaged) and file.exists()
 
@@ -316,14 +318,14 @@ class Hostile:
 
 
 @pytest.mark.parametrize("named_by_digest", [True, False])
-def test_a_hostile_one_executes_nothing(named_by_digest: bool, tmp_path: Path) -> None:
+def test_a_hostile_checkpoint_executes_nothing(named_by_digest: bool, tmp_path: Path) -> None:
     folder, marker = tmp_path / "checkpoints", tmp_path / "marker"
     folder.mkdir()
     file = folder / "step-00000001.pt"
     torch.save({"format": 1, "step": 1, "G": Hostile(marker)}, file)
     if named_by_digest:
         file = file.rename(folder / f"step-00000001-{checkpoint._digest(file.read_bytes())}.pt")
-    with pytest.raises(checkpoint.Damaged, match="none of its checkpoints is whole"):
+    with pytest.raises(checkpoint.Damaged, match="all checkpoints are damaged"):
         checkpoint.load(tmp_path)
     assert not marker.exists()
     torch.load(file, weights_only=False)

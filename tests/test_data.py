@@ -60,9 +60,9 @@ def test_pixels_survive_the_way_to_floats_and_back() -> None:
 @pytest.mark.parametrize(("make", "modes", "std"), [(datasets.ring, 8, 0.05), (datasets.grid, 25, 0.025)])
 def test_mixtures(make, modes: int, std: float) -> None:
     found = make(n=20_000)
-    centres = found.modes.centres
-    assert centres.shape == (modes, 2) and found.modes.std == std
-    far, which = torch.cdist(found.train, centres).min(1)
+    centers = found.modes.centers
+    assert centers.shape == (modes, 2) and found.modes.std == std
+    far, which = torch.cdist(found.train, centers).min(1)
     assert torch.bincount(which).min() > 0.8 * 20_000 / modes
     assert far.square().mean().sqrt().item() == pytest.approx(std * 2**0.5, rel=0.02)
     assert torch.equal(make(n=20_000).train, found.train)
@@ -84,7 +84,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_a_broken_or_no_image(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"dataset\.root=.*found 0 images"):
+    with pytest.raises(Refused, match=r"dataset\.root=.*found 0\."):
         datasets.folder(str(tmp_path))
     save_images(tmp_path / "x", 12)
     (tmp_path / "x" / "005.png").write_bytes(b"not an image")

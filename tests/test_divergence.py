@@ -16,7 +16,7 @@ from ganbench.losses import GAN
 from ganbench.models import dcgan
 from ganbench.runs import checkpoint
 from ganbench.runs.status import first_collapse
-from ganbench.training import train as module
+from ganbench.training import run as module
 from ganbench.training.evaluate import relative_std
 from ganbench.training.train import Players, train
 
@@ -233,7 +233,7 @@ def test_a_generator_that_does_not_heed_z_is_flagged(tmp_path: Path, caplog: pyt
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["status"], status["collapsed"]) == ("finished", 64)
     assert [r["g_spread"] for r in rows(tmp_path) if "g_spread" in r] == [0] * 5
-    assert sum("collapsed by 64 images" in record.message for record in caplog.records) == 1
+    assert sum("mode collapse at 64 images" in record.message for record in caplog.records) == 1
 
 
 def test_a_generator_that_does_heed_z_is_not(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ganbench.metrics.features import LeNet
 from ganbench.report.comparability import FIXES, NotComparable, check_comparable, machine_differences, mismatches
 from ganbench.report.load import Run
 from ganbench.training.footing import check_footing_at_end, digest, footing
-from ganbench.training.train import make_players
+from ganbench.training.players import make_players
 
 CPU = torch.device("cpu")
 SMALL = ("metric.n_fake=300", "metric.n_real=200", "metric.n_train=100", "model.width=8")

@@ -17,10 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganbench.config.compose import build, option_names, resolve
 from ganbench.config.schema import Track
-from ganbench.config.validate import one_line_error, validate
+from ganbench.config.messages import one_line_error
+from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.sweeps import tuning
-from ganbench.training.train import make_players
+from ganbench.training.players import make_players
 
 LONG = "x" * 10_000
 HOSTILE = [None, True, "x", "", math.nan, math.inf, -1, 0, 0.5, 10**9, 10**30, [], [1, 2, 3], {"a": 1},

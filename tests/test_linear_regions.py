@@ -129,7 +129,7 @@ def test_a_curved_critic_would_lose_by_it(monkeypatch: pytest.MonkeyPatch) -> No
     torch.manual_seed(0)
     D, x = Own(torch.tanh).double(), torch.randn(5, 2, dtype=torch.float64)
     due, _ = penalised(D, x, False)
-    monkeypatch.setattr(linear_regions, "MEANS", linear_regions.PIECEWISE_LINEAR | {"Tanh"})
+    monkeypatch.setattr(linear_regions, "PIECEWISE_LINEAR", linear_regions.PIECEWISE_LINEAR | {"Tanh"})
     found, _ = penalised(D, x, True)
     assert not torch.allclose(found[0], due[0], rtol=1e-3)
 

@@ -12,11 +12,11 @@ from ganbench.config.compose import build
 from ganbench.errors import Refused
 from ganbench.metrics import kid, modes
 from ganbench.metrics.features import Inception, LeNet, embed
-from ganbench.metrics.frechet import Moments, distance, extrapolated, moments, root
+from ganbench.metrics.frechet import Moments, distance, extrapolated_distance, moments, root
 from ganbench.metrics.images import ImageMetric
 from ganbench.metrics.kid import kernel_distance
 from ganbench.metrics.modes import ModesMetric, StackedModesMetric, energy_distance
-from ganbench.metrics.prdc import diversity, memorisation, memorisation_of_reals, radii
+from ganbench.metrics.prdc import diversity, memorization, memorization_of_reals, radii
 from ganbench.metrics.scores import explain_non_finite, pairwise_distances
 from ganbench.training import pictures
 
@@ -62,9 +62,9 @@ def test_frechet_has_no_value_where_it_has_no_meaning() -> None:
     assert metric(digits.train[:1].repeat(1001, 1, 1, 1)) == {
         k: v.replace("200", "1001") if v else v for k, v in constant.items()
     }
-    too_many = image_metric(5000, None).floor
-    assert too_many["fd_lenet"] is None and "4000 real ones are at hand" in too_many["fd_lenet_why"]
-    with pytest.raises(Refused, match=r"metric\.n_real=2000: the dataset holds out 1000 samples"):
+    too_many = image_metric(5000, None).real_reference
+    assert too_many["fd_lenet"] is None and "the dataset has 4000" in too_many["fd_lenet_why"]
+    with pytest.raises(Refused, match=r"metric\.n_real=2000 must be at most 1000, the number of held-out samples"):
         image_metric(64, 2000)
 
 
@@ -72,7 +72,7 @@ def test_inception_weights_are_checked(inception_weights: tuple[Path, str], tmp_
     file, sha256 = inception_weights
     with pytest.raises(Refused, match=rf"has SHA-256 {sha256}, expected 6726825d"):
         Inception(str(file))
-    with pytest.raises(Refused, match=r"sha256=6726 is no SHA-256"):
+    with pytest.raises(Refused, match=r"sha256=6726 is not a SHA-256"):
         Inception(str(file), "6726")
     with pytest.raises(Refused, match=r"none\.pth cannot be read \(No such file"):
         Inception(str(tmp_path / "none.pth"))
@@ -91,8 +91,8 @@ def test_what_is_computed_once_of_the_reals_is_what_would_be_computed_each_time(
     fake = fake[:170] * 1.1
     assert diversity(real, fake, 3, radii(real[:170], 3)) == diversity(real, fake, 3)
     assert diversity(real, fake, 3, radii(real, 3)) == diversity(real, fake, 3)  # of too many: not used
-    assert kernel_distance(real, fake, kid.within(real)) == kernel_distance(real, fake)
-    assert energy_distance(fake, real, modes.within(real)) == energy_distance(fake, real)
+    assert kernel_distance(real, fake, kid.mean_kernel(real)) == kernel_distance(real, fake)
+    assert energy_distance(fake, real, modes.mean_distance(real)) == energy_distance(fake, real)
     sorted_ = torch.cdist(real, real).sort(1).values
     assert torch.allclose(radii(real, 3), sorted_[:, 3], rtol=1e-12)
     assert radii(real[:3], 3).tolist() == [math.inf] * 3
@@ -124,16 +124,16 @@ def test_classes_that_are_missing_are_counted() -> None:
     assert few["histogram"] == pytest.approx([0.25] * 4 + [0] * 6, abs=0.02)
     mixed = torch.cat([digits.train[labels == 0], digits.train[labels == 1][:4]])
     assert metric(mixed)["classes"] == 1  # four of 404 are less than a fifth of a tenth
-    metric.classes.tell = lambda features: torch.full((len(features),), 12)  # only clothes
+    metric.class_counter.classify = lambda features: torch.full((len(features),), 12)  # only clothes
     none = metric(digits.train[:100])
     assert none["classes"] == 0 and none["classes_kl"] is None and none["histogram"] == [0] * 10
-    assert none["classes_kl_why"] == "no sample is of a class that reals have"
+    assert none["classes_kl_why"] == "no sample belongs to a class of the real data"
 
 
 def test_points_are_counted_by_mode() -> None:
     mixture = datasets.ring(n=10_000)
     metric = ModesMetric("energy_distance", 2000, 2000, 5, mixture, CPU)
-    one = mixture.train[(mixture.train - mixture.modes.centres[2]).norm(dim=1) < 0.1]
+    one = mixture.train[(mixture.train - mixture.modes.centers[2]).norm(dim=1) < 0.1]
     far = torch.full((len(one), 2), 9.0)
     assert metric(torch.cat([one, far]))["histogram"] == pytest.approx([0, 0, 0.5, 0, 0, 0, 0, 0])
 
@@ -209,15 +209,15 @@ def test_no_measure_counts_a_broken_row(broken: float, rng: torch.Generator) -> 
     for a, b in ((fine, spoiled), (spoiled, fine)):
         assert math.isnan(distance(moments(a), moments(b)))
         assert not math.isfinite(kernel_distance(a, b)) and not math.isfinite(energy_distance(a, b))
-        for scores in (diversity(a, b, 5), memorisation(a, b, fine), memorisation(a, fine, b)):
+        for scores in (diversity(a, b, 5), memorization(a, b, fine), memorization(a, fine, b)):
             assert all_none(scores, "features are not finite")
-        assert all_none(memorisation_of_reals(a, b), "features are not finite")
-    assert math.isnan(extrapolated(whole, spoiled, root(whole.cov)))
+        assert all_none(memorization_of_reals(a, b), "features are not finite")
+    assert math.isnan(extrapolated_distance(whole, spoiled, root(whole.cov)))
 
 
 def test_a_score_that_is_not_finite_says_so() -> None:
     told = explain_non_finite({"a": math.nan, "b": -math.inf, "c": 1.0, "d": None, "d_why": "x", "histogram": [0.5]})
-    why = "it came out as a number that is not finite"
+    why = "the score is not finite (NaN or infinity)"
     assert told == {"a": None, "a_why": why, "b": None, "b_why": why} | {
         "c": 1.0,
         "d": None,
@@ -253,7 +253,7 @@ def test_points_and_stacked_digits_with_one_broken_row(broken: float) -> None:
     fake = mixture.train[:300].clone()
     fake[3, 0] = broken
     assert all_none(
-        ModesMetric("energy_distance", 300, 300, 5, mixture, CPU)(fake), "samples are not finite, or beyond 1e18"
+        ModesMetric("energy_distance", 300, 300, 5, mixture, CPU)(fake), "samples are not finite or exceed 1e18"
     )
     stacked = datasets.stacked_mnist5k(n=500)
     metric = StackedModesMetric("modes_kl", 100, 100, 5, stacked, CPU)
@@ -297,7 +297,7 @@ def test_points_that_no_number_holds_are_refused() -> None:
         build(cfg.metric, name=cfg.metric.name, data=ring._replace(test=test), device=CPU)
     metric = build(cfg.metric, name=cfg.metric.name, data=ring, device=CPU)
     far = metric(ring.train[:2500] * 1e20)
-    assert far["energy_distance"] is None and "beyond 1e18" in far["energy_distance_why"]
+    assert far["energy_distance"] is None and "exceed 1e18" in far["energy_distance_why"]
 
 
 class Up(torch.nn.Module):

@@ -66,7 +66,7 @@ def test_a_run_with_them(tmp_path: Path) -> None:
 
 
 def test_the_resnet_is_for_images_of_its_size() -> None:
-    with pytest.raises(Refused, match="model=resnet is for images of 32x32, not for dataset=ring"):
+    with pytest.raises(Refused, match="model=resnet needs images of 32x32, and dataset=ring has"):
         validate(settings("dataset=ring", "model=resnet"))
 
 

@@ -8,10 +8,11 @@ import torch
 from conftest import ganbench
 from torch import nn
 
+from ganbench.conformance.critics import LinearCritic
 from ganbench.errors import Refused
 from ganbench.losses import GAN, RaGAN
 from ganbench.penalties import gp, none
-from ganbench.training.preflight import LinearCritic, check_critic, check_loss, check_penalty
+from ganbench.training.preflight import check_critic, check_loss, check_penalty
 
 
 class Named(GAN):
@@ -32,9 +33,9 @@ class Detached(GAN):
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
-        (Named(), "loss mine: g takes fake, other: due is g(fake) or g(fake, real)."),
+        (Named(), "loss mine: g must take (fake) or (fake, real); it takes (fake, other)."),
         (object(), "loss mine: object needs d(real, fake) and g(fake) or g(fake, real)."),
-        (Numbers(), "loss mine: d returns a float: a tensor of one number is due."),
+        (Numbers(), "loss mine: d must return a scalar tensor; got a float."),
         (Detached(), "loss mine: g gives no gradient"),
     ],
 )
@@ -68,7 +69,7 @@ def test_a_question_leaves_no_trace() -> None:
 
 
 def test_penalties_are_refused() -> None:
-    with pytest.raises(Refused, match=r"penalty mine returns shape \[4\] rather than one number"):
+    with pytest.raises(Refused, match=r"penalty mine must return a scalar; got shape \[4\]"):
         check_penalty(lambda D, real, fake, rng: D(real).square() + 1, "mine", *ASKED)
     with pytest.raises(Refused, match="penalty mine gives no gradient to the critic's weights"):
         check_penalty(lambda D, real, fake, rng: gp(D, real, fake, rng, 1.0).detach(), "mine", *ASKED)
@@ -80,7 +81,7 @@ def test_critics_are_refused() -> None:
     flat = nn.Flatten(0)
     with pytest.raises(Refused, match="mixes the samples of a batch"):
         check_critic(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), flat), torch.randn(4, 4))
-    with pytest.raises(Refused, match=r"returns shape \[4, 1\] for 4 samples: one logit each is due"):
+    with pytest.raises(Refused, match=r"must return one logit per sample, shape \[4\]; got \[4, 1\]"):
         check_critic(nn.Linear(4, 1), torch.randn(4, 4))
     for good in (LinearCritic((4,), 1.0), nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1), flat)):
         check_critic(good, torch.randn(4, 4))
@@ -103,7 +104,7 @@ class PerSample:
 def test_a_run_with_a_broken_loss_ends_before_its_first_step(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     done = ganbench("loss._target_=mine.PerSample", "experiment=smoke", "wandb=disabled", "name=x", cwd=tmp_path)
-    said = "loss gan: d returns shape [4] rather than one number: take the mean over the batch."
+    said = "loss gan: d must return a scalar; got shape [4], so take the mean over the batch."
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     status = json.loads((tmp_path / "outputs/run/x/status.json").read_text())
     assert status["status"] == "failed" and said in status["reason"]

@@ -11,14 +11,15 @@ from scipy import special, stats
 from torch import Tensor, nn
 
 from ganbench.config.compose import build
+from ganbench.conformance.critics import LinearCritic
 from ganbench.datasets import Data
 from ganbench.losses import GAN, LSGAN, WGAN, Minimax
 from ganbench.models.mlp import Critic as Perceptron
 from ganbench.runs import checkpoint
-from ganbench.training.players import Critic
-from ganbench.training.preflight import LinearCritic
+from ganbench.training.players import Players
 from ganbench.training.probes import CHUNKS, Vanishing, energy_gradient, measure_gradients
 from ganbench.training.train import train
+from ganbench.training.updates import Objective
 
 TINY = ("experiment=smoke", "wandb=disabled", "device=cpu", "model.width=8", "protocol.images=128")
 PROBE = ("probe=vanishing", "probe.steps=4", "probe.n=32", "probe.moments=[0,0.5,1]")
@@ -82,22 +83,18 @@ def test_a_loss_with_a_memory_keeps_it(tmp_path: Path) -> None:
     assert rows(tmp_path / "with") == rows(tmp_path / "without")
 
 
+def adam(rate: float, *nets: nn.Module) -> list[torch.optim.Adam]:
+    return [torch.optim.Adam(net.parameters(), rate) for net in nets]
+
+
 def test_fewer_reals_than_samples() -> None:
     """Held-out data are gone round as often as it takes, for a loss that compares both."""
     data = Data(torch.randn(40, 1), torch.randn(3, 1))
     D = Perceptron((1,), 8)
     probe = Vanishing([], None, 1, 64, "rpgan", 8, 1, 0)
-    critics = {"scratch": Critic(D, torch.optim.Adam(D.parameters(), 1e-3))}
-    told = list(
-        probe(
-            Shift(1.0),
-            critics,
-            build(settings("loss=rpgan").loss),
-            build(settings().penalty),
-            data,
-            0,
-        )
-    )
+    G = Shift(1.0)
+    critics = {"scratch": Players(G, D, G, *adam(1e-3, G, D))}
+    told = list(probe(critics, Objective(build(settings("loss=rpgan").loss), build(settings().penalty)), data, 0))
     assert [row["steps"] for row in told] == [0, 1] and all(math.isfinite(row["g_norm"]) for row in told)
 
 
@@ -159,9 +156,10 @@ def _at_the_end(theta: float) -> dict[str, dict]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         D = Perceptron((1,), 32)
-    critic = Critic(D, torch.optim.Adam(D.parameters(), 2e-3))
+    G = Shift(theta)
+    players = Players(G, D, G, *adam(2e-3, G, D))
     probe = Vanishing([], None, 512, 4000, "gan", 512, 1, 0)
     penalty = build(settings().penalty)
-    told = list(probe(Shift(theta), {"scratch": critic}, GAN(), penalty, data, 0))
+    told = list(probe({"scratch": players}, Objective(GAN(), penalty), data, 0))
     assert [r["steps"] for r in told if r["loss"] == "gan"] == [0, *(2**i for i in range(10))]
     return {r["loss"]: r for r in told if r["steps"] == 512}

@@ -16,7 +16,7 @@ from PIL import Image
 from ganbench.config.compose import method_label
 from ganbench.report import search
 from ganbench.report.comparability import NotComparable
-from ganbench.report.compare import comparisons, group_by_method
+from ganbench.report.compare import compare_all, group_by_method
 from ganbench.report.figures import svg, training
 from ganbench.report.load import load_runs
 from ganbench.report.pages.sweep import write
@@ -27,7 +27,7 @@ FINALS = {"gan": [4.0, 5.0, 6.0], "wgan-gp": [2.0, 2.5, 3.0], "hinge": [3.0, 9.0
 
 
 def plant(folder: Path, loss: str, seed: int, final: float | None, *overrides: str, speed: float = 100.0) -> Path:
-    """A run folder as a run would leave it: the score falls from 20 by way of its best to `final`."""
+    """Make a run folder as a run would leave it: the score falls from 20 by way of its best to `final`."""
     cfg = settings(f"loss={loss}", f"seed={seed}", "protocol.images=6400", *overrides)
     label = method_label(cfg)
     run = folder / f"{label}-s{seed}{'-'.join(overrides).replace('/', '_')}"
@@ -44,23 +44,23 @@ def plant(folder: Path, loss: str, seed: int, final: float | None, *overrides: s
     if final is not None:
         rows.append({"images": 6400, "fd_lenet": final, "recall": final / 10, "kid": None})
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    ended = ("finished", None) if final is not None else ("diverged", "d_loss was nan")
+    state, reason = ("finished", None) if final is not None else ("diverged", "d_loss was nan")
     status = {
         "score": final,
         "images": 6400,
         "t_train": 6400 / speed,
         "real_reference": {"fd_lenet": 0.5, "recall": 0.97, "kid": -0.01},
     }
-    status |= {"status": ended[0], "reason": ended[1], "ganbench": "0", "commit": "abc", "torch": "2", "device": "cpu"}
+    status |= {"status": state, "reason": reason, "ganbench": "0", "commit": "abc", "torch": "2", "device": "cpu"}
     (run / "status.json").write_text(json.dumps(status))
-    (run / "footing.json").write_text(json.dumps(level(cfg)))
+    (run / "footing.json").write_text(json.dumps(footing(cfg)))
     for images in (0, 6400):
         Image.new("L", (256, 256), (images + seed) % 255).save(run / "samples" / f"{images:09d}.png")
     return run
 
 
-def level(cfg) -> dict:
-    """A footing.json of the settings that tests vary."""
+def footing(cfg) -> dict:
+    """Return a footing.json of the settings that tests vary."""
     setting = {"lr": cfg.optimizer.lr, "penalty_weight": cfg.penalty.get("weight")}
     return {
         "equal": {"dataset": cfg.dataset.name, "batch": cfg.protocol.batch, "track": cfg.protocol.track.value},
@@ -78,26 +78,26 @@ def sweep(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_arms_and_their_numbers(sweep: Path) -> None:
-    found = group_by_method(load_runs(sweep))
-    assert [arm.label for arm in found] == ["wgan-gp", "gan", "hinge"]
-    gp, gan, hinge = found
+def test_methods_and_their_numbers(sweep: Path) -> None:
+    methods = group_by_method(load_runs(sweep))
+    assert [method.label for method in methods] == ["wgan-gp", "gan", "hinge"]
+    gp, gan, hinge = methods
     assert gp.finals == {0: 2.0, 1: 2.5, 2: 3.0}
     assert (gp.iqm, gan.iqm, hinge.iqm) == (2.5, 5.0, math.inf)  # a diverged run is the worst, not left out
     assert 2 <= gp.interval[0] < 2.5 < gp.interval[1] <= 3 and hinge.interval is None
     assert (gp.best, gp.seconds, gp.speed, gan.speed) == (1.5, 128, 50, 100)
-    against = {(c.first.label, c.second.label): c for c in comparisons(found)}
-    ours = against["wgan-gp", "gan"].paired
+    comparisons = {(c.better.label, c.worse.label): c for c in compare_all(methods)}
+    ours = comparisons["wgan-gp", "gan"].difference
     # the t quantile at 97.5 % is 4.302653 with two degrees of freedom
     assert ours.mean == 2.5 and ours.interval == pytest.approx(
         (2.5 - 4.302653 * 0.5 / 3**0.5, 2.5 + 4.302653 * 0.5 / 3**0.5)
     )
-    assert (ours.n, ours.wins, ours.p) == (3, 1.0, 0.25)
-    theirs = against["wgan-gp", "hinge"].paired
-    assert theirs.mean is None and theirs.wins == 1.0
+    assert (ours.n, ours.win_rate, ours.p) == (3, 1.0, 0.25)
+    theirs = comparisons["wgan-gp", "hinge"].difference
+    assert theirs.mean is None and theirs.win_rate == 1.0
 
 
-def test_other_scores_stand_beside_those_of_real_data(sweep: Path) -> None:
+def test_other_scores_are_shown_with_those_of_real_data(sweep: Path) -> None:
     lines = [line for line in write(sweep).splitlines() if line.startswith("| ")]
     side = lines[lines.index("| method | recall | kid |") :]
     assert side[2:] == [
@@ -127,10 +127,10 @@ def test_the_three_files(sweep: Path) -> None:
     assert lines[3].endswith("| 2.5 (1.26 to 3.74) | 0.75 | 3 of 3 | 64 | 100 | 1.5 | 4, 5, 6 |")
     assert lines[4].startswith("| hinge | 3 | – | – | – | 0.75 | 3 of 3 |")
     assert lines[4].endswith("| 3, 9, diverged |")
-    assert "wgan-gp has the lowest final fd_lenet, 2.5 (2 to " in text
-    assert "in the interquartile mean over 3 seeds, before gan with 5." in text
-    assert "With 3 seeds this is a hint, not a result: for 3 comparisons claims need 7 seeds or more" in text
-    assert "is better than" not in text and "No difference" not in text
+    assert "wgan-gp has the lowest final fd_lenet: an interquartile mean (IQM) of 2.5 (95 % interval 2 to " in text
+    assert " over 3 seeds, followed by gan (5)." in text
+    assert "With 3 seeds this is a hint, not a result: 3 comparisons need 7 seeds or more" in text
+    assert "better than" not in text and "No significant difference" not in text
     assert "hinge-s2: diverged (d_loss was nan)." in text
     table = list(csv.DictReader((sweep / "results.csv").open()))
     assert len(table) == 9
@@ -138,25 +138,25 @@ def test_the_three_files(sweep: Path) -> None:
     assert {r["folder"]: r["status"] for r in table}["hinge-s2"] == "diverged"
 
 
-def test_a_run_that_collapsed_says_so_beside_its_status(sweep: Path) -> None:
+def test_a_run_that_collapsed_says_so_with_its_status(sweep: Path) -> None:
     for name in ("gan-s1", "hinge-s2"):
         file = sweep / name / "status.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"collapsed": 4800}))
     text = write(sweep)
     for name in ("gan-s1", "hinge-s2"):
-        assert f"- {name}: collapsed by 4,800 images; its generator makes nearly the same of every z." in text
-    assert text.count("collapsed") == 2
+        assert f"- {name}: mode collapse at 4,800 images (nearly the same sample from every latent)." in text
+    assert text.count("collapse") == 2
     endings = {str(row[0]): str(row[3]) for row in all_runs(load_study(sweep))}
     assert endings["gan-s1"] == "finished, collapsed" and endings["gan-s0"] == "finished"
     assert endings["hinge-s2"] == "diverged, collapsed: d_loss was nan"
     assert "finished, collapsed" in (sweep / "report.html").read_text()
 
 
-def test_other_numbers_make_another_arm(tmp_path: Path) -> None:
+def test_other_numbers_make_another_method(tmp_path: Path) -> None:
     for weight in (1, 10):
         plant(tmp_path, "wgan-gp", 0, float(weight), f"penalty.weight={weight}")
     plant(tmp_path, "gan", 0, 5.0, "optimizer.lr=0.01")
-    assert [arm.label for arm in group_by_method(load_runs(tmp_path))] == [
+    assert [method.label for method in group_by_method(load_runs(tmp_path))] == [
         "wgan-gp (penalty.weight=1)",
         "gan",
         "wgan-gp (penalty.weight=10)",
@@ -193,7 +193,7 @@ def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
     text = write(sweep)
     assert "gan-s0: unreadable (" in text
     assert "| gan | 2 | 5.5 |" in text and "| wgan-gp | 2 | 2.75 |" in text and "| 5, 6 |" in text
-    assert "different seeds; only those that all have are compared (not 0)" in text
+    assert "different seeds; only those that all have are compared (left out: 0)" in text
     assert ">unreadable: " in (sweep / "report.html").read_text()
 
 
@@ -207,7 +207,7 @@ def test_a_sweep_without_a_single_score(tmp_path: Path) -> None:
 
 
 def change(file: Path, **values) -> None:
-    """Of a JSON file, or of the last line of one of JSON lines."""
+    """Change values in a JSON file, or in the last line of a file of JSON lines."""
     *before, last = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
     file.write_text("\n".join([*before, json.dumps(json.loads(last) | values)]) + "\n")
 
@@ -215,12 +215,12 @@ def change(file: Path, **values) -> None:
 @pytest.mark.parametrize(
     ("file", "values", "why"),
     [
-        ("status.json", {"score": "1.2"}, "score is '1.2', no number"),
-        ("status.json", {"t_train": "x"}, "t_train is 'x', no number"),
-        ("status.json", {"real_reference": {"kid": "low"}}, "kid is 'low', no number"),
-        ("metrics.jsonl", {"recall": "high"}, "recall is 'high', no number"),
-        ("metrics.jsonl", {"histogram": [1, "a"]}, "histogram is 'a', no number"),
-        ("metrics.jsonl", {"images": None}, "a record without images"),
+        ("status.json", {"score": "1.2"}, "score is '1.2', not a number"),
+        ("status.json", {"t_train": "x"}, "t_train is 'x', not a number"),
+        ("status.json", {"real_reference": {"kid": "low"}}, "kid is 'low', not a number"),
+        ("metrics.jsonl", {"recall": "high"}, "recall is 'high', not a number"),
+        ("metrics.jsonl", {"histogram": [1, "a"]}, "histogram is 'a', not a number"),
+        ("metrics.jsonl", {"images": None}, "a record in metrics.jsonl has no images"),
     ],
 )
 def test_values_that_are_none_become_a_row(sweep: Path, file: str, values: dict, why: str) -> None:
@@ -241,14 +241,14 @@ def test_a_score_that_is_no_number_comes_last(sweep: Path, score: float) -> None
     for seed in (0, 1, 2):
         change(sweep / f"wgan-gp-s{seed}/status.json", score=score)
     text = write(sweep)
-    assert "gan has the lowest final fd_lenet, 5 " in text
+    assert "gan has the lowest final fd_lenet: an interquartile mean (IQM) of 5 " in text
     assert "| wgan-gp | 3 | – |" in text
 
 
 def test_a_field_of_another_version_is_named(sweep: Path) -> None:
-    footing = sweep / "gan-s0/footing.json"
-    told = json.loads(footing.read_text())
-    footing.write_text(json.dumps(told | {"equal": told["equal"] | {"moon": "full"}}))
+    file = sweep / "gan-s0/footing.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"equal": content["equal"] | {"moon": "full"}}))
     with pytest.raises(NotComparable, match=r"(?s)moon is full in gan-s0, null in .* the same version of ganbench"):
         write(sweep)
 
@@ -258,7 +258,7 @@ def test_a_run_that_was_cut_short_says_nothing_of_its_method(sweep: Path, status
     change(sweep / "gan-s1/status.json", status=status, reason="SIGTERM")
     text = write(sweep)
     assert f"gan-s1: {status} (SIGTERM)" in text and "| gan | 2 | 5 |" in text
-    assert "only those that all have are compared (not 1)" in text
+    assert "only those that all have are compared (left out: 1)" in text
 
 
 def test_methods_without_a_common_seed(tmp_path: Path) -> None:
@@ -275,17 +275,17 @@ def test_a_method_whose_runs_diverge_comes_last(tmp_path: Path) -> None:
     for seed, final in enumerate([1.0, None]):
         plant(tmp_path, "wgan-gp", seed, final)
     text = write(tmp_path)
-    assert "gan has the lowest final fd_lenet, 5.5 in the interquartile mean over 2 seeds, before wgan-gp" in text
-    assert "with too few runs that reached one." in text
+    assert "gan has the lowest final fd_lenet: an interquartile mean (IQM) of 5.5 over 2 seeds" in text
+    assert "followed by wgan-gp (too few runs with a score)." in text
 
 
-def test_two_runs_of_one_seed_are_both_told(tmp_path: Path) -> None:
+def test_two_runs_of_one_seed_are_both_shown(tmp_path: Path) -> None:
     plant(tmp_path, "gan", 0, 5.0)
     plant(tmp_path, "gan", 0, 7.0, "device=cpu")
     plant(tmp_path, "hinge", 0, 4.0)
     text = write(tmp_path)
     assert "| gan | 2 | 5 |" in text and "| 5, 7 |" in text
-    assert "gan holds several runs of one seed" in text
+    assert "gan has several runs of one seed" in text
 
 
 def test_a_line_cut_by_a_kill_does_not_cost_the_run(sweep: Path) -> None:
@@ -309,21 +309,21 @@ def test_a_track_of_own_settings_lists_them(tmp_path: Path) -> None:
 
 def test_scores_lie_along_three_costs(tmp_path: Path) -> None:
     run = plant(tmp_path, "gan", 0, 4.0, "protocol.n_critic=2", speed=50.0)
-    (found,) = load_runs(run)
-    assert found.curve("fd_lenet", "images")[0] == [0, 3200, 6400]
-    assert found.curve("fd_lenet", "steps")[0] == [0, 50, 100]  # a batch of 32, twice a step
-    assert found.curve("fd_lenet", "t_train")[0] == [0, 64, 128]
+    (loaded,) = load_runs(run)
+    assert loaded.curve("fd_lenet", "images")[0] == [0, 3200, 6400]
+    assert loaded.curve("fd_lenet", "steps")[0] == [0, 50, 100]  # a batch of 32, twice per generator update
+    assert loaded.curve("fd_lenet", "t_train")[0] == [0, 64, 128]
 
 
 def test_a_folder_without_runs(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no readable run"):
+    with pytest.raises(FileNotFoundError, match="has no run to compare"):
         write(tmp_path)
 
 
-def test_every_drawn_panel_belongs_to_an_arm(sweep: Path) -> None:
-    panels = training.by_arm(load_study(sweep), ("d_loss",))
-    assert [panel.title for panel in panels] == ["wgan-gp", "gan", "hinge"]
-    assert all(len(re.findall(r'id="d_loss-\d-axes_\d+"', panel.svg)) == 1 for panel in panels)
+def test_every_figure_belongs_to_a_method(sweep: Path) -> None:
+    figures = training.by_method(load_study(sweep), ("d_loss",))
+    assert [figure.title for figure in figures] == ["wgan-gp", "gan", "hinge"]
+    assert all(len(re.findall(r'id="d_loss-\d-axes_\d+"', figure.svg)) == 1 for figure in figures)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_every_drawn_panel_belongs_to_an_arm(sweep: Path) -> None:
 def test_scores_on_both_sides_of_zero_stay_apart(values: list[float], scale: str, ticks: list[float] | None) -> None:
     axes = Figure().subplots()
     axes.plot(values)
-    svg.log_where_it_can(axes, values)
+    svg.log_or_symlog(axes, values)
     assert axes.get_yscale() == scale
     assert ticks is None or axes.get_yticks() == pytest.approx(ticks)
 
@@ -362,10 +362,3 @@ def test_the_search_ranks_settings_over_all_methods(tmp_path: Path) -> None:
         ["0.2", "4", "4", "4"],
         ["0.1", "10", "1", "100"],
     ]
-
-
-def chromium() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        if found := shutil.which(name):
-            return found
-    raise FileNotFoundError("no Chromium or Chrome: `make browser` installs one on Debian")

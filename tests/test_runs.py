@@ -137,21 +137,21 @@ def test_smoke_shrinks_the_other_compositions(tmp_path: Path) -> None:
 def test_the_last_line_says_why_there_is_no_score(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     train(settings(*TINY, "metric.n_fake=80"), tmp_path)
-    (line,) = (text for text in caplog.messages if text.startswith("at the end"))
+    (line,) = (text for text in caplog.messages if text.startswith("final scores"))
     assert "fd_lenet_inf none: a fifth of 80 samples cannot span 64 features (none: a fifth" in line
 
 
 def test_a_generator_that_breaks_last_is_not_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its samples would be stored as black images."""
-    from ganbench import steps as module
+    from ganbench.training import iteration as module
 
-    def broken(D, G, *rest):
-        told = module_step(D, G, *rest)
-        next(G.parameters()).data.fill_(float("nan"))
+    def broken(players, *rest):
+        told = original(players, *rest)
+        next(players.G.parameters()).data.fill_(float("nan"))
         return told
 
-    module_step = module.generator_step
-    monkeypatch.setattr(module, "generator_step", broken)
+    original = module.generator_update
+    monkeypatch.setattr(module, "generator_update", broken)
     train(settings("loss=gan", *TINY, "protocol.images=32", "protocol.evaluations=1"), tmp_path)
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["status"] == "diverged"

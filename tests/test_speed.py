@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +20,10 @@ from ganbench.models.dcgan import Generator
 from ganbench.training import cuda_graphs
 from ganbench.training.batches import draw_batch
 from ganbench.training.device import to_memory_format
-from ganbench.training.players import make_players, restore_players
-from ganbench.training.steps import iteration
+from ganbench.training.iteration import iterate
+from ganbench.training.players import make_players
 from ganbench.training.train import train
+from ganbench.training.updates import Objective
 
 CPU = torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -61,10 +61,11 @@ def test_channels_are_innermost_from_the_images_to_the_logits(model: str) -> Non
         for layer in net.modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
                 layer.register_forward_hook(lambda layer, given, made: seen.append((given[0], made)))
-    players.D(inputs.real[0]), players.G(inputs.z_g), players.average(inputs.z_g)
+    z = inputs.generator.z
+    players.D(inputs.critic[0].real), players.G(z), players.average(z)
     images = [x for pair in seen for x in pair]
     assert len(images) >= 18 and all(x.is_contiguous(memory_format=torch.channels_last) for x in images)
-    assert inputs.real[0].is_contiguous(memory_format=torch.channels_last)
+    assert inputs.critic[0].real.is_contiguous(memory_format=torch.channels_last)
 
 
 FAULTS = """
@@ -93,12 +94,8 @@ def test_memory_that_is_freed_is_there_for_the_next_step(keep: bool, tmp_path: P
 
 
 def iterating(cfg, players):
-    given = {
-        "players": players,
-        "loss": build(cfg.loss),
-        "penalty": build(cfg.penalty),
-    }
-    return partial(iteration, **given, autocast=nullcontext, decay=0.9)
+    objective = Objective(build(cfg.loss), build(cfg.penalty))
+    return partial(iterate, players, objective, ema_decay=0.9)
 
 
 @pytest.mark.parametrize("method", [*SIX.split(","), "rpgan"])
@@ -112,7 +109,8 @@ def test_fakes_that_are_reused_are_those_of_the_same_z(method: str) -> None:
         players.G.register_forward_hook(lambda *call, made=made: made.append(call[2]))
         for step in range(2):
             inputs = draw_batch(cfg, digits.train, step)
-            iterating(cfg, players)(inputs if reuse else inputs._replace(z_g=inputs.z_d[-1]), reuse=reuse)
+            same_z = inputs._replace(generator=inputs.generator._replace(z=inputs.critic[-1].z))
+            iterating(cfg, players)(inputs if reuse else same_z, reuse_fakes=reuse)
         weights = [w for net in players[:2] for w in net.parameters()]
         left.append((weights, len(made)))
     (ours, made_once), (theirs, made_again) = left
@@ -209,9 +207,9 @@ def test_what_an_optimiser_has_learnt_outlives_the_way_it_computes(before: str, 
     cfg = settings("model.width=8", f"speed.fused_optimizer={before}")
     digits, players = build(cfg.dataset).train, make_players(cfg, CPU)
     iterating(cfg, players)(draw_batch(cfg, digits, 0))
-    saved = {name: copy.deepcopy(part.state_dict()) for name, part in players._asdict().items()}
+    saved = copy.deepcopy(players.state_dict())
     others = make_players(settings("model.width=8", f"speed.fused_optimizer={after}"), CPU)
-    restore_players(others, saved)
+    others.load_state_dict(saved)
     assert all(torch.equal(a, b) for a, b in zip(state(players), state(others), strict=True))
     rows = [iterating(cfg, each)(draw_batch(cfg, digits, 1)) for each in (players, others)]
     assert rows[0][0]["d_loss"].item() == pytest.approx(rows[1][0]["d_loss"].item(), rel=1e-5)
@@ -239,20 +237,20 @@ def test_nets_are_wholly_where_their_weights_are(model: str) -> None:
     ("overrides", "said"),
     [
         (["speed=graphs"], ["speed.graphs=true", "device=cpu", "allowed is false"]),
-        (["+speed.channel_last=true"], ["speed.channel_last=true", "Did you mean channels_last?"]),
-        (["++sweep.many=3"], ["sweep.many=3", "parallel"]),
-        (["+protocol.foo=1"], ["protocol.foo=1", "n_critic"]),
+        (["+speed.channel_last=true"], ["speed.channel_last: unknown setting; did you mean channels_last?"]),
+        (["++sweep.many=3"], ["sweep.many: unknown setting; sweep has: parallel."]),
+        (["+protocol.foo=1"], ["protocol.foo: unknown setting", "n_critic"]),
         (
             ["-m", "seed=0,1", "hydra/launcher=basic", "sweep.parallel=2"],
-            ["sweep.parallel=2", "hydra/launcher", "use auto"],
+            ["sweep.parallel=2", "hydra/launcher", "use sweep.parallel=auto"],
         ),
-        (["-m", "seed=0,1", "hydra.launcher.n_jobs=true"], ["hydra.launcher.n_jobs=True", "auto"]),
-        (["speed.graphs=true"], ["speed.graphs=true", "allowed with speed.fused_optimizer=true", "speed=graphs"]),
+        (["-m", "seed=0,1", "hydra.launcher.n_jobs=true"], ["hydra.launcher.n_jobs=true", "auto"]),
+        (["speed.graphs=true"], ["speed.graphs=true needs speed.fused_optimizer=true", "speed=graphs"]),
         (
             ["speed.fused_optimizer=true", "optimizer=rmsprop"],
             ["speed.fused_optimizer=true", "RMSprop", "null", "optimizer=adam"],
         ),
-        (["speed=channels_last", "dataset=ring"], ["speed.channels_last=true", "ring", "allowed is false"]),
+        (["speed=channels_last", "dataset=ring"], ["speed.channels_last=true", "ring", "use false"]),
     ],
 )
 def test_what_cannot_be_is_refused(overrides: list[str], said: list[str], tmp_path: Path) -> None:

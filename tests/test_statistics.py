@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ganbench.report.compare import MIN_WIN_RATE, Method, comparisons, fewest_to_claim, verdict
+from ganbench.report.compare import MIN_WIN_RATE, Method, compare_all, min_seeds_for_significance, verdict
 from ganbench.report.load import Run
 from ganbench.report.statistics import (
     bca_interval,
     holm,
     iqm,
     minimum_detectable_difference,
-    paired,
+    paired_difference,
     performance_profile,
     proportion_interval,
     rank_probabilities,
@@ -31,21 +31,21 @@ def test_the_interquartile_mean() -> None:
 def test_the_interval_holds_what_it_should() -> None:
     """BCa of the interquartile mean of normals, 20 of each: near 95 % of intervals hold the centre."""
     rng = np.random.default_rng(0)
-    held = []
+    covered = []
     for _ in range(150):
         low, high = bca_interval(rng.normal(size=20))
-        held.append(low <= 0 <= high)
-    assert np.mean(held) == pytest.approx(0.93, abs=0.05)
+        covered.append(low <= 0 <= high)
+    assert np.mean(covered) == pytest.approx(0.93, abs=0.05)
     assert bca_interval([1, 2, math.inf]) is None and bca_interval([1, 2]) is None and bca_interval([3, 3, 3]) == (3, 3)
 
 
 def test_the_sign_flip_test_is_exact() -> None:
     """Against scipy's permutation test over all flips, and the least p of n seeds: 2 / 2^n."""
     difference = np.random.default_rng(1).normal(0.4, 1, 9)
-    due = stats.permutation_test(
+    expected = stats.permutation_test(
         (difference,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
     ).pvalue
-    assert sign_flip(difference) == pytest.approx(due)
+    assert sign_flip(difference) == pytest.approx(expected)
     for n in (3, 6, 10):
         assert sign_flip(np.arange(1, n + 1)) == pytest.approx(2 / 2**n)
     assert sign_flip(np.zeros(7)) == 1
@@ -55,8 +55,8 @@ def test_the_sign_flip_test_is_exact() -> None:
 
 def test_the_interval_of_a_share_is_exact() -> None:
     for hits in range(11):
-        due = stats.binomtest(hits, 10).proportion_ci(0.95, "exact")
-        assert proportion_interval(hits / 10, 10) == pytest.approx((due.low, due.high))
+        expected = stats.binomtest(hits, 10).proportion_ci(0.95, "exact")
+        assert proportion_interval(hits / 10, 10) == pytest.approx((expected.low, expected.high))
     low, high = proportion_interval(0.25, 10)  # a tie
     assert proportion_interval(0.2, 10)[0] < low < proportion_interval(0.3, 10)[0] < high
 
@@ -68,14 +68,14 @@ def test_holm_corrects_in_steps() -> None:
 
 def test_pairs_with_runs_that_diverged() -> None:
     a, b = [1, 2, 3, 4, 5, math.inf], [2, 3, math.inf, 5, 6, math.inf]
-    found = paired(a, b)
-    assert found.mean is None and found.interval is None
-    assert found.wins == pytest.approx(5.5 / 6)
+    difference = paired_difference(a, b)
+    assert difference.mean is None and difference.interval is None
+    assert difference.win_rate == pytest.approx(5.5 / 6)
     ranks = np.array([3.5, 3.5, 6, 3.5, 3.5, 1]) * [1, 1, 1, 1, 1, 0]  # five wins, the one against inf the largest
-    assert found.p == pytest.approx(sign_flip(ranks))
+    assert difference.p == pytest.approx(sign_flip(ranks))
 
 
-def test_what_could_have_been_seen() -> None:
+def test_the_minimum_detectable_difference() -> None:
     """Four times in five, by the test that decides: at ten seeds near one standard deviation."""
     assert minimum_detectable_difference(1.0, 10, 0.05) == pytest.approx(1.0, abs=0.02)
     assert minimum_detectable_difference(3.0, 10, 0.05) == pytest.approx(
@@ -87,16 +87,16 @@ def test_what_could_have_been_seen() -> None:
     rng = np.random.default_rng(1)
     for n, alpha in ((10, 0.05 / 15), (6, 0.05), (20, 0.05 / 15)):
         shift = minimum_detectable_difference(1.0, n, alpha)
-        found = [sign_flip(rng.normal(shift, 1, n)) < alpha for _ in range(400)]
-        assert np.mean(found) == pytest.approx(0.8, abs=0.06), n
+        detected = [sign_flip(rng.normal(shift, 1, n)) < alpha for _ in range(400)]
+        assert np.mean(detected) == pytest.approx(0.8, abs=0.06), n
 
 
 def test_better_needs_the_mean_on_its_side() -> None:
-    """A method ahead at most seeds by a little, and far behind at the rest, is not better."""
+    """A method that wins at most seeds by a little, and loses by far at the rest, is not better."""
     ours = np.array([0.0] * 9 + [60.0] * 6)
     theirs = np.array([1.0] * 9 + [0.0] * 6)
-    (only,) = comparisons([arm("a", ours), arm("b", theirs)])
-    assert only.p < 0.05 and only.paired.wins == 0.6 and not only.shown
+    (only,) = compare_all([method("a", ours), method("b", theirs)])
+    assert only.p < 0.05 and only.difference.win_rate == 0.6 and not only.significant
 
 
 def test_ranks_and_profiles() -> None:
@@ -104,34 +104,34 @@ def test_ranks_and_profiles() -> None:
     chances = rank_probabilities(scores)
     assert chances[0].tolist() == [1, 0, 0] and chances[2].tolist() == [0, 0, 1]
     assert rank_probabilities(np.full((2, 4), math.inf)).tolist() == [[0.5, 0.5], [0.5, 0.5]]
-    level = rank_probabilities(np.random.default_rng(0).normal(size=(2, 10)) * [[1], [1]])
-    assert level.sum(1) == pytest.approx([1, 1]) and 0.01 < level[0, 0] < 0.99
+    alike = rank_probabilities(np.random.default_rng(0).normal(size=(2, 10)) * [[1], [1]])
+    assert alike.sum(1) == pytest.approx([1, 1]) and 0.01 < alike[0, 0] < 0.99
     assert performance_profile([1, 2, 3, math.inf], [0.5, 2, 9]).tolist() == [0, 0.5, 0.75]
 
 
-def arm(label: str, scores: np.ndarray) -> Method:
+def method(label: str, scores: np.ndarray) -> Method:
     return Method(label, [
         Run(None, "finished", label=label, seed=seed, metric="fd", facts={"score": float(score), "t_train": 1.0})
         for seed, score in enumerate(scores)
     ])  # fmt: skip
 
 
-def test_seeds_needed_for_a_claim() -> None:
-    assert [fewest_to_claim(pairs) for pairs in (1, 3, 15)] == [6, 7, 10]
+def test_seeds_needed_for_significance() -> None:
+    assert [min_seeds_for_significance(pairs) for pairs in (1, 3, 15)] == [6, 7, 10]
     for pairs in (1, 3, 15):
-        n = fewest_to_claim(pairs)
+        n = min_seeds_for_significance(pairs)
         assert holm([2 / 2**n] + [1.0] * (pairs - 1))[0] < 0.05 <= holm([2 / 2 ** (n - 1)] + [1.0] * (pairs - 1))[0]
 
 
 def test_a_loss_against_itself() -> None:
     """The same scores under two names: a difference of exactly zero, no verdict."""
     scores = np.random.default_rng(0).normal(5, 1, 10)
-    found = [arm("a", scores), arm("b", scores)]
-    (only,) = comparisons(found)
-    assert (only.paired.mean, only.paired.wins, only.p, only.shown) == (0, 0.5, 1, False)
-    said = verdict(found, "fd")
-    assert any(s.startswith("No difference is shown between a and b") for s in said)
-    assert not any("better" in s for s in said)
+    methods = [method("a", scores), method("b", scores)]
+    (only,) = compare_all(methods)
+    assert (only.difference.mean, only.difference.win_rate, only.p, only.significant) == (0, 0.5, 1, False)
+    sentences = verdict(methods, "fd")
+    assert any(sentence.startswith("No significant difference between a and b") for sentence in sentences)
+    assert not any("better" in sentence for sentence in sentences)
 
 
 def test_reports_of_no_difference_seldom_show_one() -> None:
@@ -139,10 +139,9 @@ def test_reports_of_no_difference_seldom_show_one() -> None:
     rng = np.random.default_rng(0)
     false = 0
     for _ in range(200):
-        found = sorted(
-            (arm(str(i), scores) for i, scores in enumerate(rng.normal(5, 1, (6, 10)))), key=lambda a: a.rank
-        )
-        false += any(c.shown for c in comparisons(found))
+        methods = [method(str(i), scores) for i, scores in enumerate(rng.normal(5, 1, (6, 10)))]
+        methods.sort(key=lambda each: each.sort_key)
+        false += any(comparison.significant for comparison in compare_all(methods))
     assert false / 200 <= 0.05
 
 
@@ -152,13 +151,13 @@ def test_a_planted_difference_is_found() -> None:
     Paired t has a power of 0.803 there, so that nothing is to spare: 3,000 reports.
     """
     rng = np.random.default_rng(0)
-    found = []
+    detected = []
     for _ in range(3000):
         shared, own = rng.normal(size=10), rng.normal(size=(2, 10))
         better, worse = (shared + own) / math.sqrt(2) + [[0], [1]]
-        result = paired(better, worse)
-        found.append(result.p < 0.05 and result.wins >= MIN_WIN_RATE)
-    assert np.mean(found) >= 0.8
+        result = paired_difference(better, worse)
+        detected.append(result.p < 0.05 and result.win_rate >= MIN_WIN_RATE)
+    assert np.mean(detected) >= 0.8
 
 
 def test_signs_are_enumerated() -> None:

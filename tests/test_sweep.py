@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, RING, ganbench, rows
+from conftest import PATIENCE, REPOSITORY, RING, ganbench, rows, until
 
 OWN_LOSSES = """
 import os, signal
@@ -68,10 +68,11 @@ def test_each_run_ends_in_its_own_way(sweep: tuple[Path, subprocess.CompletedPro
 def test_the_exit_code_and_the_summary_name_them(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:
     _, done = sweep
     assert done.returncode == 1
-    said = done.stdout + done.stderr
-    assert "2 failed, 1 diverged, 2 finished" in said
-    tail = said[said.rindex("2 failed, 1 diverged") :]
+    output = done.stdout + done.stderr
+    assert "2 finished, 1 diverged, 2 failed" in output
+    tail = output[output.rindex("2 finished, 1 diverged, 2 failed") :]
     assert all(name in tail for name in ("raises-s0", "killed-s0: failed (killed by signal 9)", "explodes"))
+    assert tail.count("retry=true") == 2  # the two that failed
 
 
 def test_a_lone_divergence_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
@@ -80,30 +81,115 @@ def test_a_lone_divergence_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
     assert ganbench("-m", *arguments, "seed=0,1", cwd=tmp_path).returncode == 3
 
 
+# Two of four runs at a time, of hours each.
+ENDLESS = ("-m", *RING, "seed=0,1,2,3", "sweep.parallel=2", "protocol.images=64000000", "checkpoint_every=1000000")
+
+
+def training(folder: Path) -> bool:
+    """Whether a run of this sweep has updated its players."""
+    return any("d_loss" in file.read_text() for file in folder.glob("*/metrics.jsonl"))
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_an_interrupted_sweep_takes_its_runs_with_it(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ganbench", "-m", "seed=0,1,2,3", "wandb=disabled", "name=cut", "device=cpu"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    folder, give_up = tmp_path / "outputs/sweep/cut", time.time() + 60
-    while time.time() < give_up and not list(folder.glob("*/samples/*.png")):
-        time.sleep(0.1)
+def test_an_interrupted_sweep_takes_its_runs_with_it(
+    number: signal.Signals, code: int, start: Callable[..., subprocess.Popen], tmp_path: Path
+) -> None:
+    process, folder = start(*ENDLESS, "name=cut", cwd=tmp_path), tmp_path / "outputs/sweep/cut"
+    until(lambda: training(folder), process)
     process.send_signal(number)
-    process.wait(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     found = statuses(folder)
-    assert 1 <= len(found) <= 3
+    assert 1 <= len(found) <= 2
     assert {s["status"] for s in found.values()} == {"interrupted"}
 
 
+def test_a_killed_sweep_leaves_nothing_running(start: Callable[..., subprocess.Popen], tmp_path: Path) -> None:
+    process, folder = start(*ENDLESS, "name=cut", cwd=tmp_path), tmp_path / "outputs/sweep/cut"
+    until(lambda: training(folder), process)
+    process.kill()
+    process.communicate(timeout=PATIENCE)  # until the last process that has its standard error open has ended
+    assert {s["status"] for s in statuses(folder).values()} == {"running"}
+
+
+STUCK = """
+import pathlib, time
+
+pathlib.Path("importing").touch()
+time.sleep(1e6)
+"""
+
+
+def test_a_sweep_killed_while_its_server_imports_leaves_nothing_running(
+    start: Callable[..., subprocess.Popen], tmp_path: Path
+) -> None:
+    """What the server imports, and the sweep's own process does not, never ends here."""
+    (tmp_path / "stuck/tqdm").mkdir(parents=True)
+    (tmp_path / "stuck/tqdm/__init__.py").write_text(STUCK)
+    process = start(*ENDLESS, "name=cut", cwd=tmp_path, PYTHONPATH=str(tmp_path / "stuck"))
+    until((tmp_path / "importing").exists, process)
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGKILL
+
+
+# Python imports this module in every process. It writes down each composition of a run's settings and each check of
+# them: in the process of the command, and in those that are forked from the server; not in the server, which has none.
+WATCH = """
+import os, sys
+
+COMMAND = sys.orig_argv[1:3] == ["-m", "ganbench"]
+WATCHED = {
+    "load_sweep_config": os.path.join("_internal", "config_loader_impl.py"),
+    "validate": os.path.join("config", "validate.py"),
+}
+
+def watch(frame, event, argument):
+    code = frame.f_code
+    if event == "call" and code.co_name in WATCHED and code.co_filename.endswith(WATCHED[code.co_name]):
+        with open("calls", "a") as file:
+            file.write(f"{'command' if COMMAND else 'run'} {code.co_name}\\n")
+
+if COMMAND:
+    sys.setprofile(watch)
+else:
+    os.register_at_fork(after_in_child=lambda: sys.setprofile(watch))
+"""
+ONE_TRIAL = ("dataset=ring", "protocol=tuned-2d", "protocol.trials=1", "seed=3")
+
+
+@pytest.mark.parametrize(
+    ("typed", "command_composes", "command_checks", "run_checks"),
+    [
+        (("seed=0,1",), 2, 2, 2),
+        # This launcher composes each run again, and makes it in the same process.
+        (("seed=0,1", "hydra/launcher=basic", "hydra.sweeper.max_batch_size=1"), 2 + 2, 2 + 2, 0),
+        # The trial, and the final run before and after its settings are chosen.
+        (ONE_TRIAL, 3, 3, 2),
+    ],
+    ids=["processes", "basic", "tuned"],
+)
+def test_each_run_is_composed_and_checked_once_and_checked_again_in_its_own_process(
+    typed: tuple[str, ...], command_composes: int, command_checks: int, run_checks: int, tmp_path: Path
+) -> None:
+    (tmp_path / "watch").mkdir()
+    (tmp_path / "watch/sitecustomize.py").write_text(WATCH)
+    short = ("protocol.images=160", "protocol.evaluations=1", "name=once")
+    done = ganbench("-m", *RING, *typed, *short, cwd=tmp_path, PYTHONPATH=str(tmp_path / "watch"))
+    assert done.returncode == 0, done.stderr
+    assert Counter((tmp_path / "calls").read_text().splitlines()) == +Counter(
+        {
+            "command load_sweep_config": command_composes,
+            "command validate": command_checks,
+            "run validate": run_checks,
+        }
+    )
+
+
 def inspect(run: Path) -> list[dict]:
-    """The records of an offline W&B run, as W&B's own tool reads them."""
+    """Return the records of an offline W&B run, as W&B's own tool reads them."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 
@@ -142,7 +228,7 @@ def test_every_run_is_its_own_run_at_wandb(sweep: tuple[Path, subprocess.Complet
 def test_the_report_names_them_too(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:
     folder, _ = sweep
     command = [sys.executable, "-m", "ganbench.report", str(folder)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert "raises-s0: failed (RuntimeError: a <b>loss</b>" in done.stdout
     page = (folder / "report.html").read_text()
     assert "a &lt;b&gt;loss&lt;/b&gt; of my own" in page and "<b>loss</b>" not in page
@@ -173,7 +259,7 @@ def test_as_many_side_by_side_as_there_is_room_for_and_each_as_it_would_be_alone
 
 ROOM = """
 import sys
-from ganbench.sweep import gpu_memory
+from ganbench.sweeps.processes import gpu_memory
 
 if __name__ == "__main__":
     print(gpu_memory(), "torch" in sys.modules)
@@ -189,6 +275,7 @@ def test_a_sweep_looks_for_a_gpu_without_torch(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
+        timeout=PATIENCE,
     )
     memory, torch_is_here = found.stdout.split()
     assert torch_is_here == "False" and (int(memory) > 0) is torch.cuda.is_available()
@@ -203,7 +290,7 @@ def test_a_sweep_that_is_refused_at_once_waits_for_nothing(tmp_path: Path) -> No
 
 
 def test_a_library_that_cannot_be_imported_ends_the_sweep(tmp_path: Path) -> None:
-    """By another error than ImportError, of which the server of its runs does not recover."""
+    """With another error than ImportError, after which the server of its runs cannot go on."""
     (tmp_path / "broken/tqdm").mkdir(parents=True)
     (tmp_path / "broken/tqdm/__init__.py").write_text("raise OSError('a broken library')\n")
     done = ganbench("-m", *RING, "seed=0,1", "name=no", cwd=tmp_path, PYTHONPATH=str(tmp_path / "broken"))

@@ -3,25 +3,25 @@
 import itertools
 import json
 import math
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, ganbench, rows, settings
+from conftest import PATIENCE, REPOSITORY, ganbench, rows, settings, until
 from omegaconf import OmegaConf
 from scipy.stats import kstest
 
 from ganbench.datasets import Data, select_evaluation_split
 from ganbench.report.load import Run, load_runs
 from ganbench.report.tuning import budgets, expected_best, table_of_trials, tables, trials
+from ganbench.runs.lock import run_lock
 from ganbench.runs.status import read_status
 from ganbench.sweeps.tuning import FIRST_TRIAL_SEED, draw_settings
 
@@ -110,10 +110,10 @@ def test_the_table_of_trials() -> None:
     [
         ("protocol.trials=0", ["protocol.trials=0", "1 or more"]),
         ("protocol.space.lr.low=1", ["protocol.space.lr.low=1", "0.01", "less"]),
-        ("protocol.space.lr.low=-1", ["protocol.space.lr.low=-1", "above 0"]),
+        ("protocol.space.lr.low=-1", ["protocol.space.lr.low=-1", "> 0"]),
         ("protocol.space.penalty_weight.low=0", ["penalty_weight.low=0", "logarithm", "above 0"]),
         ("protocol.space.betas.of=[]", ["protocol.space.betas", "[]", "{of: […]}"]),
-        ("protocol.space.betas.of=[[2,3]]", ["protocol.space.betas.of=[2, 3]", "below 1"]),
+        ("protocol.space.betas.of=[[2,3]]", ["protocol.space.betas.of=[2, 3]", "< 1"]),
         ("+protocol.space.images.of=[64]", ["protocol.space.images", "n_critic", "penalty_weight"]),
         ("+protocol.space.n_critic.low=1", ["protocol.space.n_critic.low", "of"]),
         ("protocol.space=null", ["protocol.space", "lr", "betas"]),
@@ -211,7 +211,7 @@ def test_a_trial_sees_other_data_than_a_final_run(whole: Path) -> None:
 def test_the_report_names_the_track_and_what_differs(whole: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(whole, tmp_path / "whole")
     command = [sys.executable, "-m", "ganbench.report", str(folder)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "4 runs" in done.stdout and "each method with the best of 2 random trials" in done.stdout
     assert "trials: unreadable" not in done.stdout
@@ -233,7 +233,7 @@ def test_the_same_command_again_trains_nothing(whole: Path) -> None:
     again = ganbench(*TYPED, "name=whole", cwd=whole.parents[2])
     assert again.returncode == 0, again.stderr
     said = again.stdout + again.stderr
-    assert "trials: 4, of which 4 are done already" in said and "final runs: 4, of which 4 are done already" in said
+    assert "trials: 4 (4 already done)" in said and "final runs: 4 (4 already done)" in said
     assert bytes_of(whole) == before
 
 
@@ -259,20 +259,19 @@ def test_another_search_of_the_same_name_is_refused(typed: str, named: str, whol
         other.remove("protocol.trials=2")
     refusal = ganbench("--config-dir", "mine", *other, "name=whole", cwd=top)
     assert refusal.returncode == 2 and "Traceback" not in refusal.stderr, refusal.stderr
-    assert named in refusal.stderr and "choose another name=" in refusal.stderr
+    assert named in refusal.stderr and "ass another name=" in refusal.stderr
     assert bytes_of(whole) == before
 
 
-def test_two_at_once_share_the_work(whole: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ganbench", *TYPED, "name=two"]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+def test_two_at_once_share_the_work(whole: Path, start: Callable[..., subprocess.Popen], tmp_path: Path) -> None:
+    both = [start(*TYPED, "name=two", cwd=tmp_path) for _ in range(2)]
+    errors = [process.communicate(timeout=PATIENCE)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
     folder = tmp_path / "outputs/sweep/two"
     assert set(runs(folder)) == set(runs(whole))
     for name in runs(whole):
         assert rows(folder / name) == rows(whole / name)
-        assert (folder / name / "ganbench.log").read_text().count("real against real") == 1
+        assert (folder / name / "ganbench.log").read_text().count("real-data reference: ") == 1
 
 
 def test_more_trials_go_on_from_fewer(whole: Path) -> None:
@@ -282,27 +281,10 @@ def test_more_trials_go_on_from_fewer(whole: Path) -> None:
     more = ("-m", *SMALL, "loss=gan", "seed=3", "protocol.trials=3", "name=more")
     done = ganbench(*more, cwd=top)
     assert done.returncode == 0, done.stderr
-    assert "trials: 3, of which 2 are done already" in done.stdout + done.stderr
+    assert "trials: 3 (2 already done)" in done.stdout + done.stderr
     after = bytes_of(top / "outputs/sweep/more")
     assert {name: after[name] for name in before} == before
     assert f"trials/{METHODS[0]}-t002/status.json" in after and f"{METHODS[0]}-s3/status.json" in after
-
-
-def stopped(top: Path, number: signal.Signals, part: str) -> subprocess.Popen:
-    """The search, stopped by this signal while a run in that part of its folder is under way."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ganbench", *TYPED, "name=cut"],
-        cwd=top,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    folder, give_up = top / "outputs/sweep/cut" / part, time.time() + 60
-    while time.time() < give_up and process.poll() is None and "running" not in ended(folder).values():
-        time.sleep(0.02)
-    process.send_signal(number)
-    process.wait(timeout=60)
-    return process
 
 
 def ended(folder: Path) -> dict[str, str]:
@@ -310,15 +292,29 @@ def ended(folder: Path) -> dict[str, str]:
     return {p.parent.name: read_status(p.parent)["status"] for p in found}
 
 
-def test_stopped_twice_and_continued_it_ends_the_same(whole: Path, tmp_path: Path) -> None:
+def exit_code_of_stopped(
+    start: Callable[..., subprocess.Popen], folder: Path, locked: str, number: signal.Signals
+) -> int:
+    """Stop the search by this signal once runs beside the locked one have begun. Because of that one it cannot end."""
+    with run_lock(folder / locked):
+        process = start(*TYPED, "name=cut", cwd=folder.parents[2])
+        until(lambda: ended((folder / locked).parent), process)
+        process.send_signal(number)
+        process.communicate(timeout=PATIENCE)
+    return process.returncode
+
+
+def test_stopped_twice_and_continued_it_ends_the_same(
+    whole: Path, start: Callable[..., subprocess.Popen], tmp_path: Path
+) -> None:
     folder = tmp_path / "outputs/sweep/cut"
-    assert stopped(tmp_path, signal.SIGKILL, "trials").returncode == -signal.SIGKILL
+    assert exit_code_of_stopped(start, folder, f"trials/{METHODS[0]}-t000", signal.SIGKILL) == -signal.SIGKILL
     assert not ended(folder)
-    assert stopped(tmp_path, signal.SIGTERM, ".").returncode == 143
+    assert exit_code_of_stopped(start, folder, f"{METHODS[1]}-s4", signal.SIGTERM) == 143
     assert set(ended(folder / "trials").values()) == {"finished"}
     done = ganbench(*TYPED, "name=cut", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "trials: 4, of which 4 are done already" in done.stdout + done.stderr
+    assert "trials: 4 (4 already done)" in done.stdout + done.stderr
     assert set(runs(folder)) == set(runs(whole))
     for name in runs(whole):
         assert rows(folder / name) == rows(whole / name)
@@ -347,8 +343,8 @@ def test_a_method_without_a_score_is_named_and_the_others_go_on(tmp_path: Path) 
     done = ganbench("--config-dir", "mine", "-m", *typed, cwd=tmp_path)
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
-    assert "explodes-dataset=ring: no final runs, since none of its 1 trials has a score" in said
-    assert "raises-dataset=ring: no final runs, since t000 did not end" in said
+    assert "explodes-dataset=ring: no final runs, because none of its 1 trials has a score" in said
+    assert "raises-dataset=ring: no final runs, because t000 did not complete" in said
     folder = tmp_path / "outputs/sweep/own"
     assert ended(folder) == {"gan-dataset=ring-s0": "finished"}
     assert ended(folder / "trials")["explodes-dataset=ring-t000"] == "diverged"

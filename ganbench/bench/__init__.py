@@ -1,4 +1,4 @@
-"""What things cost, each against its usual alternative, in pairs within one run: `make bench`.
+"""Benchmarks of what things cost, each timed in turns with its usual alternative: `make bench`.
 
-Only ratios mean something on another machine.
+Only ratios carry over to another machine.
 """

@@ -1,60 +1,68 @@
-"""`python -m ganbench.bench`: one JSON document; `--part` for less of it."""
+"""Run the benchmark: `python -m ganbench.bench` prints one JSON document; `--part` measures only a part of it."""
 
 import argparse
 import json
 import platform
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ganbench.bench.costs import evaluation, first_step, memory, peak, scaling, sweep_throughput
-from ganbench.bench.frechet import frechet
-from ganbench.bench.steps import METHODS, compare_step_time
+from ganbench.bench.costs import evaluation, frechet, memory, peak, scaling, start_up, sweep_throughput
+from ganbench.bench.steps import METHODS, MODELS, compare_step_time
 from ganbench.config.compose import register
 
-USUAL_THREADS = torch.get_num_threads()
+DEFAULT_THREADS = torch.get_num_threads()  # before --threads sets another number
 
 
-def steps(given: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
-    nets = [(model, method) for model in ("dcgan", "resnet") for method in METHODS]
-    return [compare_step_time(method, model, given.width, 64, given.repeats, device) for model, method in nets]
+def steps(options: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    return [
+        compare_step_time(method, model, options.width, 64, options.repeats, device)
+        for model in MODELS
+        for method in METHODS
+    ]
 
 
-PARTS = {
-    "peak": lambda given, device: peak(device),
+PARTS: dict[str, Callable[[argparse.Namespace, torch.device], Any]] = {
+    "peak": lambda options, device: peak(device),
     "steps": steps,
-    "scaling": lambda given, device: scaling(given.repeats, device),
-    "memory": lambda given, device: memory(given.width, device),
-    "start": lambda given, device: first_step(given.device),
-    "evaluation": lambda given, device: evaluation(given.device),
-    "sweep": lambda given, device: sweep_throughput(given.device, USUAL_THREADS),
-    "frechet": lambda given, device: frechet(),
+    "scaling": lambda options, device: scaling(options.repeats, device),
+    "memory": lambda options, device: memory(options.width, device),
+    "start": lambda options, device: start_up(options.device),
+    "evaluation": lambda options, device: evaluation(options.device),
+    "sweep": lambda options, device: sweep_throughput(options.device, DEFAULT_THREADS),
+    "frechet": lambda options, device: frechet(),
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m ganbench.bench", description="What things cost, in pairs.")
-    parser.add_argument(
-        "--part", action="append", choices=PARTS, help="only this (may be given again); all if left out"
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1, help="on a CPU")
-    parser.add_argument("--repeats", type=int, default=7, help="pairs for each median")
-    parser.add_argument("--width", type=int, default=64, help="channels of both nets")
-    given = parser.parse_args()
-    if given.repeats < 2:
-        parser.error(f"--repeats {given.repeats}: quartiles need 2 pairs or more")
+    options = _options()
     register()
-    torch.set_num_threads(given.threads)
-    device = torch.device(given.device)
-    told = {"machine": machine(device), "torch": torch.__version__, "threads": given.threads}
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    results = {"machine": machine(device), "torch": torch.__version__, "threads": options.threads}
     try:
-        for part in given.part or PARTS:
-            told[part] = PARTS[part](given, device)
-    finally:  # what was measured before something went wrong took minutes
-        json.dump(told, sys.stdout, indent=1)
+        for part in options.part or PARTS:
+            results[part] = PARTS[part](options, device)
+    finally:  # what was measured before an error took minutes
+        json.dump(results, sys.stdout, indent=1)
         print()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m ganbench.bench", description="Benchmark step time, memory, start-up and sweeps."
+    )
+    parser.add_argument("--part", action="append", choices=PARTS, help="measure only this part (repeatable)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1, help="threads on a CPU")
+    parser.add_argument("--repeats", type=int, default=7, help="turns for each median")
+    parser.add_argument("--width", type=int, default=64, help="channels of both nets")
+    options = parser.parse_args()
+    if options.repeats < 2:
+        parser.error(f"--repeats {options.repeats}: quartiles need at least 2 turns")
+    return options
 
 
 def machine(device: torch.device) -> str:

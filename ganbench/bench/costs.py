@@ -1,4 +1,4 @@
-"""What an iteration takes as it grows, and what a run takes beside its iterations."""
+"""Costs of an iteration as it grows, and of everything that a run does besides its iterations."""
 
 import json
 import multiprocessing
@@ -13,154 +13,200 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ganbench.bench.steps import METHODS, composed, ganbench_iteration, images, seconds, time_interleaved
+from ganbench.bench.steps import METHODS, compose_run, ganbench_iteration, random_images, seconds, time_interleaved
+from ganbench.conformance.metrics import distance_by_sqrtm
+from ganbench.metrics.frechet import Moments, distance, moments, root
 
 
 def peak(device: torch.device, n: int = 2048) -> dict[str, float]:
-    """GFLOP/s of a product of two n x n matrices, the most that anything here could reach."""
-    told = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        a = torch.ones(n, n, dtype=dtype, device=device)
-        taken = time_interleaved({name: partial(seconds, lambda a=a: a @ a, device)}, 5, device)["seconds"][name]
-        told[name] = round(2 * n**3 / taken / 1e9, 1)
-    return told
+    """Return GFLOP/s of a product of two n x n matrices, an upper limit of what any iteration could reach."""
+    return {"fp32": _matmul_rate(torch.float32, device, n), "bf16": _matmul_rate(torch.bfloat16, device, n)}
+
+
+def _matmul_rate(dtype: torch.dtype, device: torch.device, n: int) -> float:
+    a = torch.ones(n, n, dtype=dtype, device=device)
+    timings = time_interleaved({"product": partial(seconds, partial(torch.matmul, a, a), device)}, 5, device)
+    return round(2 * n**3 / timings["seconds"]["product"] / 1e9, 1)
 
 
 def scaling(repeats: int, device: torch.device) -> list[dict[str, Any]]:
-    """Seconds and GFLOP/s of our iteration for wgan-gp in fp32, as batch, image, width or n_critic grow."""
-    settings = [{}, {"batch": 16}, {"batch": 256}, {"side": 64}, {"width": 16}, {"width": 128}, {"n_critic": 5}]
-    return [
-        _scaled({"batch": 64, "side": 32, "width": 32, "n_critic": 1} | other, repeats, device) for other in settings
+    """Return seconds and GFLOP/s of wgan-gp's iteration in fp32 as batch, image, width or n_critic change."""
+    base = {"batch": 64, "side": 32, "width": 32, "n_critic": 1}
+    changes: list[dict[str, int]] = [
+        {},
+        {"batch": 16},
+        {"batch": 256},
+        {"side": 64},
+        {"width": 16},
+        {"width": 128},
+        {"n_critic": 5},
     ]
+    return [_iteration_cost(base | change, repeats, device) for change in changes]
 
 
 class NoModuleTracking(nullcontext):
-    """In place of the counter's look at which module is at work, which gradients of gradients confuse."""
+    """Replaces the FLOP counter's tracking of modules, which fails on gradients of gradients."""
 
     parents = frozenset({"Global"})
 
 
-def _scaled(of: dict[str, int], repeats: int, device: torch.device) -> dict[str, Any]:
-    real = images(of["batch"], of["side"])
-    call = ganbench_iteration(
-        composed("wgan-gp", "dcgan", of["width"], real, f"protocol.n_critic={of['n_critic']}"), real, device
-    )
-    counted = FlopCounterMode(display=False)
-    counted.mod_tracker = NoModuleTracking()
-    with counted:
-        call()
-    taken = time_interleaved({"ours": partial(seconds, call, device)}, repeats, device)["seconds"]["ours"]
-    flops = counted.get_total_flops()
-    return of | {"seconds": taken, "gflop": flops / 1e9, "gflops": round(flops / taken / 1e9, 1)}
+def _iteration_cost(size: dict[str, int], repeats: int, device: torch.device) -> dict[str, Any]:
+    real = random_images(size["batch"], size["side"])
+    cfg = compose_run("wgan-gp", "dcgan", size["width"], real, f"protocol.n_critic={size['n_critic']}")
+    iteration = ganbench_iteration(cfg, real, device)
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = NoModuleTracking()  # type: ignore[assignment]
+    with counter:
+        iteration()
+    flops = counter.get_total_flops()
+    timings = time_interleaved({"ganbench": partial(seconds, iteration, device)}, repeats, device)
+    median = timings["seconds"]["ganbench"]
+    return size | {"seconds": median, "gflop": flops / 1e9, "gflops": round(flops / median / 1e9, 1)}
 
 
 def memory(width: int, device: torch.device) -> dict[str, float]:
-    """MB at the highest of three iterations on DCGAN, batch 64, each method in a process of its own."""
-    context, real = multiprocessing.get_context("spawn"), images(64)
-    with context.Pool(1, maxtasksperchild=1) as pool:
-        of = {method: composed(method, "dcgan", width, real) for method in METHODS}
-        return {method: pool.apply(_memory, (cfg, real, device)) for method, cfg in of.items()}
+    """Return each method's peak memory in MB over three iterations on DCGAN at batch 64, in a process of its own."""
+    real = random_images(64)
+    configs = {method: compose_run(method, "dcgan", width, real) for method in METHODS}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return {method: pool.apply(_peak_memory, (cfg, real, device)) for method, cfg in configs.items()}
 
 
-def _memory(cfg: DictConfig, real: Tensor, device: torch.device) -> float:
-    call = ganbench_iteration(cfg, real, device)
+def _peak_memory(cfg: DictConfig, real: Tensor, device: torch.device) -> float:
+    iteration = ganbench_iteration(cfg, real, device)
     for _ in range(3):
-        call()
+        iteration()
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated() / 1e6, 1)
-    # Of the whole process, torch with it. Not ru_maxrss, which begins with what the parent had.
+    # Of the whole process, torch included. Not ru_maxrss, which starts with the parent's value.
     lines = Path("/proc/self/status").read_text().splitlines()
-    return round(next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1.024 / 1e3, 1)
+    kibibytes = next(float(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return round(kibibytes * 1.024 / 1e3, 1)
 
 
-def first_step(device: str, repeats: int = 3) -> dict[str, float]:
-    """Seconds from the command to its help, and to its first recorded training step, on embedded data."""
+def start_up(device: str, repeats: int = 3) -> dict[str, float]:
+    """Return seconds from the command to its help, and to its first recorded training step, on embedded data."""
     return {
-        "help": round(statistics.median(_help() for _ in range(repeats)), 2),
-        "first_step": round(statistics.median(_first_step(device) for _ in range(repeats)), 2),
+        "help": round(statistics.median(_seconds_to_help() for _ in range(repeats)), 2),
+        "first_step": round(statistics.median(_seconds_to_first_step(device) for _ in range(repeats)), 2),
     }
 
 
-def _help() -> float:
+def _seconds_to_help() -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "ganbench", "--help"], stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
 
 
-def _first_step(device: str) -> float:
-    with tempfile.TemporaryDirectory() as top:
+def _seconds_to_first_step(device: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run = _begin(top, device, "protocol.log_every=1")
-        records = Path(top, "outputs/run/bench/metrics.jsonl")
+        run = _start_ganbench(folder, device, "protocol.log_every=1")
+        records = Path(folder, "outputs/run/bench/metrics.jsonl")
         while not (records.exists() and "d_loss" in records.read_text()):
             if run.poll() is not None:
-                raise RuntimeError(f"the run ended with code {run.returncode} before its first step")
+                raise RuntimeError(f"the run exited with code {run.returncode} before its first step")
             time.sleep(0.01)
-        seconds = time.perf_counter() - start
+        elapsed = time.perf_counter() - start
         run.kill()
         run.wait()
-    return seconds
+    return elapsed
 
 
 def evaluation(device: str) -> dict[str, float]:
-    """What evaluating, with pictures and checkpoints, takes of default runs, as a share of their training time."""
+    """Return the time for evaluations, samples and checkpoints of default runs as a share of their training time."""
     datasets = ("mnist5k", "stacked_mnist5k", "ring", "grid")
-    return {dataset: _share(device, f"dataset={dataset}") for dataset in datasets}
+    return {dataset: _evaluation_share(device, f"dataset={dataset}") for dataset in datasets}
 
 
-def _share(device: str, *overrides: str) -> float:
-    with tempfile.TemporaryDirectory() as top:
-        _finish(top, device, *overrides)
-        status = json.loads(Path(top, "outputs/run/bench/status.json").read_text())
+def _evaluation_share(device: str, *overrides: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        _run_ganbench(folder, device, *overrides)
+        status = json.loads(Path(folder, "outputs/run/bench/status.json").read_text())
     return round(status["t_beside"] / status["t_train"], 3)
 
 
-# Runs of about ten seconds each.
-SHORT = {"mnist5k": ("protocol.images=12800",), "ring": ()}
+# Overrides for runs of about ten seconds.
+TEN_SECONDS: dict[str, tuple[str, ...]] = {"mnist5k": ("protocol.images=12800",), "ring": ()}
+N_RUNS = 8
 
 
 def sweep_throughput(device: str, threads: int, repeats: int = 2) -> dict[str, Any]:
-    """Runs an hour of sweeps of eight: one after another, each with the threads that torch takes by itself (`all`) or
-    with one (`one`), and as many at a time as `sweep.parallel=auto` has room for.
+    """Return the runs per hour of sweeps of eight, start-up included, and how much faster `auto` is than the others.
+
+    `all`: one run at a time, with the threads that torch uses by default; `one`: one at a time with one thread;
+    `auto`: sweep.parallel=auto.
     """
-    ways = {"all": ("sweep.parallel=1", f"threads={threads}"), "one": ("sweep.parallel=1",), "auto": ()}
-    told = {}
-    for dataset, short in SHORT.items():
-        rates = {name: [] for name in ways}
-        for _ in range(repeats):
-            for name, way in ways.items():
-                rates[name].append(8 / _sweep(device, f"dataset={dataset}", *short, *way) * 3600)
-        more = {
-            f"times_{name}": [round(auto / rate, 2) for auto, rate in zip(rates["auto"], rates[name], strict=True)]
-            for name in ("all", "one")
-        }
-        told[dataset] = {"runs_per_hour": {name: round(statistics.median(each)) for name, each in rates.items()}} | more
-    return told
+    modes = {"all": ("sweep.parallel=1", f"threads={threads}"), "one": ("sweep.parallel=1",), "auto": ()}
+    return {dataset: _dataset_throughput(device, dataset, modes, repeats) for dataset in TEN_SECONDS}
 
 
-def _sweep(device: str, *overrides: str) -> float:
-    """Seconds, of gan and wgan-gp at four seeds."""
-    with tempfile.TemporaryDirectory() as top:
+def _dataset_throughput(device: str, dataset: str, modes: dict[str, tuple[str, ...]], repeats: int) -> dict[str, Any]:
+    rates: dict[str, list[float]] = {name: [] for name in modes}
+    for _ in range(repeats):
+        for name, overrides in modes.items():
+            elapsed = _sweep_seconds(device, f"dataset={dataset}", *TEN_SECONDS[dataset], *overrides)
+            rates[name].append(N_RUNS / elapsed * 3600)
+    return {
+        "runs_per_hour": {name: round(statistics.median(each)) for name, each in rates.items()},
+        "times_all": _ratios(rates["auto"], rates["all"]),
+        "times_one": _ratios(rates["auto"], rates["one"]),
+    }
+
+
+def _ratios(rates: list[float], baseline: list[float]) -> list[float]:
+    return [round(a / b, 2) for a, b in zip(rates, baseline, strict=True)]
+
+
+def _sweep_seconds(device: str, *overrides: str) -> float:
+    """Time a sweep of gan and wgan-gp at four seeds."""
+    with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        eight = ("--multirun", "loss=gan,wgan-gp", "seed=0,1,2,3", "protocol.evaluations=1")
-        _finish(top, device, *eight, *overrides)
+        sweep = ("--multirun", "loss=gan,wgan-gp", "seed=0,1,2,3", "protocol.evaluations=1")
+        _run_ganbench(folder, device, *sweep, *overrides)
         return time.perf_counter() - start
 
 
-def _finish(top: str, device: str, *overrides: str) -> None:
-    code = _begin(top, device, *overrides).wait()
-    if code:
-        raise RuntimeError(f"ganbench {' '.join(overrides)} ended with code {code}")
+def _run_ganbench(folder: str, device: str, *overrides: str) -> None:
+    exit_code = _start_ganbench(folder, device, *overrides).wait()
+    if exit_code:
+        raise RuntimeError(f"ganbench {' '.join(overrides)} exited with code {exit_code}")
 
 
-def _begin(top: str, device: str, *overrides: str) -> subprocess.Popen:
+def _start_ganbench(folder: str, device: str, *overrides: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "ganbench", *overrides, "name=bench", f"device={device}"]
     path = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        command, cwd=top, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+
+
+def frechet(d: int = 2048, n: int = 2500, repeats: int = 3) -> dict[str, float]:
+    """Time the Fréchet distance of d features, compared with scipy's root of the product of covariances."""
+    a, b = (_normal_moments(seed, n, d) for seed in range(2))
+    root_a = root(a.cov)  # of the real data, computed once per run
+    ours = _median_seconds(partial(distance, a, b), repeats)
+    ours_with_root = _median_seconds(partial(distance, a, b, root_a), repeats)
+    scipys = _median_seconds(partial(distance_by_sqrtm, a, b), repeats)
+    return {
+        "features": d,
+        "seconds": round(ours, 3),
+        "seconds_with_the_real_root_cached": round(ours_with_root, 3),
+        "seconds_by_sqrtm": round(scipys, 3),
+        "ratio": round(ours / scipys, 3),
+        "ratio_with_the_real_root_cached": round(ours_with_root / scipys, 3),
+    }
+
+
+def _normal_moments(seed: int, n: int, d: int) -> Moments:
+    return moments(torch.from_numpy(np.random.default_rng(seed).normal(size=(n, d))))
+
+
+def _median_seconds(call: partial[float], repeats: int) -> float:
+    return statistics.median(seconds(call, torch.device("cpu"))[0] for _ in range(repeats))

@@ -1,9 +1,9 @@
-"""Whole iterations (one critic update, one generator update, the average) against the textbook's, in turns."""
+"""Time of one iteration (a critic update, a generator update, the average's) compared with the textbook's, in turns."""
 
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from itertools import count
@@ -14,165 +14,181 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ganbench.bench import peer, textbook
+from ganbench.bench import baselines
 from ganbench.config.compose import build, compose_config
 from ganbench.training.batches import draw_batch
-from ganbench.training.cuda_graphs import CudaGraphIteration
 from ganbench.training.device import autocast_and_penalty, chosen_memory_format, keep_freed_memory
+from ganbench.training.iteration import make_iteration
 from ganbench.training.players import make_players
-from ganbench.training.steps import iteration
+from ganbench.training.updates import Objective
 
 Z_DIM = 128
 METHODS = ("gan", "hinge", "wgan-gp", "dragan")
-NETS = {"dcgan": ("model=dcgan",), "resnet": ("model=resnet", "model.critic_norm=none")}
+MODELS = {"dcgan": ("model=dcgan",), "resnet": ("model=resnet", "model.critic_norm=none")}
+# Switches off, for the textbook, what is not part of the usual nets and optimizers.
 PLAIN = {
     "dcgan": ("speed.fused_optimizer=false",),
     "resnet": ("speed.fused_optimizer=false", "model.fuse_rescaling=false", "model.fast_double_backward=false"),
 }
 
-# What a run is told besides, by the names that the results have.
-FP32, LAST = (), ("speed.channels_last=true",)
-BF16, ALL = (*LAST, "precision=bf16"), (*LAST, "precision=bf16_all")
-REUSED, GRAPHS = (*ALL, "protocol.reuse_fakes=true"), "speed.graphs=true"
-EVERYWHERE = {
-    "fp32": FP32,
-    "fp32, channels_last": LAST,
+# Further overrides of each variant that is timed, by its name in the results.
+CHANNELS_LAST = ("speed.channels_last=true",)
+BF16 = (*CHANNELS_LAST, "precision=bf16")
+BF16_ALL = (*CHANNELS_LAST, "precision=bf16_all")
+REUSE_FAKES = (*BF16_ALL, "protocol.reuse_fakes=true")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "fp32": (),
+    "fp32, channels_last": CHANNELS_LAST,
     "bf16, channels_last": BF16,
-    "bf16_all, channels_last": ALL,
-    "bf16_all, channels_last, reuse_fakes": REUSED,
+    "bf16_all, channels_last": BF16_ALL,
+    "bf16_all, channels_last, reuse_fakes": REUSE_FAKES,
 }
-ON_A_GPU = {
-    "fp32, graphs": (*FP32, GRAPHS),
-    "bf16_all, channels_last, graphs": (*ALL, GRAPHS),
-    "bf16_all, channels_last, graphs, reuse_fakes": (*REUSED, GRAPHS),
+GRAPHS = "speed.graphs=true"
+GPU_VARIANTS: dict[str, tuple[str, ...]] = {
+    "fp32, graphs": (GRAPHS,),
+    "bf16_all, channels_last, graphs": (*BF16_ALL, GRAPHS),
+    "bf16_all, channels_last, graphs, reuse_fakes": (*REUSE_FAKES, GRAPHS),
 }
 
 
-def composed(method: str, model: str, width: int, real: Tensor, *told: str) -> DictConfig:
-    """The configuration of a run whose batches are such as `real` [N, 3, S, S]."""
+def compare_step_time(
+    method: str, model: str, width: int, batch: int, repeats: int, device: torch.device
+) -> dict[str, Any]:
+    """Time the textbook's iteration, each variant of ours, and torch-mimicry's where it has the same method and net."""
+    real = random_images(batch)
+    compose = partial(compose_run, method, model, width, real)
+    makers: dict[str, Callable[..., Iteration]] = {
+        "textbook": partial(textbook_iteration, method, compose(*PLAIN[model]), real)
+    }
+    for name, overrides in (VARIANTS | (GPU_VARIANTS if device.type == "cuda" else {})).items():
+        makers[name] = partial(ganbench_iteration, compose(*overrides), real)
+    mimicry = baselines.mimicry_version()
+    if mimicry and (model, method) == ("resnet", "wgan-gp"):
+        makers[mimicry] = partial(baselines.mimicry_iteration, width, Z_DIM, real)
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(WorkerProcess(make, device)) for name, make in makers.items()}
+        timings = time_interleaved(workers, repeats, device)
+    rates = {name: round(batch / seconds, 1) for name, seconds in timings["seconds"].items()}
+    return {"model": model, "width": width, "method": method, "batch": batch, "images_per_second": rates} | timings
+
+
+def compose_run(method: str, model: str, width: int, real: Tensor, *overrides: str) -> DictConfig:
+    """Compose the configuration of a run whose batches have the shape of `real` [N, 3, S, S]."""
     n, *shape = real.shape
-    images = (f"protocol.batch={n}", "dataset=cifar10", f"dataset.shape={shape}")
-    nets = (*NETS[model], f"model.width={width}", f"model.z_dim={Z_DIM}")
-    return compose_config(f"loss={method}", *images, *nets, *told, "name=bench")
+    data = (f"protocol.batch={n}", "dataset=cifar10", f"dataset.shape={shape}")
+    nets = (*MODELS[model], f"model.width={width}", f"model.z_dim={Z_DIM}")
+    return compose_config(f"loss={method}", *data, *nets, *overrides, "name=bench")
 
 
-def textbook_iteration(method: str, cfg: DictConfig, real: Tensor, device: torch.device) -> Callable[[], None]:
-    """The textbook's iteration, with the players of `cfg`."""
-    G, D, _, opt_g, opt_d = make_players(cfg, device)
-    real = real.to(device)
-    return lambda: textbook.step(method, G, D, opt_g, opt_d, real, cfg.model.z_dim)
+Iteration = Callable[[], Any]
 
 
-def ganbench_iteration(cfg: DictConfig, real: Tensor, device: torch.device) -> Callable[[], None]:
-    """A run's iteration, as train.py makes it, in a process that it leaves as train.py does."""
+def textbook_iteration(method: str, cfg: DictConfig, real: Tensor, device: torch.device) -> Iteration:
+    """Return the textbook's iteration, with the players of `cfg`."""
+    return partial(baselines.textbook_step, method, make_players(cfg, device), real.to(device), cfg.model.z_dim)
+
+
+def ganbench_iteration(cfg: DictConfig, real: Tensor, device: torch.device) -> Iteration:
+    """Return the iteration of a run, in a process that is configured as for a run."""
     keep_freed_memory()
     players = make_players(cfg, device)
     autocast, penalty = autocast_and_penalty(cfg.precision, device, build(cfg.penalty))
-    stored, steps = real.to(device, memory_format=chosen_memory_format(cfg)), count()
-    parts = {
-        "players": players,
-        "loss": build(cfg.loss),
-        "penalty": penalty,
-        "autocast": autocast,
-    }
-    iterate = partial(iteration, **parts, decay=cfg.protocol.ema, reuse=cfg.protocol.reuse_fakes)
-    if cfg.speed.graphs:
-        iterate = CudaGraphIteration(iterate, players, draw_batch(cfg, stored, 0))
-    return lambda: iterate(draw_batch(cfg, stored, next(steps)))
+    train = real.to(device, memory_format=chosen_memory_format(cfg))
+    objective = Objective(build(cfg.loss), penalty, autocast)
+    iteration = make_iteration(cfg, players, objective, draw_batch(cfg, train, 0))
+    steps = count()
+    return lambda: iteration(draw_batch(cfg, train, next(steps)))
 
 
-Timed = Callable[[], tuple[float, float]]  # runs something; tells the seconds until all is done, and the host's
+Timed = Callable[[], tuple[float, float]]  # runs something and returns its seconds, and the host's, as `seconds` does
 
 
-def time_interleaved(timed: dict[str, Timed], repeats: int, device: torch.device) -> dict[str, Any]:
-    """Median seconds of each, and for all but the first how many times faster they are than the first: median and
-    quartiles of the ratios of neighbours. On a GPU also for how much of that the host was busy.
+def time_interleaved(timed: Mapping[str, Timed], repeats: int, device: torch.device) -> dict[str, Any]:
+    """Time all in turns, so that a drift of the machine's speed affects all alike.
+
+    Return the median seconds of each (on a GPU also those that the host was busy), and for all but the first how many
+    times faster it is than the first: median and quartiles over the turns.
     """
-    for each in timed.values():
-        each()
-    times, busy = {name: [] for name in timed}, {name: [] for name in timed}
+    for run in timed.values():
+        run()  # warms up
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    host_seconds: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(repeats):
-        for name, each in timed.items():
-            whole, host = each()
-            times[name].append(whole)
-            busy[name].append(host)
-    first = next(iter(timed))
-    told: dict[str, Any] = {"seconds": {name: round(statistics.median(t), 6) for name, t in times.items()}}
+        for name, run in timed.items():
+            total, host = run()
+            seconds[name].append(total)
+            host_seconds[name].append(host)
+    results: dict[str, Any] = {"seconds": _medians(seconds)}
     if device.type == "cuda":
-        told["host_seconds"] = {name: round(statistics.median(t), 6) for name, t in busy.items()}
-    for name in [name for name in timed if name != first]:
-        ratios = [a / b for a, b in zip(times[first], times[name], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        told[name] = {"times_faster": round(middle, 2), "quartiles": [round(low, 2), round(high, 2)]}
-    return told
+        results["host_seconds"] = _medians(host_seconds)
+    first, *others = timed
+    for name in others:
+        results[name] = _speedup(seconds[first], seconds[name])
+    return results
+
+
+def _medians(seconds: dict[str, list[float]]) -> dict[str, float]:
+    return {name: round(statistics.median(each), 6) for name, each in seconds.items()}
+
+
+def _speedup(baseline: list[float], seconds: list[float]) -> dict[str, Any]:
+    ratios = [a / b for a, b in zip(baseline, seconds, strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4)
+    return {"times_faster": round(median, 2), "quartiles": [round(low, 2), round(high, 2)]}
 
 
 class WorkerProcess:
-    """A call in a process of its own, where no other has left memory as it finds it; as a context, until its end."""
+    """A process of its own for one iteration, so that no other one leaves memory in a state that affects it.
 
-    def __init__(self, make: Callable[..., Callable[[], None]], device: torch.device):
+    Use as a context; call to run the iteration once and get its seconds.
+    """
+
+    def __init__(self, make: Callable[..., Iteration], device: torch.device):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["ganbench.bench.steps"])
-        self.ours, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, torch.get_num_threads(), make, device))
+        self.connection, child = context.Pipe()
+        self.process = context.Process(target=_serve, args=(child, torch.get_num_threads(), make, device))
         self.process.start()
-        theirs.close()
+        child.close()
 
     def __call__(self) -> tuple[float, float]:
-        self.ours.send("now")
-        return self.ours.recv()
+        self.connection.send("run")
+        return self.connection.recv()
 
     def __enter__(self) -> "WorkerProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ours.close()
+        self.connection.close()
         self.process.join()
 
 
-def _serve(asked: Connection, threads: int, make: Callable, device: torch.device) -> None:
+def _serve(connection: Connection, threads: int, make: Callable[..., Iteration], device: torch.device) -> None:
     torch.set_num_threads(threads)
-    call = make(device=device)
-    call()  # besides what in_turns does first: it is the second that finds memory as all later ones do
+    iteration = make(device=device)
+    iteration()  # in addition to the warm-up: only from the second one on is memory in its final state
     try:
-        while asked.recv():
-            asked.send(seconds(call, device))
-    except EOFError:  # that was all
+        while connection.recv():
+            connection.send(seconds(iteration, device))
+    except EOFError:  # the parent closed its end
         pass
 
 
-def seconds(call: Callable[[], None], device: torch.device) -> tuple[float, float]:
-    """Until all is done, and until the host is free again."""
-    _wait(device)
+def seconds(call: Callable[[], Any], device: torch.device) -> tuple[float, float]:
+    """Return the seconds until the device is done, and until the host is free again."""
+    _synchronize(device)
     start = time.perf_counter()
     call()
     host = time.perf_counter() - start
-    _wait(device)
+    _synchronize(device)
     return time.perf_counter() - start, host
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def images(n: int, side: int = 32) -> torch.Tensor:
+def random_images(n: int, side: int = 32) -> Tensor:
+    """Return images [n, 3, side, side] with values from -1 to 1."""
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
-def compare_step_time(
-    method: str, model: str, width: int, size: int, repeats: int, device: torch.device
-) -> dict[str, Any]:
-    """One line of the table: the textbook's iteration against ours in several ways, and against a peer's."""
-    real, ways = images(size), EVERYWHERE | (ON_A_GPU if device.type == "cuda" else {})
-    of = partial(composed, method, model, width, real)
-    makers = {"textbook": partial(textbook_iteration, method, of(*PLAIN[model]), real)}
-    makers |= {name: partial(ganbench_iteration, of(*way), real) for name, way in ways.items()}
-    name = peer.installed()
-    if name and (model, method) == ("resnet", "wgan-gp"):
-        makers[name] = partial(peer.mimicry, width, Z_DIM, real)
-    with ExitStack() as stack:
-        timed = {name: stack.enter_context(WorkerProcess(make, device)) for name, make in makers.items()}
-        told = time_interleaved(timed, repeats, device)
-    rates = {name: round(size / seconds, 1) for name, seconds in told["seconds"].items()}
-    return {"model": model, "width": width, "method": method, "batch": size, "images_per_second": rates} | told

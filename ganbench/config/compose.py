@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from functools import partial
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -10,6 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ganbench.config.messages import root_cause
 from ganbench.config.schema import CONF, HERE, INCIDENTAL, Config
 
 
@@ -22,35 +24,42 @@ def register() -> None:
 
 
 def compose_config(*overrides: str) -> DictConfig:
-    """The configuration of a command line, for what does not begin with one."""
+    """Compose the configuration of a command line, for callers that are not started by Hydra."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(overrides))
 
 
 def build(node: DictConfig, **given: Any) -> Any:
-    """The object that a group option describes; its `name` is for people, not for the constructor."""
-    arguments = OmegaConf.to_container(node, resolve=True)
-    arguments.pop("name", None)
+    """Build the object that a node with a `_target_` describes; `given` are the arguments that code provides.
+
+    A node with `_partial_: true` becomes a function that is called later. Raise what the target itself raises.
+    """
+    arguments = _to_dict(node)
+    arguments.pop("name", None)  # for people, not for the constructor
+    is_partial = arguments.pop("_partial_", False)
     try:
-        return instantiate(arguments, **given)
-    except InstantiationException as wrapped:
-        raise root_cause(wrapped) from None
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The error that all others were raised from."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+        # What code provides stays out of Hydra's hands, which would copy and convert it.
+        target = instantiate(arguments, _partial_=True)
+        if is_partial:
+            return partial(target, **given) if given else target
+        return target(**given)
+    except InstantiationException as error:
+        raise root_cause(error) from None
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """Every setting as it is written down, and as a run that is there already is held against it."""
-    return OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    """Return every setting with its interpolations resolved, as it is saved and compared with an existing run's."""
+    return _to_dict(cfg, enum_to_str=True)
+
+
+def _to_dict(node: DictConfig, enum_to_str: bool = False) -> dict[str, Any]:
+    container = OmegaConf.to_container(node, resolve=True, enum_to_str=enum_to_str)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def _extra_overrides(override_dirname: str) -> str:
-    """What a sweep varies beside loss, penalty and seed, made safe for a folder's name."""
+    """Make the part of a folder's name that says what a sweep varies in addition to loss, penalty and seed."""
     text = override_dirname.replace("/", "_")
     if len(text) > 120:  # a folder's name ends at 255 bytes
         text = f"{text[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
@@ -58,19 +67,20 @@ def _extra_overrides(override_dirname: str) -> str:
 
 
 def _method(loss: str, penalty: str) -> str:
-    """Name a pair: the penalty is shown only where there is one."""
+    """Name a method; the penalty is shown only where there is one."""
     return loss if penalty == "none" else f"{loss}-{penalty}"
 
 
-def identifying_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Of resolved settings, those that make a run the run it is; some of them are incidental to a comparison."""
-    return {k: v for k, v in config.items() if k not in INCIDENTAL or k in ("seed", "probe")}
-
-
 def method_label(cfg: DictConfig) -> str:
-    """The pair that was trained, such as `wgan-gp`; never the name of the file that chose it."""
+    """Name the method that is trained, such as `wgan-gp`, and never the file that chose it."""
     return _method(cfg.loss.name, cfg.penalty.name)
 
 
+def identifying_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Keep the resolved settings that identify a run; of the incidental ones these are seed and probe."""
+    return {key: value for key, value in config.items() if key not in INCIDENTAL or key in ("seed", "probe")}
+
+
 def option_names(group: str) -> list[str]:
-    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+    """List the options of a group that ganbench itself has."""
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))

@@ -1,4 +1,4 @@
-"""What a configuration consists of, and how its parts become objects. Nothing here imports torch."""
+"""Declare the settings and their types for Hydra; a user's own options may have others in the groups typed `Any`."""
 
 from dataclasses import dataclass, field
 from enum import Enum

@@ -1,4 +1,4 @@
-"""Signatures read from Python source, without importing it: what a `_target_` takes is known before torch is."""
+"""Read signatures from Python source without importing it, so that a `_target_` is checked before torch is imported."""
 
 import ast
 import importlib.util
@@ -11,7 +11,7 @@ from omegaconf import ListConfig
 
 
 class NoSuchTarget(LookupError):
-    """There is nothing of that name; says what is missing."""
+    """There is no such module, class or function; the message says which is missing."""
 
 
 class Argument(NamedTuple):
@@ -21,76 +21,86 @@ class Argument(NamedTuple):
 
 @lru_cache
 def signature(target: str) -> dict[str, Argument] | None:
-    """The arguments of the class or function `target`, such as `ganbench.losses.LSGAN`.
+    """Return the arguments of the class or function `target`, such as `ganbench.losses.LSGAN`.
 
-    None where they cannot be read off, as for `**kwargs`; the constructor will judge those. Raises NoSuchTarget.
+    None where source does not say, as for `**kwargs`: then the constructor judges them. Raises NoSuchTarget.
     """
     module, _, name = target.rpartition(".")
     return _arguments(_definition(module, name))
 
 
 def accepts_argument(option: Mapping[str, Any], argument: str) -> bool:
-    """Whether what `option` names is known to take this argument."""
+    """Tell whether the `_target_` of an option is known to take this argument."""
     return argument in (signature(option["_target_"]) or {})
 
 
 def _definition(module: str, name: str) -> ast.stmt | None:
-    """Where `name` of `module` is defined, followed through imports; None if it is an alias of something else."""
+    """Find where `name` of `module` is defined, through imports; None if it is an alias of something else."""
     file = module_file(module)
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if getattr(node, "name", None) == name:
             return node
         if isinstance(node, ast.ImportFrom):
-            package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-            origin = ".".join(filter(None, [package.rsplit(".", node.level - 1)[0], node.module]))
             for alias in node.names:
                 if name == (alias.asname or alias.name):
-                    return _definition(origin if node.level else node.module, alias.name)
-        if isinstance(node, ast.Assign) and any(ast.unparse(t) == name for t in node.targets):
+                    return _definition(_imported_module(node, module, file), alias.name)
+        if isinstance(node, ast.Assign) and any(ast.unparse(target) == name for target in node.targets):
             return None
     raise NoSuchTarget(f"{module} defines no {name!r}")
 
 
+def _imported_module(node: ast.ImportFrom, module: str, file: Path) -> str:
+    """Return the absolute name of the module that `from ... import` names, relative to `module` or not."""
+    if not node.level:
+        return node.module or ""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    parent = package.rsplit(".", node.level - 1)[0]
+    return ".".join(filter(None, [parent, node.module]))
+
+
 def module_file(module: str) -> Path:
-    """The file of a module, found without importing the packages above it."""
+    """Find the file of a module without importing the packages above it."""
     top, *below = module.split(".")
     spec = importlib.util.find_spec(top) if top else None
     folders = (spec and spec.submodule_search_locations) or ()
-    if spec and not folders and not below and str(spec.origin).endswith(".py"):
+    if spec and spec.origin and not folders and not below and spec.origin.endswith(".py"):
         return Path(spec.origin)
     for folder in folders:
-        at = Path(folder, *below)
-        for file in (at.with_suffix(".py") if below else at / "__init__.py", at / "__init__.py"):
+        path = Path(folder, *below)
+        for file in (path.with_suffix(".py") if below else path / "__init__.py", path / "__init__.py"):
             if file.is_file():
                 return file
     raise NoSuchTarget(f"there is no module {module!r} of Python source")
 
 
 def _arguments(definition: ast.stmt | None) -> dict[str, Argument] | None:
-    if definition is None:
-        return None
     if isinstance(definition, ast.FunctionDef):
-        if definition.args.kwarg:
-            return None
-        return _of_function(definition.args)
-    for part in definition.body:
-        if isinstance(part, ast.FunctionDef) and part.name == "__init__":
-            return _arguments(part)
-    if any("dataclass" in ast.unparse(d) for d in definition.decorator_list):
-        fields = [p for p in definition.body if isinstance(p, ast.AnnAssign)]
-        return {p.target.id: Argument(p.annotation, p.value is None) for p in fields}
+        return None if definition.args.kwarg else _function_arguments(definition.args)
+    if isinstance(definition, ast.ClassDef):
+        return _class_arguments(definition)
+    return None
+
+
+def _class_arguments(definition: ast.ClassDef) -> dict[str, Argument] | None:
+    for statement in definition.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            return _arguments(statement)
+    if any("dataclass" in ast.unparse(decorator) for decorator in definition.decorator_list):
+        fields = [statement for statement in definition.body if isinstance(statement, ast.AnnAssign)]
+        return {ast.unparse(field.target): Argument(field.annotation, field.value is None) for field in fields}
     return None if definition.bases else {}
 
 
-def _of_function(arguments: ast.arguments) -> dict[str, Argument]:
-    listed = arguments.posonlyargs + arguments.args
-    defaults = [None] * (len(listed) - len(arguments.defaults)) + arguments.defaults
-    pairs = [*zip(listed, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    return {a.arg: Argument(a.annotation, default is None) for a, default in pairs if a.arg != "self"}
+def _function_arguments(arguments: ast.arguments) -> dict[str, Argument]:
+    positional = arguments.posonlyargs + arguments.args
+    without_default = len(positional) - len(arguments.defaults)
+    defaults = [*[None] * without_default, *arguments.defaults, *arguments.kw_defaults]
+    listed = zip([*positional, *arguments.kwonlyargs], defaults, strict=True)
+    return {arg.arg: Argument(arg.annotation, default is None) for arg, default in listed if arg.arg != "self"}
 
 
 def fits_annotation(value: Any, annotation: ast.expr | None) -> bool:
-    """Whether a value from YAML may stand for an argument annotated so. What is not plain data always may."""
+    """Tell whether a value from YAML fits an annotation. One that is not about plain data fits every value."""
     match annotation:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return fits_annotation(value, left) or fits_annotation(value, right)
@@ -106,13 +116,43 @@ def fits_annotation(value: Any, annotation: ast.expr | None) -> bool:
             return isinstance(value, str)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=allowed):
             return value in ast.literal_eval(allowed)
-        case ast.Subscript(value=ast.Name(id="tuple" | "list"), slice=inner):
-            kinds = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            if not isinstance(value, ListConfig | list | tuple):
-                return False
-            if isinstance(kinds[-1], ast.Constant) and kinds[-1].value is ...:
-                kinds = kinds[:1] * len(value)
-            if ast.unparse(annotation).startswith("list"):
-                kinds = kinds[:1] * len(value)
-            return len(kinds) == len(value) and all(map(fits_annotation, value, kinds))
+        case ast.Subscript(value=ast.Name(id="tuple" | "list")):
+            return _fits_sequence(value, annotation)
     return True
+
+
+def _fits_sequence(value: Any, annotation: ast.Subscript) -> bool:
+    """Tell whether a list fits `list[kind]`, `tuple[kind, ...]` or `tuple[kind, kind]`."""
+    if not isinstance(value, ListConfig | list | tuple):
+        return False
+    kinds = _item_kinds(annotation)
+    if _has_any_length(annotation):
+        kinds = kinds[:1] * len(value)
+    return len(kinds) == len(value) and all(map(fits_annotation, value, kinds))
+
+
+def _item_kinds(annotation: ast.Subscript) -> list[ast.expr]:
+    return annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+
+
+def _has_any_length(annotation: ast.Subscript) -> bool:
+    last = _item_kinds(annotation)[-1]
+    return ast.unparse(annotation.value) == "list" or (isinstance(last, ast.Constant) and last.value is ...)
+
+
+WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text", "None": "null"}
+
+
+def annotation_words(annotation: ast.expr) -> str:
+    """Say in words what fits an annotation."""
+    match annotation:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return f"{annotation_words(left)} or {annotation_words(right)}"
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=allowed):
+            values = ast.literal_eval(allowed)
+            return "one of: " + ", ".join(map(str, values)) if isinstance(values, tuple) else str(values)
+        case ast.Subscript(value=ast.Name(id="tuple" | "list")):
+            kinds = [annotation_words(kind) for kind in _item_kinds(annotation)]
+            return f"a list, each {kinds[0]}" if _has_any_length(annotation) else f"a list [{', '.join(kinds)}]"
+    written = ast.unparse(annotation)
+    return WORDS.get(written, written)

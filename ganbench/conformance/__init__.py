@@ -1,5 +1,5 @@
-"""Known answers: what theory says that losses, penalties, critics, steps and metrics do, held against the code.
+"""Checks of losses, penalties, critics, updates and metrics against answers that are known from theory.
 
-Every check is a generator of rows. `python -m ganbench.conformance` prints them; the tests run the same ones, and
-run them on deliberately wrong versions, too.
+Each check is a generator of `Check` rows. `python -m ganbench.conformance` prints them; the tests run the same checks,
+also on deliberately wrong versions.
 """

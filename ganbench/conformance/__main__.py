@@ -1,105 +1,121 @@
-"""`python -m ganbench.conformance` holds every loss, penalty, critic and metric against known answers.
+"""Run the conformance suite: `python -m ganbench.conformance` checks every loss, penalty, critic and metric.
 
-With overrides such as `loss=mine penalty=gp`, one pair and its critic.
+With overrides such as `loss=mine penalty=gp` it checks that method and its critic only.
 """
 
 import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ganbench.config.compose import compose_config, register
-from ganbench.config.validate import one_line_error, reject_null_option
+from ganbench.config.messages import one_line_error
+from ganbench.config.overrides import quote_options
 from ganbench.errors import Refused
+
+if TYPE_CHECKING:  # it imports torch
+    from ganbench.conformance.checks import Check, Checks
 
 
 def main() -> None:
     arguments = _arguments()
     if arguments.config_dir and not arguments.config_dir.is_dir():
-        print(f"--config-dir {arguments.config_dir}: there is no such folder.", file=sys.stderr)
+        print(f"--config-dir {arguments.config_dir}: no such folder.", file=sys.stderr)
         sys.exit(2)
     register()
-    sys.path.append(os.getcwd())  # a loss of one's own lies there
+    sys.path.append(os.getcwd())  # so that a loss in the current folder can be imported
     try:
-        reject_null_option(arguments.overrides)
-        sys.exit(0 if run(arguments.overrides, arguments.config_dir, arguments.verbose) else 1)
-    except Refused as refusal:
-        said = str(refusal)
-    except (HydraException, OmegaConfBaseException) as error:
-        said = one_line_error(error)
-    print(said, file=sys.stderr)
-    sys.exit(2)
+        passed = run(quote_options(arguments.overrides), arguments.config_dir, arguments.verbose)
+    except (Refused, HydraException, OmegaConfBaseException) as error:
+        print(one_line_error(error), file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0 if passed else 1)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ganbench.conformance",
-        description="Hold losses, penalties, critics and metrics against known answers. Exit code 1 if one is missed.",
+        description="Check losses, penalties, critics and metrics against known answers. Exit code 1 if a check fails.",
     )
-    parser.add_argument("overrides", nargs="*", help="such as loss=mine penalty=gp: this pair only; none: everything")
-    parser.add_argument("--config-dir", type=Path, help="a folder of options of one's own, as for ganbench itself")
-    parser.add_argument("-v", "--verbose", action="store_true", help="every claim, with what was expected and found")
+    parser.add_argument(
+        "overrides", nargs="*", help="check this method only, such as loss=mine penalty=gp; default: everything"
+    )
+    parser.add_argument("--config-dir", type=Path, help="folder with your own options, as for ganbench itself")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print every check with its values")
     return parser.parse_args()
 
 
 def run(overrides: list[str], config_dir: Path | None, verbose: bool) -> bool:
-    """Print the table, and return whether every claim holds."""
-    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    """Run and print the checks of one method, or of everything without overrides; return whether all passed."""
+    compose = _composer(config_dir)
+    if not overrides:
+        return show(_suite().all_checks(compose), verbose)
+    cfg = compose(*overrides)
+    without_method = compose(*(override for override in overrides if _group(override) not in ("loss", "penalty")))
+    return show(_suite().method_checks(cfg, without_method), verbose)
 
-    def composed(*typed: str) -> DictConfig:
-        return compose_config(*search, *typed, "name=conformance")
 
-    if overrides:
-        cfg = composed(*overrides)
-        plain = [o for o in overrides if o.partition("=")[0].lstrip("+~").split(".")[0] not in ("loss", "penalty")]
-        from ganbench.conformance import suite  # torch only once the command line has been understood
+def _composer(config_dir: Path | None) -> Callable[..., DictConfig]:
+    """Return the function that composes a configuration from overrides, with the user's options if there are any."""
+    search_path = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    return lambda *overrides: compose_config(*search_path, *overrides, "name=conformance")
 
-        return show(suite.one(cfg, composed(*plain)), verbose)
+
+def _group(override: str) -> str:
+    """Return `penalty` for `penalty=gp`, `+penalty.weight=1` and the like."""
+    return override.partition("=")[0].lstrip("+~").split(".")[0]
+
+
+def _suite() -> ModuleType:
+    """Import the suite, and torch with it, only after the command line has been accepted."""
     from ganbench.conformance import suite
 
-    return show(suite.everything(composed), verbose)
+    return suite
 
 
-LINE = "{:2}  {:22} {:22} {:>6} {:>6}  {}"
+LINE = "{:4}  {:22} {:22} {:>6} {:>15}  {}"
 
 
-def show(rows: Iterable, verbose: bool) -> bool:
-    """One line for each subject and topic as they come, every missed claim on a line of its own; then the sums."""
-    start, done = time.time(), []
-    print(LINE.format("", "topic", "subject", "claims", "used", "the claim that comes nearest to its limit"))
-    for (topic, subject), group in groupby(_watched(rows, done), key=lambda row: row[:2]):
-        group = sorted(group, key=lambda row: -row.off)
-        shown = group if verbose else [row for row in group if not row.ok] or group[:1]
-        for n, row in enumerate(shown):
-            claims = len(group) if n == 0 else ""
-            print(LINE.format("ok" if row.ok else "NO", topic, subject, claims, _used(row), _told(row)), flush=True)
-    missed = sum(not row.ok for row in done)
-    print(f"\n{len(done)} claims, {len(done) - missed} hold, {missed} do not; {time.time() - start:.0f} s")
-    return not missed
+def show(checks: "Checks", verbose: bool) -> bool:
+    """Print one line per topic and target, and one per failed check; then the totals. Return whether all passed."""
+    start = time.time()
+    count = failed = 0
+    print(LINE.format("", "topic", "target", "checks", "error:tolerance", "tightest check"))
+    for (topic, target), group in groupby(checks, key=lambda check: check[:2]):
+        worst_first = sorted(group, key=lambda check: -check.error_over_tolerance)
+        count += len(worst_first)
+        failed += sum(not check.passed for check in worst_first)
+        for line, check in enumerate(worst_first if verbose else _failed_or_tightest(worst_first)):
+            checks_here = len(worst_first) if line == 0 else ""
+            mark = "ok" if check.passed else "FAIL"
+            print(LINE.format(mark, topic, target, checks_here, _ratio(check), _describe(check)), flush=True)
+    print(f"\n{count} checks, {count - failed} passed, {failed} failed; {time.time() - start:.0f} s")
+    return not failed
 
 
-def _watched(rows: Iterable, seen: list) -> Iterator:
-    for row in rows:
-        seen.append(row)
-        yield row
+def _failed_or_tightest(worst_first: "list[Check]") -> "Iterable[Check]":
+    return [check for check in worst_first if not check.passed] or worst_first[:1]
 
 
-def _used(row) -> str:
-    """How much of the tolerance the claim takes up."""
-    return "" if row.expected == "yes" or row.off > 99 else f"{row.off:.0%}"
+def _ratio(check: "Check") -> str:
+    """Format the error in percent of the tolerance; empty for yes or no, and for errors far beyond."""
+    return "" if check.expected == "yes" or check.error_over_tolerance > 99 else f"{check.error_over_tolerance:.0%}"
 
 
-def _told(row) -> str:
-    if row.expected == "yes":
-        return row.claim if row.ok else f"{row.claim}: {row.found}"
-    return f"{row.claim}: {row.found}" + ("" if row.found == row.expected else f", expected {row.expected}")
+def _describe(check: "Check") -> str:
+    if check.expected == "yes":
+        return check.description if check.passed else f"{check.description}: {check.actual}"
+    expected = "" if check.actual == check.expected else f", expected {check.expected}"
+    return f"{check.description}: {check.actual}{expected}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every check of the suite is made of."""
+"""The row that every check yields, and the helpers that make rows."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -6,51 +6,59 @@ from typing import Any, NamedTuple
 
 import torch
 
+NO_ERROR = "raises no error"  # the description of a check that raised one
+
 
 class Check(NamedTuple):
-    """One claim about one subject: what was expected and found, and how much of the tolerance that takes up."""
+    """One comparison with a known answer; `target` is the loss, penalty, critic, pair or metric that is checked."""
 
     topic: str
-    subject: str
-    claim: str
+    target: str
+    description: str
     expected: str
-    found: str
-    off: float  # in tolerances: above 1 fails
+    actual: str
+    error_over_tolerance: float  # fails above 1
 
     @property
-    def ok(self) -> bool:
-        return self.off <= 1
+    def passed(self) -> bool:
+        return self.error_over_tolerance <= 1
 
 
 Checks = Iterator[Check]
 
 
 def check_close(
-    topic: str, subject: str, claim: str, found: Any, expected: Any, rel: float = 0.0, abs: float = 0.0
+    topic: str, target: str, description: str, actual: Any, expected: Any, *, rel: float = 0.0, abs: float = 0.0
 ) -> Check:
-    """The worst of one or many pairs of numbers; the tolerance is abs + rel * |expected|. None is no number."""
-    found = math.nan if found is None else found
-    found, expected = (torch.as_tensor(v, dtype=torch.float64).detach().flatten() for v in (found, expected))
-    found, expected = torch.broadcast_tensors(found, expected)
-    off = ((found - expected).abs() / (abs + rel * expected.abs())).nan_to_num(math.inf, posinf=math.inf)
-    off = torch.where(found == expected, 0.0, off)
-    at = int(off.argmax())
-    return Check(topic, subject, claim, f"{expected[at]:.6g}", f"{found[at]:.6g}", float(off[at]))
+    """Compare numbers or tensors and keep the worst pair; the tolerance is abs + rel * |expected|.
+
+    An `actual` of None, a score without a value, fails.
+    """
+    actual = _to_numbers(math.nan if actual is None else actual)
+    actual, expected = torch.broadcast_tensors(actual, _to_numbers(expected))
+    errors = ((actual - expected).abs() / (abs + rel * expected.abs())).nan_to_num(math.inf, posinf=math.inf)
+    errors = torch.where(actual == expected, 0.0, errors)  # also equal infinities, and 0 at a tolerance of 0
+    worst = int(errors.argmax())
+    return Check(topic, target, description, f"{expected[worst]:.6g}", f"{actual[worst]:.6g}", float(errors[worst]))
 
 
-def check_true(topic: str, subject: str, claim: str, ok: bool) -> Check:
-    """A row for what is either so or not."""
-    return Check(topic, subject, claim, "yes", "yes" if ok else "no", 0.0 if ok else math.inf)
+def _to_numbers(values: Any) -> torch.Tensor:
+    return torch.as_tensor(values, dtype=torch.float64).detach().flatten()
 
 
-def run_checks(topic: str, subject: str, checks: Sequence[Callable[[], Checks]]) -> Checks:
-    """The rows of all checks. A check that raises fails with its error as what was found, and the next one goes on."""
+def check_true(topic: str, target: str, description: str, holds: bool) -> Check:
+    """Make a row for a statement that is either true or false."""
+    return Check(topic, target, description, "yes", "yes" if holds else "no", 0.0 if holds else math.inf)
+
+
+def run_checks(topic: str, target: str, checks: Sequence[Callable[[], Checks]]) -> Checks:
+    """Yield the rows of all checks; a check that raises becomes a failed row with the error, and the next one runs."""
     for check in checks:
         try:
             yield from check()
-        except Exception as error:  # someone's own code may fail in any way
-            said = " ".join(str(error).split())
-            yield Check(topic, subject, "can be asked", "yes", said or type(error).__name__, math.inf)
+        except Exception as error:  # a user's own class may fail in any way
+            message = " ".join(str(error).split())
+            yield Check(topic, target, NO_ERROR, "yes", message or type(error).__name__, math.inf)
 
 
 def seeded_rng(seed: int = 0) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""The two steps against gradient descent written out: what moves, by how much, and what does not."""
+"""Checks of both updates against gradient descent written out: what moves, by how much, and what does not."""
 
 import copy
 from collections.abc import Callable
@@ -8,108 +8,137 @@ import torch
 from torch import Tensor, nn
 
 from ganbench.conformance.checks import Checks, check_close, check_true, run_checks, seeded_rng
-from ganbench.training import steps
+from ganbench.conformance.descent import descending
+from ganbench.interfaces import Critic, Loss, Penalty, Projection
+from ganbench.penalties import none as no_penalty
+from ganbench.training.batches import CriticBatch, GeneratorBatch
 from ganbench.training.preflight import generator_loss
+from ganbench.training.updates import Objective, critic_update, generator_update
 
 RATE = 0.1
 
 
-class Counting(torch.optim.SGD):
+class CountingSGD(torch.optim.SGD):
     """Plain gradient descent that counts its steps."""
 
-    taken = 0
+    count = 0
 
     def step(self, closure=None):
-        self.taken += 1
+        self.count += 1
         return super().step(closure)
 
 
 def check(
-    name: str, loss, penalty: Callable[..., Tensor], D: nn.Module, G: nn.Module, x: Tensor, z: Tensor,
-    critic_step: Callable = steps.critic_step,
+    name: str, loss: Loss, penalty: Penalty, D: nn.Module, G: nn.Module, real: Tensor, z: Tensor,
+    critic_update: Callable = critic_update,
 ) -> Checks:  # fmt: skip
-    """Of a pair, on nets of one's choice: real samples x and as many z."""
-    D, G = copy.deepcopy(D), copy.deepcopy(G)
+    """Check the updates with a method's loss and penalty, on the given nets, real samples and as many z."""
+    D = copy.deepcopy(D)
     with torch.no_grad():
-        D(x)  # a first turn of what turns with every forward
+        D(real)  # the first power iteration, so that the next ones change little
     checks = [
-        partial(_critic, name, loss, penalty, D, G, x, z, critic_step),
-        partial(_generator, name, loss, D, G, x, z),
-        partial(_precision, name, loss, penalty, D, G, x, z, critic_step),
+        partial(_critic_update, name, Objective(loss, penalty), D, G, real, z, critic_update),
+        partial(_generator_update, name, loss, D, G, real, z),
+        partial(_precision, name, Objective(loss, penalty), D, G, real, z, critic_update),
     ]
     yield from run_checks("step", name, checks)
 
 
-def _critic(name, loss, penalty, D, G, x, z, critic_step) -> Checks:
+def _critic_update(
+    name: str, objective: Objective, D: nn.Module, G: nn.Module, real: Tensor, z: Tensor, critic_update: Callable
+) -> Checks:
+    loss, penalty = objective.loss, objective.penalty
     D, twin, G = copy.deepcopy(D), copy.deepcopy(D), copy.deepcopy(G)
-    before = _weights(G)
-    optimizer = Counting(D.parameters(), RATE)
-    critic_step(D, G, x, z, loss, penalty, optimizer, seeded_rng(3))
+    G_before = _weights(G)
     with torch.no_grad():
         fake = copy.deepcopy(G)(z)
-    value = loss.d(*twin(torch.cat([x, fake])).chunk(2))
-    value = value + penalty(twin.eval(), x, fake, seeded_rng(3))
+    optimizer = CountingSGD(D.parameters(), RATE)
+    critic_update(descending(D, G, RATE)._replace(opt_d=optimizer), _critic_batch(real, z), objective)
+    value = loss.d(*twin(torch.cat([real, fake])).chunk(2))
+    value = value + penalty(twin.eval(), real, fake, seeded_rng(3))
     _descend(twin, value)
-    getattr(penalty, "project", lambda D: None)(twin)
-    claim = "D moves down the gradient of loss plus penalty"
-    yield check_close("step", name, claim, _weights(D), _weights(twin), rel=1e-3, abs=1e-5)
-    yield check_true("step", name, "D's optimiser steps once for both", optimizer.taken == 1)
-    yield check_true("step", name, "G stays while D moves", torch.equal(_weights(G), before))
+    if isinstance(penalty, Projection):
+        penalty.project(twin)
+    description = "D descends the gradient of loss + penalty"
+    yield check_close("step", name, description, _weights(D), _weights(twin), rel=1e-3, abs=1e-5)
+    yield check_true("step", name, "one optimizer step for loss and penalty together", optimizer.count == 1)
+    yield check_true("step", name, "the critic's update leaves G unchanged", torch.equal(_weights(G), G_before))
 
 
-def _generator(name, loss, D, G, x, z) -> Checks:
+def _generator_update(name: str, loss: Loss, D: nn.Module, G: nn.Module, real: Tensor, z: Tensor) -> Checks:
     D, G, twin = copy.deepcopy(D), copy.deepcopy(G), copy.deepcopy(G)
-    before, judge = _weights(D), copy.deepcopy(D)
-    steps.generator_step(D, G, x, z, loss, torch.optim.SGD(G.parameters(), RATE))
-    fake, real = judge(torch.cat([twin(z), x])).split(len(z))
-    _descend(twin, generator_loss(loss, fake, real))
-    yield check_close(
-        "step", name, "G moves down the gradient of its loss", _weights(G), _weights(twin), rel=1e-3, abs=1e-5
-    )
-    free = all(w.requires_grad for w in D.parameters())
-    yield check_true(
-        "step", name, "D stays while G moves, and can move again", torch.equal(_weights(D), before) and free
-    )
+    D_before = copy.deepcopy(D)
+    generator_update(descending(D, G, RATE), GeneratorBatch(real, z), Objective(loss, no_penalty))
+    d_unchanged = torch.equal(_weights(D), _weights(D_before))
+    d_trainable = all(w.requires_grad for w in D.parameters())
+    d_fake, d_real = D_before(torch.cat([twin(z), real])).split(len(z))
+    _descend(twin, generator_loss(loss, d_fake, d_real))
+    description = "G descends the gradient of its loss"
+    yield check_close("step", name, description, _weights(G), _weights(twin), rel=1e-3, abs=1e-5)
+    description = "the generator's update leaves D unchanged and trainable"
+    yield check_true("step", name, description, d_unchanged and d_trainable)
 
 
-def _precision(name, loss, penalty, D, G, x, z, critic_step) -> Checks:
-    """In bf16 the players' nets may round; losses and penalties may not."""
-    seen: list[torch.dtype] = []
+class RecordingLoss:
+    """Keep the data types of the critic's logits that a loss was called with."""
 
-    class Watched:
-        def d(self, real: Tensor, fake: Tensor) -> Tensor:
-            seen.extend([real.dtype, fake.dtype])
-            return loss.d(real, fake)
+    def __init__(self, loss: Loss):
+        self.loss = loss
+        self.g = loss.g
+        self.dtypes: list[torch.dtype] = []
 
-    def watching(D: nn.Module, real: Tensor, fake: Tensor, noise: torch.Generator) -> Tensor:
-        seen.extend([D(real).dtype, real.dtype, fake.dtype])
-        return penalty(D, real, fake, noise)
-
-    D, G = copy.deepcopy(D), copy.deepcopy(G)
-    half = partial(torch.autocast, "cpu", torch.bfloat16)
-    critic_step(D, G, x, z, Watched(), watching, torch.optim.SGD(D.parameters(), RATE), seeded_rng(3), half)
-    yield check_true("step", name, "loss and penalty stay fp32 in bf16", seen == [torch.float32] * 5)
+    def d(self, real: Tensor, fake: Tensor) -> Tensor:
+        self.dtypes += [real.dtype, fake.dtype]
+        return self.loss.d(real, fake)
 
 
-def turns_alike(
-    name: str, loss, penalty: Callable[..., Tensor], D: nn.Module, G: nn.Module, x: Tensor, z: Tensor
+class RecordingPenalty:
+    """Keep the data types of the logits and samples that a penalty was called with."""
+
+    def __init__(self, penalty: Penalty):
+        self.penalty = penalty
+        self.dtypes: list[torch.dtype] = []
+
+    def __call__(self, D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+        self.dtypes += [D(real).dtype, real.dtype, fake.dtype]
+        return self.penalty(D, real, fake, rng)
+
+
+def _precision(
+    name: str, objective: Objective, D: nn.Module, G: nn.Module, real: Tensor, z: Tensor, critic_update: Callable
 ) -> Checks:
-    """A penalty must not turn spectral norm's power iteration more often than no penalty does."""
-    turned = []
-    for one in (penalty, lambda D, real, fake, noise: real.new_zeros(())):
+    """Under bf16 autocast the players' nets may round; losses and penalties may not."""
+    loss, penalty = RecordingLoss(objective.loss), RecordingPenalty(objective.penalty)
+    bf16 = partial(torch.autocast, "cpu", torch.bfloat16)
+    players = descending(copy.deepcopy(D), copy.deepcopy(G), RATE)
+    critic_update(players, _critic_batch(real, z), Objective(loss, penalty, bf16))
+    in_fp32 = loss.dtypes + penalty.dtypes == [torch.float32] * 5
+    yield check_true("step", name, "loss and penalty stay in fp32 under bf16 autocast", in_fp32)
+
+
+def power_iterations(
+    name: str, loss: Loss, penalty: Penalty, D: nn.Module, G: nn.Module, real: Tensor, z: Tensor
+) -> Checks:
+    """Check that a penalty adds no spectral-norm power iteration: all buffers end as they do without it."""
+    buffers = []
+    for each in (penalty, no_penalty):
         twin = copy.deepcopy(D)
-        steps.critic_step(
-            twin, copy.deepcopy(G), x, z, loss, one, torch.optim.SGD(twin.parameters(), 0.0), seeded_rng(3)
-        )
-        turned.append(torch.cat([b.flatten() for b in twin.buffers()] or [torch.zeros(1)]))
-    yield check_true("step", name, "turns spectral norm no more often than no penalty does", torch.equal(*turned))
+        players = descending(twin, copy.deepcopy(G), 0.0)
+        critic_update(players, _critic_batch(real, z), Objective(loss, each))
+        buffers.append(torch.cat([b.flatten() for b in twin.buffers()] or [torch.zeros(1)]))
+    yield check_true("step", name, "a penalty adds no spectral-norm power iteration", torch.equal(*buffers))
+
+
+def _critic_batch(real: Tensor, z: Tensor) -> CriticBatch:
+    return CriticBatch(real, z, seeded_rng(3), when={})
 
 
 def _descend(net: nn.Module, value: Tensor) -> None:
-    found = torch.autograd.grad(value, list(net.parameters()), allow_unused=True)
+    weights = list(net.parameters())
+    gradients = torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
     with torch.no_grad():
-        for w, g in zip(net.parameters(), found, strict=True):
-            w -= RATE * (g if g is not None else torch.zeros_like(w))
+        for w, g in zip(weights, gradients, strict=True):
+            w.sub_(RATE * g)
 
 
 def _weights(net: nn.Module) -> Tensor:

@@ -1,24 +1,23 @@
-"""Which checks are asked of what: every option that ganbench has, or what one command line names."""
+"""Which checks apply to what: to every option that ships with ganbench, or to one method."""
 
 import math
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from ganbench import randomness
-from ganbench.config.compose import build, method_label, option_names
-from ganbench.config.validate import validate as refuse_settings
+from ganbench.config.compose import build, method_label, option_names, resolve
+from ganbench.config.validate import validate
 from ganbench.conformance import critics, dynamics, losses, metrics, penalties, steps
-from ganbench.conformance.checks import Checks, check_true, run_checks
+from ganbench.conformance.checks import Check, Checks, check_true, run_checks
+from ganbench.interfaces import Penalty
 
-Compose = Callable[..., DictConfig]  # overrides in, settings out
+Compose = Callable[..., DictConfig]  # from overrides
 
-IMAGES, POINTS = "dataset=mnist5k", "dataset=ring"
-# Beyond every loss alone and every penalty with the loss that it came with.
+# In addition to every loss with its own penalty, and every penalty with the GAN loss.
 PAIRS = (
     "loss=wgan penalty=none",
     "loss=wgan penalty=zero_centered",
@@ -28,118 +27,132 @@ PAIRS = (
     "loss=rpgan penalty=r1r2",
 )
 
+DCGAN = "dataset=mnist5k"
+RESNET = "dataset=mnist5k model=resnet model.width=16"
+MLP = "dataset=ring"
+CRITICS = (
+    *(f"{DCGAN} model.critic_norm={norm}" for norm in ("none", "layer", "instance", "spectral")),
+    *(f"{RESNET} model.critic_norm={norm}" for norm in ("none", "layer", "spectral")),
+    *(f"{MLP} model.critic_norm={norm}" for norm in ("none", "layer", "spectral")),
+)
 
-def everything(compose: Compose) -> Checks:
-    """Every loss, penalty, critic and metric that ships, and the pairs whose games have known ends."""
-    singles = [compose(f"loss={option}") for option in option_names("loss")]
-    crossed = [compose("loss=gan", f"penalty={option}") for option in option_names("penalty")]
-    pairs = _distinct(chain(singles, crossed, (compose(*pair.split()) for pair in PAIRS)))
-    plain, seen = compose(), set()
-    for cfg in pairs:
+
+def all_checks(compose: Compose) -> Checks:
+    """Check every loss, penalty, critic and metric that ships, and the methods whose dynamics are known."""
+    default = compose()
+    checked: set[tuple[str, str]] = set()
+    for cfg in _methods(compose):
         for group in ("loss", "penalty"):
-            if (group, cfg[group].name) not in seen:
-                seen.add((group, cfg[group].name))
-                yield from _single(group, cfg)
-        yield from _games(cfg)
-        yield from _steps(cfg)
-        yield from footing(cfg, plain)
+            if (group, cfg[group].name) not in checked:
+                checked.add((group, cfg[group].name))
+                yield from _option_checks(group, cfg)
+        yield from _dynamics_checks(cfg)
+        yield from _update_checks(cfg)
+        yield from footing_check(cfg, default)
     for overrides in CRITICS:
-        yield from critic(compose(*overrides.split()))
-    yield from _turns(compose("loss=wgan-gp", "model.critic_norm=spectral"))
+        yield from critic_checks(compose(*overrides.split()))
+    yield from _power_iteration_check(compose("loss=wgan-gp", "model.critic_norm=spectral"))
     yield from metrics.check()
 
 
-CRITICS = [f"{IMAGES} model.critic_norm={norm}" for norm in ("none", "layer", "instance", "spectral")]
-RESNET = f"{IMAGES} model=resnet model.width=16"
-CRITICS += [f"{RESNET} model.critic_norm={norm}" for norm in ("none", "layer", "spectral")]
-CRITICS += [f"{POINTS} model.critic_norm={norm}" for norm in ("none", "layer", "spectral")]
+def method_checks(cfg: DictConfig, without_method: DictConfig) -> Checks:
+    """Check the loss, penalty and critic of one configuration; the other one is the same without loss and penalty.
 
-
-def one(cfg: DictConfig, plain: DictConfig) -> Checks:
-    """The loss, penalty and critic of one configuration; `plain` is what it would be without the first two.
-
-    Where one of the three misses a claim there is no sense in playing with them, and the rest is not asked.
+    Updates and dynamics are checked only if all of these pass.
     """
-    refuse_settings(cfg)
-    parts = []
-    for rows in (_single("loss", cfg), _single("penalty", cfg), critic(cfg), footing(cfg, plain)):
-        for row in rows:
-            parts.append(row)
-            yield row
-    if all(row.ok for row in parts):
-        yield from _steps(cfg)
-        yield from _games(cfg)
+    validate(cfg)
+    passed = True
+    for row in _part_checks(cfg, without_method):
+        passed = passed and row.passed
+        yield row
+    if passed:
+        yield from _update_checks(cfg)
+        yield from _dynamics_checks(cfg)
     else:
-        yield check_true("step", method_label(cfg), "not asked while the above does not hold", False)
+        yield check_true("step", method_label(cfg), "skipped because a check above failed", False)
 
 
-def footing(cfg: DictConfig, plain: DictConfig) -> Checks:
-    """A loss may bring its penalty, and nothing else: not a net, a norm or a learning rate."""
-    ours, theirs = (_rest(c) for c in (cfg, plain))
-    other = sorted(k for k in ours if ours[k] != theirs.get(k))
-    claim = "brings nothing but loss and penalty" + (f" (it changes {', '.join(other)})" if other else "")
-    yield check_true("footing", method_label(cfg), claim, not other)
+def _part_checks(cfg: DictConfig, without_method: DictConfig) -> Checks:
+    yield from _option_checks("loss", cfg)
+    yield from _option_checks("penalty", cfg)
+    yield from critic_checks(cfg)
+    yield from footing_check(cfg, without_method)
 
 
-def critic(cfg: DictConfig) -> Checks:
+def _methods(compose: Compose) -> list[DictConfig]:
+    """Compose every loss, every penalty and the pairs; of each method the first configuration."""
+    return list(_first_of_each_method(_compose_methods(compose)))
+
+
+def _compose_methods(compose: Compose) -> Iterator[DictConfig]:
+    for loss in option_names("loss"):
+        yield compose(f"loss={loss}")
+    for penalty in option_names("penalty"):
+        yield compose("loss=gan", f"penalty={penalty}")
+    for pair in PAIRS:
+        yield compose(*pair.split())
+
+
+def _first_of_each_method(configs: Iterable[DictConfig]) -> Iterator[DictConfig]:
+    labels = set()
+    for cfg in configs:
+        if method_label(cfg) not in labels:
+            labels.add(method_label(cfg))
+            yield cfg
+
+
+def footing_check(cfg: DictConfig, without_method: DictConfig) -> Iterator[Check]:
+    """Check that a loss brings at most its penalty: no model, norm or learning rate of its own."""
+    actual, expected = _other_settings(cfg), _other_settings(without_method)
+    changed = sorted(key for key in actual if actual[key] != expected.get(key))
+    description = "changes only loss and penalty" + (f", but also {', '.join(changed)}" if changed else "")
+    yield check_true("footing", method_label(cfg), description, not changed)
+
+
+def _other_settings(cfg: DictConfig) -> dict[str, Any]:
+    return {key: value for key, value in resolve(cfg).items() if key not in ("loss", "penalty", "hydra")}
+
+
+def critic_checks(cfg: DictConfig) -> Checks:
     norm = cfg.model.get("critic_norm", "none")
     D, _, x, _ = players(cfg)
     yield from critics.check(f"{cfg.model.name}/{norm}", D, x, spectral=norm == "spectral")
 
 
-def _single(group: str, cfg: DictConfig) -> Checks:
-    check = {"loss": losses.check, "penalty": penalties.check}[group]
-    name = cfg[group].name
-    yield from run_checks(group, name, [lambda: check(name, build(cfg[group]), _settings(cfg[group]))])
+def _option_checks(group: str, cfg: DictConfig) -> Checks:
+    """Check the loss or the penalty alone."""
+    name, settings = cfg[group].name, resolve(cfg[group])
+    module = losses if group == "loss" else penalties
+    # Building a user's class may fail, too.
+    yield from run_checks(group, name, [lambda: module.check(name, build(cfg[group]), settings)])
 
 
-def _games(cfg: DictConfig) -> Checks:
-    names, settings = (cfg.loss.name, cfg.penalty.name), _settings(cfg.penalty)
+def _dynamics_checks(cfg: DictConfig) -> Checks:
+    settings = resolve(cfg.penalty)
 
-    def of_weight(weight: float) -> Callable[..., torch.Tensor]:
-        return build(cfg.penalty, **({"weight": weight} if "weight" in settings else {}))
+    def make_penalty(weight: float) -> Penalty:
+        return build(cfg.penalty, weight=weight) if "weight" in settings else build(cfg.penalty)
 
-    yield from dynamics.check(names, build(cfg.loss), of_weight, _settings(cfg.loss), settings.get("c", math.inf))
-
-
-def _steps(cfg: DictConfig) -> Checks:
-    D, G, x, z = players(cfg)
-    loss, penalty = build(cfg.loss), build(cfg.penalty)
-    yield from steps.check(method_label(cfg), loss, penalty, D, G, x, z)
-
-
-def _turns(cfg: DictConfig) -> Checks:
-    yield from steps.turns_alike(
-        method_label(cfg),
-        build(cfg.loss),
-        build(cfg.penalty),
-        *players(cfg),
+    yield from dynamics.check(
+        cfg.loss.name, cfg.penalty.name, build(cfg.loss), make_penalty, resolve(cfg.loss), settings.get("c", math.inf)
     )
 
 
+def _update_checks(cfg: DictConfig) -> Checks:
+    yield from steps.check(method_label(cfg), build(cfg.loss), build(cfg.penalty), *players(cfg))
+
+
+def _power_iteration_check(cfg: DictConfig) -> Checks:
+    yield from steps.power_iterations(method_label(cfg), build(cfg.loss), build(cfg.penalty), *players(cfg))
+
+
 def players(cfg: DictConfig) -> tuple[nn.Module, nn.Module, torch.Tensor, torch.Tensor]:
-    """The configuration's nets as training would draw them, six samples in its shape, and six z."""
+    """Return D and G as training would initialize them, six samples of the dataset's shape, and six z."""
     with randomness.seeded_initialization(0, "init/G"):
         G = build(cfg.model.generator)
     with randomness.seeded_initialization(0, "init/D"):
         D = build(cfg.model.critic)
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(6, *cfg.dataset.shape, generator=rng) * 2 - 1
-    return D, G, x, torch.randn(6, cfg.model.z_dim, generator=rng)
-
-
-def _settings(node: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(node, resolve=True)
-
-
-def _rest(cfg: DictConfig) -> dict[str, Any]:
-    flat = OmegaConf.to_container(cfg, resolve=True)
-    return {k: v for k, v in flat.items() if k not in ("loss", "penalty", "hydra")}
-
-
-def _distinct(configs: Iterable[DictConfig]) -> list[DictConfig]:
-    """The first of each pair of loss and penalty."""
-    first: dict[str, DictConfig] = {}
-    for cfg in configs:
-        first.setdefault(method_label(cfg), cfg)
-    return list(first.values())
+    z = torch.randn(6, cfg.model.z_dim, generator=rng)
+    return D, G, x, z

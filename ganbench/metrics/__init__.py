@@ -1,5 +1,1 @@
-"""Metrics: built from the data, called with generated samples, they return named numbers.
-
-A metric has `name` (the key of the ranked score), `n_fake` (how many samples it wants) and `floor` (what real
-training data score).
-"""
+"""Metrics: built from the data once per run, called with generated samples; return named scores (see README.md)."""

@@ -1,4 +1,4 @@
-"""Metrics for data of known modes: 2-D mixtures, and digits stacked in three channels."""
+"""Metrics for data whose modes are known: 2-D mixtures, and digits stacked in three channels."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 from ganbench.datasets import Data, Modes
 from ganbench.errors import Refused
+from ganbench.interfaces import Scores
 from ganbench.metrics.feature_cache import cached_features
 from ganbench.metrics.features import LeNet, embed
-from ganbench.metrics.prdc import NAMES, diversity, radii
+from ganbench.metrics.prdc import PRDC_NAMES, diversity, radii
 from ganbench.metrics.scores import (
     BLOCK_ROWS,
-    Scores,
     all_usable,
     held_out_samples,
     missing,
@@ -21,55 +21,13 @@ from ganbench.metrics.scores import (
 )
 
 
-def energy_distance(x: Tensor, y: Tensor, within_y: Tensor | None = None) -> Tensor:
-    """2 E|X-Y| - E|X-X'| - E|Y-Y'|, unbiased, so that it may fall below 0 for equal distributions; differentiable.
-
-    Pass `within(y)` as `within_y` to compute it once for many x.
-    """
-    return 2 * _apart(x, y) / (len(x) * len(y)) - within(x) - (within(y) if within_y is None else within_y)
-
-
-def within(x: Tensor) -> Tensor:
-    """The mean distance between two samples."""
-    total = 0.0
-    for first in range(0, len(x), BLOCK_ROWS):
-        part, others = x[first : first + BLOCK_ROWS], x[first + BLOCK_ROWS :]
-        total += _apart(part, part) + 2 * _apart(part, others)  # as far from a to b as from b to a
-    return total / (len(x) * (len(x) - 1))
-
-
-def _apart(x: Tensor, y: Tensor) -> Tensor:
-    """The sum of all distances."""
-    return sum(pairwise_distances(part, y).sum(dtype=torch.float64) for part in x.split(BLOCK_ROWS))
-
-
-def nearest(x: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:
-    """For each sample the index of its nearest mode, and whether it lies within three standard deviations of it."""
-    far, which = torch.cdist(x.double(), modes.centres.double()).min(1)
-    return which, far < 3 * modes.std
-
-
-def mode_scores(which: Tensor, n: int) -> Scores:
-    """How many of n modes appear in `which`, and KL(share of each || 1/n); a perfect sampler of N has (n-1)/2N."""
-    found: Scores = {"modes": float(which.unique().numel())}
-    if not len(which):
-        return found | missing(["modes_kl"], "no sample lies near a mode")
-    share = torch.bincount(which, minlength=n).double() / len(which)
-    kept = share[share > 0]
-    return found | {"modes_kl": float((kept * (kept * n).log()).sum())}
-
-
-def histogram(which: Tensor, n: int, total: int) -> list[float]:
-    """The share of all samples that each of n modes or classes got."""
-    return (torch.bincount(which, minlength=n).double() / total).tolist()
-
-
 class ModesMetric:
-    """For 2-D mixtures: energy distance to held-out points, modes, the share of good samples, and diversity.
+    """Score 2-D points: energy distance to held-out points (ranks), modes, share of good samples, and diversity.
 
-    A sample is good within three standard deviations of a mode, and a mode covered by one good sample (Lin et al.
-    2018, arXiv:1712.04086, section 4.1). `modes_kl` compares the good samples' modes with equal shares; `histogram`
-    is each mode's share of all samples.
+    A sample is good if it lies within three standard deviations of a mode, and a mode is covered by one good sample
+    (Lin et al. 2018, arXiv:1712.04086, section 4.1). `modes_kl` compares the modes of the good samples with equal
+    shares; `histogram` is each mode's share of all samples. `k_neighbors` is the k of precision, recall, density and
+    coverage; n_real None compares with all held-out points.
     """
 
     def __init__(self, name: str, n_fake: int, n_real: int | None, k_neighbors: int, data: Data, device: torch.device):
@@ -77,62 +35,120 @@ class ModesMetric:
             raise Refused(
                 "metric=energy_distance needs a dataset with known modes, such as dataset=ring or dataset=grid."
             )
-        self.name, self.n_fake, self.k, self.modes = name, n_fake, k_neighbors, data.modes
+        self.name = name
+        self.n_fake = n_fake
+        self.k = k_neighbors
+        self.modes = data.modes
         self.real = held_out_samples(data.test, n_real)
         if not all_usable(self.real):
-            raise Refused(f"metric={name}: held-out points are not finite, or beyond 1e18; mend the dataset.")
-        self.within, self.radii = within(self.real), radii(self.real[:n_fake], k_neighbors)
-        self.names = (name, "modes", "modes_kl", "high_quality", *NAMES)
+            raise Refused(f"metric={name}: held-out points are not finite or exceed 1e18; check the dataset.")
+        self.mean_distance = mean_distance(self.real)
+        self.radii = radii(self.real[:n_fake], k_neighbors)
+        self.names = (name, "modes", "modes_kl", "high_quality", *PRDC_NAMES)
         self.real_reference = real_reference(self, self.names, data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
+        """Return the scores of points [n, 2]."""
         if not all_usable(fake, self.real):
-            return missing(self.names, "samples are not finite, or beyond 1e18")
-        which, good = nearest(fake, self.modes)
-        found: Scores = {
-            self.name: float(energy_distance(fake, self.real, self.within)),
+            return missing(self.names, "samples are not finite or exceed 1e18")
+        which, good = nearest_modes(fake, self.modes)
+        n_modes = len(self.modes.centers)
+        scores: Scores = {
+            self.name: float(energy_distance(fake, self.real, self.mean_distance)),
             "high_quality": float(good.double().mean()),
         }
-        return (
-            found
-            | mode_scores(which[good], len(self.modes.centres))
-            | {"histogram": histogram(which[good], len(self.modes.centres), len(fake))}
-            | diversity(self.real, fake, self.k, self.radii)
-        )
+        scores |= mode_scores(which[good], n_modes)
+        scores |= {"histogram": histogram(which[good], n_modes, len(fake))}
+        return scores | diversity(self.real, fake, self.k, self.radii)
 
 
 class StackedModesMetric:
-    """For stacked digits: of the 1,000 triples of digits how many appear, how far they are from equal shares, and
-    diversity against held-out reals.
+    """Score stacked digits: KL of the 1,000 triples from equal shares (ranks), triples that appear, and diversity.
 
-    Digits are read by the classifier that ships with ganbench, channel by channel (Metz et al. 2017,
-    arXiv:1611.02163, section 3.3.1). PacGAN takes 26,000 samples (Lin et al. 2018, arXiv:1712.04086, section 4.2).
+    The digits are read by the classifier that ships with ganbench, channel by channel (Metz et al. 2017,
+    arXiv:1611.02163, section 3.3.1). PacGAN scores 26,000 samples (Lin et al. 2018, arXiv:1712.04086, section 4.2).
     """
 
     def __init__(self, name: str, n_fake: int, n_real: int | None, k_neighbors: int, data: Data, device: torch.device):
-        self.name, self.n_fake, self.k, self.classifier = name, n_fake, k_neighbors, LeNet().to(device)
+        self.name = name
+        self.n_fake = n_fake
+        self.k = k_neighbors
+        self.classifier = LeNet().to(device)
         self.real = self.read(held_out_samples(data.test, n_real), cached_features)
         self.radii = radii(self.real[:n_fake], k_neighbors)
-        self.names = (name, "modes", *NAMES)
-        self.real_reference = real_reference(
-            lambda x: self.scores(self.read(x, cached_features)), self.names, data.train, n_fake
-        )
+        self.names = (name, "modes", *PRDC_NAMES)
+        self.real_reference = real_reference(self._score_real_images, self.names, data.train, n_fake)
 
     def __call__(self, fake: Tensor) -> Scores:
+        """Return the scores of uint8 images [n, 3, 32, 32]."""
         return self.scores(self.read(fake, embed))
 
+    def _score_real_images(self, images: Tensor) -> Scores:
+        return self.scores(self.read(images, cached_features))
+
     def scores(self, features: Tensor) -> Scores:
-        """The scores of features [n, 192]."""
+        """Return the scores of features [n, 192]."""
         if not all_usable(features, self.real):
             return missing(self.names, "features are not finite")
         return mode_scores(self.triples(features), 1000) | diversity(self.real, features, self.k, self.radii)
 
     def read(self, images: Tensor, embed: Callable[..., Tensor]) -> Tensor:
-        """Features [N, 192] of images [N, 3, 32, 32]."""
+        """Embed images [n, 3, 32, 32] channel by channel: features [n, 192]."""
         return embed(self.classifier, images.flatten(0, 1)[:, None]).float().view(len(images), -1)
 
     @torch.no_grad()
     def triples(self, features: Tensor) -> Tensor:
-        """The three digits of each as one number from 0 to 999."""
+        """Return the three digits of each sample as one number [n] from 0 to 999."""
         digits = self.classifier.head(features.view(-1, 64))[:, :10].argmax(1).view(-1, 3)
         return (digits * torch.tensor([100, 10, 1], device=digits.device)).sum(1)
+
+
+def energy_distance(x: Tensor, y: Tensor, mean_distance_y: Tensor | None = None) -> Tensor:
+    """Return 2 E|X-Y| - E|X-X'| - E|Y-Y'| of x [n, d] and y [m, d]; differentiable by x.
+
+    Unbiased, so it may be negative for equal distributions. Pass `mean_distance(y)` to compute it once for many x.
+    """
+    within_y = mean_distance(y) if mean_distance_y is None else mean_distance_y
+    return 2 * _distance_sum(x, y) / (len(x) * len(y)) - mean_distance(x) - within_y
+
+
+def mean_distance(x: Tensor) -> Tensor:
+    """Return the mean distance of two different samples of x [n, d], in float64."""
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for first in range(0, len(x), BLOCK_ROWS):
+        block = x[first : first + BLOCK_ROWS]
+        later = x[first + BLOCK_ROWS :]
+        total = total + (_distance_sum(block, block) + 2 * _distance_sum(block, later))  # a to b is as far as b to a
+    return total / (len(x) * (len(x) - 1))
+
+
+def _distance_sum(x: Tensor, y: Tensor) -> Tensor:
+    """Return the sum of the distances of all pairs, a block of rows at a time."""
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
+    for block in x.split(BLOCK_ROWS):
+        total = total + pairwise_distances(block, y).sum(dtype=torch.float64)
+    return total
+
+
+def nearest_modes(x: Tensor, modes: Modes) -> tuple[Tensor, Tensor]:
+    """Return for each sample the index of its nearest mode, and whether it lies within three standard deviations."""
+    distances, which = torch.cdist(x.double(), modes.centers.double()).min(1)
+    return which, distances < 3 * modes.std
+
+
+def mode_scores(which: Tensor, n: int) -> Scores:
+    """Count the modes that appear in the indices `which`, and return KL(share of each mode || 1/n) as `modes_kl`.
+
+    N samples of a perfect generator have a KL of (n-1)/2N in expectation.
+    """
+    scores: Scores = {"modes": float(which.unique().numel())}
+    if not len(which):
+        return scores | missing(["modes_kl"], "no sample lies near a mode")
+    shares = torch.bincount(which, minlength=n).double() / len(which)
+    positive = shares[shares > 0]
+    return scores | {"modes_kl": float((positive * (positive * n).log()).sum())}
+
+
+def histogram(which: Tensor, n: int, total: int) -> list[float]:
+    """Return the share of all `total` samples that each of n modes or classes has, from their indices `which`."""
+    return (torch.bincount(which, minlength=n).double() / total).tolist()

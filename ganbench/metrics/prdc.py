@@ -1,82 +1,98 @@
-"""What of the real data is missing among the generated, and what is too near to the training data."""
+"""Which real data are missing among the generated samples, and which samples are too close to the training data."""
 
 import torch
 from torch import Tensor
 
-from ganbench.metrics.scores import BLOCK_ROWS, Scores, all_usable, missing, pairwise_distances
+from ganbench.interfaces import Scores
+from ganbench.metrics.scores import BLOCK_ROWS, all_usable, missing, pairwise_distances
 
-NAMES = ("precision", "recall", "density", "coverage")
+PRDC_NAMES = ("precision", "recall", "density", "coverage")
 
 
-def diversity(real: Tensor, fake: Tensor, k: int, of_real: Tensor | None = None) -> Scores:
-    """Precision, recall, density and coverage of features by their k nearest neighbours, at equal numbers of both.
+def diversity(real: Tensor, fake: Tensor, k: int, real_radii: Tensor | None = None) -> Scores:
+    """Return precision, recall, density and coverage of features [n, d] and [m, d]; the first min(n, m) of each count.
 
-    A sample's ball reaches to the k-th nearest other of its own kind. Precision and recall: the share of fakes in
-    a real's ball, and of reals in a fake's (Kynkaanniemi et al. 2019, arXiv:1904.06991). Density: real balls a fake
-    lies in, over k; coverage: the share of reals with a fake in their ball (Naeem et al. 2020, arXiv:2002.09797).
-    Pass `radii(real, k)` as `of_real` to compute it once for many fakes, where there are as many as reals or more.
+    A sample's ball reaches to its k-th nearest neighbor of its own kind.
+    - precision: share of fakes inside the ball of a real; recall: share of reals inside the ball of a fake
+      (Kynkaanniemi et al. 2019, arXiv:1904.06991)
+    - density: number of real balls that a fake lies in, over k; coverage: share of reals with a fake in their ball
+      (Naeem et al. 2020, arXiv:2002.09797)
+
+    Pass `radii(real, k)` to compute it once for many fakes; it is used if there are at least as many fakes as reals.
     """
     n = min(len(real), len(fake))
     if n <= k:
-        return missing(NAMES, f"{n} samples have no {k} neighbours")
+        return missing(PRDC_NAMES, f"{n} samples do not have {k} neighbors each")
     if not all_usable(real, fake):
-        return missing(NAMES, "features are not finite")
+        return missing(PRDC_NAMES, "features are not finite")
     real, fake = real[:n], fake[:n]
-    of_real, of_fake = radii(real, k) if of_real is None or len(of_real) != n else of_real, radii(fake, k)
-    near_fake = torch.zeros(n, dtype=torch.bool, device=real.device)
-    covered, held_by, one = near_fake.clone(), [], torch.ones_like(of_real)
-    for part, radius in zip(fake.split(BLOCK_ROWS), of_fake.split(BLOCK_ROWS), strict=True):
-        apart = pairwise_distances(part, real)
-        held = apart <= of_real
-        held_by.append(held.to(one.dtype) @ one)  # a product counts several times faster than a sum
-        covered |= held.any(0)
-        near_fake |= (apart <= radius[:, None]).any(0)
-    counts = torch.cat(held_by).double()
-    shares = ((counts > 0).double().mean(), near_fake.double().mean(), counts.mean() / k, covered.double().mean())
-    return {name: float(share) for name, share in zip(NAMES, shares, strict=True)}
+    if real_radii is None or len(real_radii) != n:
+        real_radii = radii(real, k)
+    fake_radii = radii(fake, k)
+    ones = torch.ones_like(real_radii)
+    covered = torch.zeros(n, dtype=torch.bool, device=real.device)  # reals with a fake in their ball
+    recalled = covered.clone()  # reals in the ball of a fake
+    ball_counts = []  # for each fake, the number of real balls that it lies in
+    for block, block_radii in zip(fake.split(BLOCK_ROWS), fake_radii.split(BLOCK_ROWS), strict=True):
+        distances = pairwise_distances(block, real)
+        inside = distances <= real_radii
+        ball_counts.append(inside.to(ones.dtype) @ ones)  # a product counts several times faster than a sum
+        covered |= inside.any(0)
+        recalled |= (distances <= block_radii[:, None]).any(0)
+    counts = torch.cat(ball_counts).double()
+    return {
+        "precision": float((counts > 0).double().mean()),
+        "recall": float(recalled.double().mean()),
+        "density": float(counts.mean() / k),
+        "coverage": float(covered.double().mean()),
+    }
 
 
 def radii(x: Tensor, k: int) -> Tensor:
-    """The distance of each sample to its k-th nearest other; infinite where there are not so many."""
+    """Return the distance of each sample of x [n, d] to its k-th nearest neighbor; infinity if n <= k."""
     if len(x) <= k:
         return x.new_full((len(x),), torch.inf)
-    if x.shape[1] <= 3:  # where a tree finds them in a tenth of the time
-        from scipy.spatial import KDTree  # a tenth of a second that images need not wait
+    if x.shape[1] <= 3:  # few coordinates: a tree takes a tenth of the time
+        from scipy.spatial import KDTree  # imported here, since it takes 0.1 s that images need not wait for
 
         points = x.detach().cpu().numpy()
         return torch.from_numpy(KDTree(points).query(points, [k + 1])[0][:, 0]).to(x)
-    near = [torch.cdist(part, x).topk(k + 1, dim=1, largest=False).values[:, k] for part in x.split(BLOCK_ROWS)]
-    return torch.cat(near)
+    return torch.cat([_kth_distances(block, x, k) for block in x.split(BLOCK_ROWS)])
 
 
-def memorisation(fake: Tensor, train: Tensor, test: Tensor) -> Scores:
-    """The median distance of fakes to the nearest training sample, over that to the nearest held-out one.
+def _kth_distances(block: Tensor, x: Tensor, k: int) -> Tensor:
+    """Return the distance of each sample to its k-th nearest neighbor in x; the nearest of all is the sample itself."""
+    return torch.cdist(block, x).topk(k + 1, dim=1, largest=False).values[:, k]
 
-    Copies of training data bring it to 0. What it is for data that were never trained on depends on how many of
-    each there are: see `memorisation_of_reals`.
+
+def memorization(fake: Tensor, train: Tensor, test: Tensor) -> Scores:
+    """Return the fakes' median distance to the nearest training sample over that to the nearest held-out sample.
+
+    0 for copies of the training data. What new data score depends on how many samples either set has, so compare with
+    `memorization_of_reals`.
     """
     if not all_usable(fake, train, test):
         return missing(["memorisation"], "features are not finite")
-    return _ratio(_nearest(fake, train), _nearest(fake, test))
+    return _ratio_of_medians(_nearest_distances(fake, train), _nearest_distances(fake, test))
 
 
-def memorisation_of_reals(train: Tensor, test: Tensor) -> Scores:
-    """The same for all held-out samples, each against the others."""
+def memorization_of_reals(train: Tensor, test: Tensor) -> Scores:
+    """Return the same ratio for the held-out samples, each compared with the other held-out ones."""
     if not all_usable(train, test):
         return missing(["memorisation"], "features are not finite")
-    return _ratio(_nearest(test, train), radii(test, 1))
+    return _ratio_of_medians(_nearest_distances(test, train), radii(test, 1))
 
 
-def _nearest(x: Tensor, y: Tensor) -> Tensor:
-    """Distances to the nearest of y; what is lost in rounding counts as 0."""
-    size = y.square().sum(1)
-    least = torch.cat([torch.addmm(size, part, y.T, alpha=-2).amin(1) for part in x.split(BLOCK_ROWS)])  # |y|^2 - 2xy
-    far = (least + x.square().sum(1)).clamp(min=0).sqrt()
-    return torch.where(far > 1e-6 * size.max().sqrt(), far, 0.0)
+def _nearest_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Return the distance of each of x [n, d] to the nearest of y [m, d]; distances lost in rounding become 0."""
+    squares = y.square().sum(1)
+    blocks = [torch.addmm(squares, block, y.T, alpha=-2).amin(1) for block in x.split(BLOCK_ROWS)]  # |y|^2 - 2 x·y
+    distances = (torch.cat(blocks) + x.square().sum(1)).clamp(min=0).sqrt()
+    return torch.where(distances > 1e-6 * squares.max().sqrt(), distances, 0.0)
 
 
-def _ratio(near: Tensor, far: Tensor) -> Scores:
-    near, far = float(near.median()), float(far.median())
-    if far == 0:
+def _ratio_of_medians(to_train: Tensor, to_test: Tensor) -> Scores:
+    test_median = float(to_test.median())
+    if test_median == 0:
         return missing(["memorisation"], "most samples are copies of held-out ones")
-    return {"memorisation": near / far}
+    return {"memorisation": float(to_train.median()) / test_median}

@@ -1,6 +1,6 @@
 """DCGAN for square images (Radford et al. 2015, arXiv:1511.06434), with a critic that has no batch norm.
 
-Channels double with each halving, from `width` at half the image's side to the last at 4x4.
+Channels double with each halving of the image, from `width` channels at half its side down to 4x4 pixels.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Norm = Literal["none", "layer", "instance", "spectral"]
 
 
 class Generator(nn.Module):
-    """z [N, z_dim] -> images [N, C, S, S] in [-1, 1], S a power of 2 from 16 on."""
+    """Map z [N, z_dim] to images [N, C, S, S] in [-1, 1]; S is a power of 2, at least 16."""
 
     def __init__(self, shape: tuple[int, int, int], z_dim: int, width: int):
         super().__init__()
@@ -27,12 +27,13 @@ class Generator(nn.Module):
         self.head = nn.Sequential(Doubling(width, shape[0]), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
-        x = layers.match_memory_format(self.body[0][0].weight, self.stem[:2](z))
+        first_filters = next(self.body.parameters())
+        x = layers.match_memory_format(first_filters, self.stem[:2](z))
         return self.head(self.body(self.stem[2:](x)))
 
 
 class Critic(nn.Module):
-    """Images [N, C, S, S] -> logits [N]."""
+    """Map images [N, C, S, S] to logits [N]."""
 
     def __init__(
         self,
@@ -41,7 +42,8 @@ class Critic(nn.Module):
         norm: Literal["none", "layer", "instance", "spectral"] = "none",
     ):
         super().__init__()
-        widths, wrap = _widths(shape[1], width), layers.norm_wrapper(norm)
+        widths = _widths(shape[1], width)
+        wrap = layers.norm_wrapper(norm)
         self.body = nn.Sequential(
             wrap(Conv(shape[0], width, 4, 2, 1)),
             nn.LeakyReLU(0.2),
@@ -54,7 +56,7 @@ class Critic(nn.Module):
 
 
 def _widths(side: int, width: int) -> list[int]:
-    """Channels at half the side, a quarter of it, … and 4."""
+    """Return the channels at half the image's side, at a quarter of it, … and at 4x4."""
     return [width << k for k in range(side.bit_length() - 3)]
 
 
@@ -64,5 +66,5 @@ def _up(n: int, m: int) -> nn.Module:
 
 def _down(n: int, m: int, norm: Norm, wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
     groups = {"layer": 1, "instance": m}.get(norm)
-    between = layers.GroupNorm(groups, m) if groups else nn.Identity()
-    return nn.Sequential(wrap(nn.Conv2d(n, m, 4, 2, 1)), between, nn.LeakyReLU(0.2))
+    norm_layer = layers.GroupNorm(groups, m) if groups else nn.Identity()
+    return nn.Sequential(wrap(nn.Conv2d(n, m, 4, 2, 1)), norm_layer, nn.LeakyReLU(0.2))

@@ -1,4 +1,4 @@
-"""Small perceptrons for points."""
+"""Multilayer perceptrons with three hidden layers, for points."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from ganbench.models.layers import norm_wrapper
 
 
 class Generator(nn.Module):
-    """z [N, z_dim] -> points [N, d]."""
+    """Map z [N, z_dim] to points [N, d]."""
 
     def __init__(self, shape: tuple[int], z_dim: int, width: int):
         super().__init__()
@@ -19,7 +19,7 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Points [N, d] -> logits [N]."""
+    """Map points [N, d] to logits [N]."""
 
     def __init__(self, shape: tuple[int], width: int, norm: Literal["none", "layer", "spectral"] = "none"):
         super().__init__()
@@ -33,6 +33,6 @@ def _layers(n: int, width: int, m: int, norm: str = "none") -> nn.Module:
     wrap = norm_wrapper(norm)
     layers: list[nn.Module] = []
     for fan_in in (n, width, width):
-        between = [nn.LayerNorm(width)] if norm == "layer" else []
-        layers += [wrap(nn.Linear(fan_in, width)), *between, nn.ReLU()]
+        norm_layer = [nn.LayerNorm(width)] if norm == "layer" else []
+        layers += [wrap(nn.Linear(fan_in, width)), *norm_layer, nn.ReLU()]
     return nn.Sequential(*layers, wrap(nn.Linear(width, m)))

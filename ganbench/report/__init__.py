@@ -1,1 +1,1 @@
-"""The comparison: reads run folders only, needs neither torch nor Weights & Biases."""
+"""Compare the runs of a sweep. Reads run folders only; needs neither torch nor Weights & Biases."""

@@ -10,16 +10,20 @@ def main() -> None:
     parser.add_argument(
         "folder",
         type=Path,
-        help="of a sweep (or a run), such as outputs/sweep/mine, or of several sweeps",
+        help="folder of a sweep, such as outputs/sweep/mine; of a single run; or of several sweeps",
     )
     parser.add_argument(
-        "--allow-mismatch", metavar="FIELD", action="append", default=[],
-        help="compare although this field of their footing differs, with a stamp on the page; may be given again",
-    )  # fmt: skip
+        "--allow-mismatch",
+        metavar="FIELD",
+        action="append",
+        default=[],
+        help="compare despite a difference in this footing field (repeatable); the page is marked",
+    )
     arguments = parser.parse_args()
     folder = arguments.folder
     if not folder.is_dir():
-        sys.exit(f"{folder} is not a folder: name the folder of a sweep, such as outputs/sweep/mine.")
+        sys.exit(f"{folder} is not a folder. Pass the folder of a sweep, such as outputs/sweep/mine.")
+    # Imported late, so that --help and the refusal above need neither scipy nor matplotlib.
     from ganbench.report.comparability import NotComparable
     from ganbench.report.load import sweep_folders
     from ganbench.report.pages import overview, sweep
@@ -32,7 +36,8 @@ def main() -> None:
     except NotComparable as error:
         print(error, file=sys.stderr)
         sys.exit(6)
-    print(f"Open {folder / 'report.html'} in a browser; the same as text lies beside it.")
+    page = folder / "report.html"
+    print(f"Wrote {page} and results.md. Open {page} in a browser.")
 
 
 if __name__ == "__main__":

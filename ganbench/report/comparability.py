@@ -1,16 +1,16 @@
-"""Whether runs stand on equal footing, by their footing.json."""
+"""Check that runs are on equal footing, by their footing.json, before they are compared."""
 
 import json
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ganbench.report.load import Run
 
-# By field: how to run again so that it is the same.
+# By field: what to give all runs so that they are comparable.
 FIXES = {
-    "dataset": "one dataset=… a table",
-    "train_data": "the same files (and dataset.n, dataset.shape, …) for all",
-    "held_out_data": "the same files (and dataset.n, dataset.shape, …) for all",
+    "dataset": "the same dataset=…",
+    "train_data": "the same files (and dataset.n, dataset.shape, …)",
+    "held_out_data": "the same files (and dataset.n, dataset.shape, …)",
     "generator": "the same model=… and model.width=…",
     "critic": "the same model=…, model.width=… and model.critic_norm=…",
     "z_dim": "the same model.z_dim=…",
@@ -32,7 +32,7 @@ FIXES = {
     "protocol": "the same protocol=…",
     "track": "the same protocol=…",
     "optimizer": "the same optimizer=…",
-    "lr": "the same protocol.lr=… (and no optimizer.critic.lr=… of its own)",
+    "lr": "the same protocol.lr=… (and no optimizer.critic.lr=…)",
     "betas": "the same protocol.betas=…",
     "optimizer_options": "the same optimizer=… and optimizer.….…=…",
     "n_critic": "the same protocol.n_critic=…",
@@ -40,77 +40,87 @@ FIXES = {
     "generator_weights": "the same version of ganbench and torch for all runs of a seed",
     "critic_weights": "the same version of ganbench and torch for all runs of a seed",
 }
+OTHER_VERSION = "the same version of ganbench"  # the fix for a field that this version does not know
 
 
 class NotComparable(Exception):
-    """Runs that must not be put into one table; says why."""
+    """Runs that must not be put into one table; says why, and what to do."""
 
 
 class Mismatch(NamedTuple):
+    """A field of the footing that differs between runs."""
+
     field: str
-    values: dict[str, list[str]]  # the folders of the runs that have each value
+    values: dict[str, list[str]]  # by value, the folders of the runs that have it
 
     def __str__(self) -> str:
-        told = ", ".join(f"{value} in {_some(folders)}" for value, folders in self.values.items())
-        return f"{self.field} is {told}"
+        parts = [f"{value} in {_first_and_count(folders)}" for value, folders in self.values.items()]
+        return f"{self.field} is {', '.join(parts)}"
+
+
+def _first_and_count(folders: list[str]) -> str:
+    return folders[0] + (f" and {len(folders) - 1} more" if len(folders) > 1 else "")
 
 
 def mismatches(runs: Iterable[Run]) -> list[Mismatch]:
-    """Fields that differ where they must not: between all runs, or in what a seed starts from between its runs.
+    """Find the fields that differ but must not: between all runs, or, for initial weights, between those of a seed.
 
-    Settings may differ where the track gives each method its own; the page lists them.
+    Settings may differ on a track that gives each method its own; the page lists them.
     """
-    told = [run for run in runs if run.footing]
-    own_settings = any(run.footing["equal"].get("track") in ("paper", "tuned") for run in told)
-    parts = ("equal",) if own_settings else ("equal", "setting")
-    found = [_of(field, told, part) for part in parts for field in _fields(told, part)]
-    for seed in sorted({run.seed for run in told}):
-        same = [run for run in told if run.seed == seed]
-        found += [_of(field, same, "start") for field in _fields(same, "start")]
-    return [mismatch for mismatch in found if len(mismatch.values) > 1]
-
-
-def check_comparable(runs: list[Run], allowed: Iterable[str]) -> list[Mismatch]:
-    """Raise Unlike for mismatches that are not allowed; return those that are."""
-    unknown = [field for field in allowed if field not in FIXES]
-    if unknown:
-        raise NotComparable(
-            f"--allow-mismatch {unknown[0]}: there is no such field; allowed are {', '.join(sorted(FIXES))}."
-        )
-    found = mismatches(runs)
-    refused = [mismatch for mismatch in found if mismatch.field not in allowed]
-    if refused:
-        lines = [
-            f"  {m}\n    mend: run again with {FIXES.get(m.field, 'the same version of ganbench')}" for m in refused
-        ]
-        fields = " ".join(f"--allow-mismatch {field}" for field in dict.fromkeys(m.field for m in refused))
-        raise NotComparable(
-            "These runs do not stand on equal footing, and one table would compare more than losses:\n"
-            + "\n".join(lines)
-            + f"\nTo compare them all the same, with a stamp on the page that says so: {fields}"
-        )
+    runs = [run for run in runs if run.footing]
+    own_settings = any(run.footing["equal"].get("track") in ("paper", "tuned") for run in runs)
+    found = _mismatches_in("equal", runs)
+    if not own_settings:
+        found += _mismatches_in("setting", runs)
+    for seed in sorted({run.seed for run in runs if run.seed is not None}):
+        found += _mismatches_in("start", [run for run in runs if run.seed == seed])
     return found
 
 
 def machine_differences(runs: Iterable[Run]) -> list[Mismatch]:
-    """Differences that bar no comparison but should be known."""
-    told = [run for run in runs if run.footing]
-    return [m for field in _fields(told, "machine") if len((m := _of(field, told, "machine")).values) > 1]
+    """Find differences that do not forbid a comparison but should be known."""
+    return _mismatches_in("machine", [run for run in runs if run.footing])
 
 
-def _fields(runs: list[Run], part: str) -> list[str]:
-    return list(dict.fromkeys(field for run in runs for field in run.footing[part]))
+def _mismatches_in(part: str, runs: list[Run]) -> list[Mismatch]:
+    fields = dict.fromkeys(field for run in runs for field in run.footing[part])
+    compared = [Mismatch(field, _folders_by_value(field, part, runs)) for field in fields]
+    return [mismatch for mismatch in compared if len(mismatch.values) > 1]
 
 
-def _of(field: str, runs: list[Run], part: str) -> Mismatch:
-    """By value; a run without a penalty has no weight to differ in."""
-    values: dict[str, list[str]] = {}
+def _folders_by_value(field: str, part: str, runs: list[Run]) -> dict[str, list[str]]:
+    """Group runs by the field's value; a run without a penalty has no `penalty_weight`, and is left out."""
+    folders: dict[str, list[str]] = {}
     for run in runs:
-        value: Any = run.footing[part].get(field)
-        if not (part == "setting" and value is None):
-            values.setdefault(value if isinstance(value, str) else json.dumps(value), []).append(run.folder.name)
-    return Mismatch(field, values)
+        value = run.footing[part].get(field)
+        if value is None and part == "setting":
+            continue
+        text = value if isinstance(value, str) else json.dumps(value)
+        folders.setdefault(text, []).append(run.folder.name)
+    return folders
 
 
-def _some(folders: list[str]) -> str:
-    return folders[0] + (f" and {len(folders) - 1} more" if len(folders) > 1 else "")
+def check_comparable(runs: list[Run], allowed: Iterable[str]) -> list[Mismatch]:
+    """Raise NotComparable for mismatches that are not allowed; return those that are."""
+    unknown = [field for field in allowed if field not in FIXES]
+    if unknown:
+        raise NotComparable(
+            f"--allow-mismatch {unknown[0]}: there is no footing field {unknown[0]}. "
+            f"Allowed: {', '.join(sorted(FIXES))}."
+        )
+    found = mismatches(runs)
+    refused = [mismatch for mismatch in found if mismatch.field not in allowed]
+    if refused:
+        raise NotComparable(_refusal(refused))
+    return found
+
+
+def _refusal(refused: list[Mismatch]) -> str:
+    lines = ["These runs are not comparable; they differ in more than the loss:"]
+    for mismatch in refused:
+        lines.append(f"  {mismatch}")
+        lines.append(f"    fix: rerun with {FIXES.get(mismatch.field, OTHER_VERSION)}")
+    fields = dict.fromkeys(mismatch.field for mismatch in refused)
+    options = " ".join(f"--allow-mismatch {field}" for field in fields)
+    lines.append(f"To compare them anyway, with a mark on the page, add {options}")
+    return "\n".join(lines)

@@ -1,5 +1,6 @@
-"""Arms and their statistics. Lower scores are better."""
+"""Methods and their statistics, compared pair by pair. Lower scores are better."""
 
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -7,14 +8,21 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ganbench.report.load import INCIDENTAL, Run
-from ganbench.report.statistics import Paired, bca_interval, holm, iqm, minimum_detectable_difference, paired
+from ganbench.report.load import Run
+from ganbench.report.statistics import (
+    PairedDifference,
+    bca_interval,
+    holm,
+    iqm,
+    minimum_detectable_difference,
+    paired_difference,
+)
 
-LEVEL = 0.05
-# The share of seeds at which the better one must be ahead, beside the test. With 3/4, of differences of one standard
-# deviation a quarter would be missed at ten seeds; the test alone misses a fifth.
+ALPHA = 0.05
+# The share of seeds at which the better method must win, in addition to the test. 3/4 would miss a quarter of
+# differences of one standard deviation at ten seeds; the test alone misses a fifth.
 MIN_WIN_RATE = 0.6
-ENDED = ("finished", "diverged")
+COUNTED = ("finished", "diverged")  # other runs were cut short, and say nothing of their method
 
 
 @dataclass
@@ -26,19 +34,20 @@ class Method:
 
     @property
     def finals(self) -> dict[int, float]:
-        """By seed; of two runs with one seed, which the page complains of, the first."""
-        first: dict[int, float] = {}
-        for run in sorted(self.runs, key=lambda run: run.seed):
-            first.setdefault(run.seed, run.final)
-        return first
+        """Return final scores by seed; of two runs with one seed, which the page warns about, the first's."""
+        finals: dict[int, float] = {}
+        for run in self.runs:
+            assert run.seed is not None  # only unreadable runs have none, and they belong to no method
+            finals.setdefault(run.seed, run.final)
+        return dict(sorted(finals.items()))
 
     @property
     def scores(self) -> list[float]:
-        """Final scores by seed; a run that did not get one counts as inf, the worst."""
+        """Return final scores by seed; a run without one counts as inf, the worst."""
         return list(self.finals.values())
 
     @property
-    def finished(self) -> list[float]:
+    def finite_scores(self) -> list[float]:
         return [score for score in self.scores if math.isfinite(score)]
 
     @property
@@ -50,13 +59,13 @@ class Method:
         return bca_interval(self.scores)
 
     @property
-    def rank(self) -> tuple[float, int, float]:
-        """Sorts arms by interquartile mean; where that is infinite, by how many runs have a score, and their mean."""
-        return self.iqm, -len(self.finished), fmean(self.finished or [math.inf])
+    def sort_key(self) -> tuple[float, int, float]:
+        """Sort by interquartile mean; where that is infinite, by how many runs have a score, then by their mean."""
+        return self.iqm, -len(self.finite_scores), fmean(self.finite_scores or [math.inf])
 
     @property
     def best(self) -> float:
-        """Mean over seeds of the best score on the way: flattering, since it picks after the fact."""
+        """Return the mean over seeds of the best checkpoint's score: optimistic, because chosen in hindsight."""
         return fmean(run.best for run in self.runs)
 
     @property
@@ -69,186 +78,225 @@ class Method:
 
 
 def group_by_method(runs: list[Run]) -> list[Method]:
-    """Of runs that came to their own end, the best first; others were cut short, and say nothing of their method.
+    """Group runs that finished or diverged, the best method first.
 
-    Arms that share a pair of loss and penalty get the settings that tell them apart in their label."""
+    Methods with the same loss and penalty get the settings that differ between them in their label.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        if run.status in ENDED:
-            groups.setdefault(run.arm, []).append(run)
-    found = [Method(group[0].label, group) for group in groups.values()]
-    for label in {arm.label for arm in found}:
-        twins = [arm for arm in found if arm.label == label]
-        if len(twins) > 1:
-            for arm, told in zip(twins, differences([twin.runs[0].config for twin in twins]), strict=True):
-                arm.label += " (" + ", ".join(f"{k}={v}" for k, v in told.items()) + ")"
-    return sorted(found, key=lambda arm: arm.rank)
+        if run.status in COUNTED:
+            groups.setdefault(run.method, []).append(run)
+    methods = [Method(group[0].label, group) for group in groups.values()]
+    for label in {method.label for method in methods}:
+        _distinguish([method for method in methods if method.label == label])
+    return sorted(methods, key=lambda method: method.sort_key)
 
 
-def differences(configs: list[dict[str, Any]], ignore: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """For each configuration its value of every setting that is not the same in all of them.
+def _distinguish(namesakes: list[Method]) -> None:
+    """Add to the labels of methods of one name what differs between them."""
+    if len(namesakes) == 1:
+        return
+    settings = differences([method.runs[0].settings for method in namesakes])
+    for method, values in zip(namesakes, settings, strict=True):
+        method.label += " (" + ", ".join(f"{key}={value}" for key, value in values.items()) + ")"
 
-    Of settings that copy one another (`optimizer.lr`, `optimizer.critic.lr`) only the one nearest the top is told.
+
+def differences(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, for each of several nested settings, the values that are not the same in all of them.
+
+    Of keys that copy one another (`optimizer.lr`, `optimizer.critic.lr`) only the least nested is returned.
     """
-    flat = [_flat({k: v for k, v in c.items() if k not in INCIDENTAL + ignore}) for c in configs]
-    columns = {k: tuple(json.dumps(f.get(k)) for f in flat) for k in sorted(set().union(*flat))}
-    shortest = {
-        column: min((k for k in columns if columns[k] == column), key=lambda k: (k.count("."), len(k)))
-        for column in columns.values()
-    }
-    telling = sorted(k for column, k in shortest.items() if len(set(column)) > 1)
-    return [{k: f.get(k) for k in telling} for f in flat]
+    flat = [_flatten(each) for each in settings]
+    keys = sorted(set().union(*flat), key=lambda key: (key.count("."), len(key), key))
+    shortest: dict[tuple[str, ...], str] = {}  # by the values of a key in all settings
+    for key in keys:
+        values = tuple(json.dumps(each.get(key)) for each in flat)
+        if len(set(values)) > 1:
+            shortest.setdefault(values, key)
+    differing = sorted(shortest.values())
+    return [{key: each.get(key) for key in differing} for each in flat]
 
 
-def on_shared_seeds(found: list[Method]) -> tuple[list[Method], set[int]]:
-    """The arms with only the seeds that all of them have, and the seeds left out; as they are if none is shared."""
-    seeds = [set(arm.finals) for arm in found]
-    shared, seen = set.intersection(*seeds), set.union(*seeds)
-    if not shared or shared == seen:
-        return found, set()
-    cut = [Method(arm.label, [run for run in arm.runs if run.seed in shared]) for arm in found]
-    return sorted(cut, key=lambda arm: arm.rank), seen - shared
+def method_differences(methods: list[Method]) -> list[dict[str, Any]]:
+    """Return, for each method, the settings other than loss and penalty that differ between methods."""
+    settings = [dict(method.runs[0].settings) for method in methods]
+    for each in settings:
+        each.pop("loss", None)
+        each.pop("penalty", None)
+    return differences(settings)
+
+
+def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn {a: {b: 1}} into {"a.b": 1}."""
+    flat = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def on_shared_seeds(methods: list[Method]) -> tuple[list[Method], set[int]]:
+    """Keep only the seeds that all methods have, and return the seeds left out; change nothing if none is shared."""
+    seeds = [set(method.finals) for method in methods]
+    shared = set.intersection(*seeds)
+    left_out = set.union(*seeds) - shared
+    if not shared or not left_out:
+        return methods, set()
+    cut = [Method(method.label, [run for run in method.runs if run.seed in shared]) for method in methods]
+    return sorted(cut, key=lambda method: method.sort_key), left_out
 
 
 class Comparison(NamedTuple):
-    """Two arms at the same seeds, `first` with the lower interquartile mean; p corrected for the number of pairs."""
+    """Two methods at the same seeds; `better` has the lower interquartile mean, which need not be significant."""
 
-    first: Method
-    second: Method
-    paired: Paired
-    p: float
+    better: Method
+    worse: Method
+    difference: PairedDifference
+    p: float  # corrected for the number of pairs
 
     @property
     def seeds(self) -> list[int]:
-        """Those that both have."""
-        return sorted(set(self.first.finals) & set(self.second.finals))
+        return _common_seeds(self.better, self.worse)
 
-    def detectable(self, pairs: int) -> float | None:
-        """The smallest difference that these seeds would have shown four times in five, among so many pairs."""
-        found = self.paired
-        return minimum_detectable_difference(found.deviation, found.n, LEVEL / pairs) if found.deviation else None
+    def minimum_detectable_difference(self, pairs: int) -> float | None:
+        """Return the smallest difference that these seeds detect with 80 % power, among so many pairs."""
+        if not self.difference.std:
+            return None
+        return minimum_detectable_difference(self.difference.std, self.difference.n, ALPHA / pairs)
 
     @property
-    def shown(self) -> bool:
-        """Whether `first` may be called better, by the rule that the page states."""
-        return self.p < LEVEL and self.paired.tested > 0 and self.paired.wins >= MIN_WIN_RATE
+    def significant(self) -> bool:
+        """Return whether `better` may be called better, by the rule that the README states."""
+        difference = self.difference
+        return self.p < ALPHA and difference.tested > 0 and difference.win_rate >= MIN_WIN_RATE
 
 
-def comparisons(found: list[Method]) -> list[Comparison]:
-    """Of every pair of arms that share a seed; p after Holm, over all of them."""
-    pairs = [(a, b) for i, a in enumerate(found) for b in found[i + 1 :] if set(a.finals) & set(b.finals)]
-    results = [_paired(a, b) for a, b in pairs]
-    return [
-        Comparison(*pair, one, p) for pair, one, p in zip(pairs, results, holm([r.p for r in results]), strict=True)
-    ]
+def compare_all(methods: list[Method]) -> list[Comparison]:
+    """Compare every pair of methods that share a seed; p is Holm-corrected over all of them."""
+    pairs = [(a, b) for a, b in itertools.combinations(methods, 2) if _common_seeds(a, b)]
+    results = [_compare(a, b) for a, b in pairs]
+    corrected = holm([result.p for result in results])
+    return [Comparison(a, b, result, p) for (a, b), result, p in zip(pairs, results, corrected, strict=True)]
 
 
-def _paired(a: Method, b: Method) -> Paired:
-    both = sorted(set(a.finals) & set(b.finals))
-    return paired([a.finals[s] for s in both], [b.finals[s] for s in both])
+def _common_seeds(a: Method, b: Method) -> list[int]:
+    return sorted(set(a.finals) & set(b.finals))
 
 
-class Course(NamedTuple):
-    """An arm's scores through training, over its seeds; inf where too few have one, nan where there is no interval."""
+def _compare(a: Method, b: Method) -> PairedDifference:
+    seeds = _common_seeds(a, b)
+    return paired_difference([a.finals[seed] for seed in seeds], [b.finals[seed] for seed in seeds])
+
+
+class ScoreCurve(NamedTuple):
+    """A method's scores through training, over its seeds; inf where too few have one, nan where there is no interval."""
 
     images: list[int]
-    middle: list[float]
+    iqm: list[float]
     low: list[float]
     high: list[float]
 
 
-def course(arm: Method, metric: str) -> Course:
-    """The interquartile mean and its BCa interval at each evaluation; a run that had ended by then counts as worst."""
-    curves = [dict(zip(*run.curve(metric), strict=True)) for run in arm.runs]
-    moments = sorted(set().union(*curves))
-    scores = [[curve.get(images, math.inf) for curve in curves] for images in moments]
-    bands = [bca_interval(each) or (math.nan, math.nan) for each in scores]
-    low, high = zip(*bands, strict=True) if bands else ((), ())
-    return Course(moments, [float(iqm(each)) for each in scores], list(low), list(high))
+def score_curve(method: Method, metric: str) -> ScoreCurve:
+    """Return interquartile mean and BCa interval at each evaluation; a run that had ended by then counts as worst."""
+    curves = [run.series(metric) for run in method.runs]
+    curve = ScoreCurve([], [], [], [])
+    for images in sorted(set().union(*curves)):
+        scores = [each.get(images, math.inf) for each in curves]
+        low, high = bca_interval(scores) or (math.nan, math.nan)
+        curve.images.append(images)
+        curve.iqm.append(float(iqm(scores)))
+        curve.low.append(low)
+        curve.high.append(high)
+    return curve
 
 
-def verdict(found: list[Method], metric: str, pairs: list[Comparison] | None = None) -> list[str]:
-    """What the scores say, by fixed rules, in sentences; `pairs` are all comparisons, if they have been made."""
-    timed = [arm for arm in found if arm.finished]
-    if len(timed) < 2:
+def verdict(methods: list[Method], metric: str, comparisons: list[Comparison] | None = None) -> list[str]:
+    """Say in sentences what the scores show, by fixed rules; `methods` are the best first."""
+    scored = [method for method in methods if method.finite_scores]
+    if len(scored) < 2:
         return ["There is nothing to compare: fewer than two methods have a final score."]
-    best, all_pairs = found[0], comparisons(found) if pairs is None else pairs
-    against = [c for c in all_pairs if c.first is best]
-    said = [
-        _order(best, found[1], metric),
-        *_significant(best, against, len(all_pairs)),
-        *_undecided(best, against, len(all_pairs)),
-    ]
-    fast, slow = (pick(timed, key=lambda arm: arm.seconds) for pick in (min, max))
+    comparisons = compare_all(methods) if comparisons is None else comparisons
+    best = methods[0]
+    with_best = [comparison for comparison in comparisons if comparison.better is best]
     return [
-        *said,
-        f"Training took {_seconds(fast)} ({fast.label}) to {_seconds(slow)} ({slow.label}) a run, "
-        f"evaluation apart; {best.label} took {_seconds(best)}.",
+        _ranking(best, methods[1], metric),
+        *_significant(with_best, len(comparisons)),
+        *_undecided(best, with_best, len(comparisons)),
+        _cost(best, scored),
     ]
+
+
+def _ranking(best: Method, second: Method, metric: str) -> str:
+    if not math.isfinite(best.iqm):
+        runs = plural(len(best.finite_scores), "run")
+        return f"No method has enough runs with a final {metric}; {best.label} ranks first, with {runs}."
+    interval = f" (95 % interval {best.interval[0]:.3g} to {best.interval[1]:.3g})" if best.interval else ""
+    runner_up = f"{second.iqm:.3g}" if math.isfinite(second.iqm) else "too few runs with a score"
+    return (
+        f"{best.label} has the lowest final {metric}: an interquartile mean (IQM) of {best.iqm:.3g}{interval} over "
+        f"{plural(len(best.scores), 'seed')}, followed by {second.label} ({runner_up})."
+    )
+
+
+def _significant(with_best: list[Comparison], pairs: int) -> list[str]:
+    """Say which methods the best is significantly better than, or why that cannot be said."""
+    if not with_best:
+        return ["No two methods share a seed, so nothing can be paired and no difference can be significant."]
+    seeds = min(comparison.difference.n for comparison in with_best)
+    needed = min_seeds_for_significance(pairs)
+    if seeds < needed:
+        return [
+            f"With {plural(seeds, 'seed')} this is a hint, not a result: {plural(pairs, 'comparison')} "
+            f"{'needs' if pairs == 1 else 'need'} {needed} seeds or more before a difference, however large, can be "
+            "significant."
+        ]
+    beaten = [comparison for comparison in with_best if comparison.significant]
+    if not beaten:
+        return []
+    names = ", ".join(comparison.worse.label for comparison in beaten)
+    least = min(comparison.difference.win_rate for comparison in beaten)
+    wins = f"{least * seeds:g} of {seeds} seeds" + (" or more" if least < 1 else "")
+    return [
+        f"It is significantly better than {names}: it wins at {wins}, and p < {ALPHA} in a sign-flip test of paired "
+        f"differences, Holm-corrected for {plural(pairs, 'comparison')}."
+    ]
+
+
+def min_seeds_for_significance(pairs: int) -> int:
+    """Return how many seeds bring the smallest p of a sign-flip test, 2 / 2^n, below ALPHA after correction."""
+    return math.floor(math.log2(2 * max(pairs, 1) / ALPHA)) + 1
+
+
+def _undecided(best: Method, with_best: list[Comparison], pairs: int) -> list[str]:
+    """Say how large a difference would have been detected where none was: no evidence is not evidence of none."""
+    entries = []
+    for comparison in with_best:
+        if not comparison.significant and comparison.difference.n >= min_seeds_for_significance(pairs):
+            detectable = comparison.minimum_detectable_difference(pairs)
+            entries.append(f"{comparison.worse.label} ({'unknown' if detectable is None else f'{detectable:.2g}'})")
+    if not entries:
+        return []
+    return [
+        f"No significant difference between {best.label} and {', '.join(entries)}; in parentheses, the minimum "
+        "detectable difference with these seeds (80 % power)."
+    ]
+
+
+def _cost(best: Method, scored: list[Method]) -> str:
+    fastest = min(scored, key=lambda method: method.seconds)
+    slowest = max(scored, key=lambda method: method.seconds)
+    return (
+        f"Training took {_seconds(fastest)} ({fastest.label}) to {_seconds(slowest)} ({slowest.label}) a run, without "
+        f"evaluation; {best.label} took {_seconds(best)}."
+    )
+
+
+def _seconds(method: Method) -> str:
+    return f"{method.seconds:.0f} s" if method.seconds >= 10 else f"{method.seconds:.2g} s"
 
 
 def plural(n: int, word: str) -> str:
     return f"{n} {word}" + ("" if n == 1 else "s")
-
-
-def _seconds(arm: Method) -> str:
-    return f"{arm.seconds:.0f} s" if arm.seconds >= 10 else f"{arm.seconds:.2g} s"
-
-
-def _order(best: Method, second: Method, metric: str) -> str:
-    if not math.isfinite(best.iqm):
-        return (
-            f"In no method did enough runs reach a final {metric}; {best.label} comes first with {len(best.finished)}."
-        )
-    second_words = f"{second.iqm:.3g}" if math.isfinite(second.iqm) else "too few runs that reached one"
-    around = f" ({best.interval[0]:.3g} to {best.interval[1]:.3g})" if best.interval else ""
-    return (
-        f"{best.label} has the lowest final {metric}, {best.iqm:.3g}{around} in the interquartile mean over "
-        f"{plural(len(best.scores), 'seed')}, before {second.label} with {second_words}."
-    )
-
-
-def _significant(best: Method, against: list[Comparison], pairs: int) -> list[str]:
-    if not against:
-        return ["No two methods share a seed, so that nothing can be paired, and nothing is claimed."]
-    seeds = min(c.paired.n for c in against)
-    if seeds < fewest_to_claim(pairs):
-        return [
-            f"With {plural(seeds, 'seed')} this is a hint, not a result: for {plural(pairs, 'comparison')} claims need "
-            f"{fewest_to_claim(pairs)} seeds or more, since fewer could show no difference, however large."
-        ]
-    beaten = [c for c in against if c.shown]
-    if not beaten:
-        return []
-    names, least = ", ".join(c.second.label for c in beaten), min(c.paired.wins for c in beaten)
-    where = f"{least * seeds:g} of {seeds} seeds" + (" or more" if least < 1 else "")
-    return [
-        f"It is better than {names}: ahead at {where}, and p < 0.05 in a sign-flip test of paired differences, "
-        f"corrected for {plural(pairs, 'comparison')}."
-    ]
-
-
-def fewest_to_claim(pairs: int) -> int:
-    """Seeds at which the least p of a sign-flip test, 2 / 2^n, is below the level once corrected."""
-    return math.floor(math.log2(2 * max(pairs, 1) / LEVEL)) + 1
-
-
-def _undecided(best: Method, against: list[Comparison], pairs: int) -> list[str]:
-    """No difference shown is no proof of none: how large it would have had to be."""
-    told = []
-    for c in against:
-        if not c.shown and c.paired.n >= fewest_to_claim(pairs):
-            seen = c.detectable(pairs)
-            told.append(f"{c.second.label} ({f'{seen:.2g}' if seen is not None else 'unknown'})")
-    if not told:
-        return []
-    return [
-        f"No difference is shown between {best.label} and {', '.join(told)}; in brackets the smallest that these seeds "
-        "would have shown four times in five."
-    ]
-
-
-def _flat(node: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {path: node}
-    return {k: v for key, below in node.items() for k, v in _flat(below, f"{path}.{key}" if path else key).items()}

@@ -1,18 +1,20 @@
-"""Run folders, as the report sees them."""
+"""Read run folders."""
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from ganbench.config.compose import method_label, resolve
 from ganbench.config.schema import INCIDENTAL
 from ganbench.runs.status import read_footing
 
-TRIALS = "trials"  # the folder, within a sweep's, of the runs that only choose settings
+TRIALS = "trials"  # the folder, inside a sweep's, of the runs that only choose settings
 
 
 @dataclass
@@ -22,67 +24,87 @@ class Run:
     folder: Path
     status: str
     reason: str | None = None
-    label: str = ""
-    seed: int | None = None
+    label: str = ""  # the method's name
+    seed: int | None = None  # None only for unreadable runs
     metric: str = ""
     config: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)  # status.json
+    rows: list[dict[str, Any]] = field(default_factory=list)  # metrics.jsonl
     footing: dict[str, dict[str, Any]] = field(default_factory=dict)
-    probes: list[dict[str, Any]] = field(default_factory=list)
+    probes: list[dict[str, Any]] = field(default_factory=list)  # probes.jsonl
 
     @property
-    def arm(self) -> str:
-        """What is compared: the whole configuration but the seed and what is incidental."""
-        return json.dumps({k: v for k, v in self.config.items() if k not in INCIDENTAL}, sort_keys=True)
+    def settings(self) -> dict[str, Any]:
+        """Return what makes a method: the configuration without the seed and other incidental settings."""
+        return {key: value for key, value in self.config.items() if key not in INCIDENTAL}
 
-    def curve(self, name: str, along: str = "images") -> tuple[list[float], list[float]]:
-        """(x, y) of the records that have both; `along` is images, steps (the generator's) or t_train."""
-        at = {row["images"]: row[name] for row in self.rows if row.get(name) is not None}
-        return [self.cost(images, along) for images in at], list(at.values())
+    @property
+    def method(self) -> str:
+        """Return the settings as text; runs of one method have the same."""
+        return json.dumps(self.settings, sort_keys=True)
 
-    def cost(self, images: int, along: str) -> float:
-        """What so many real images came to, in images, generator steps or training seconds."""
-        return {"images": images, "steps": images / self.images_a_step, "t_train": self.clock.get(images, 0.0)}[along]
+    def series(self, name: str) -> dict[int, float]:
+        """Return the recorded values of `name` by real images seen."""
+        return {row["images"]: row[name] for row in self.rows if row.get(name) is not None}
+
+    def curve(self, name: str, axis: str = "images") -> tuple[list[float], list[float]]:
+        """Return (x, y) of `name`; `axis` is images, steps (generator updates) or t_train (seconds)."""
+        series = self.series(name)
+        return [self.cost(images, axis) for images in series], list(series.values())
+
+    def cost(self, images: int, axis: str) -> float:
+        """Convert real images seen to the unit of `axis`."""
+        if axis == "steps":
+            return images / self.images_per_update
+        if axis == "t_train":
+            return self.clock.get(images, 0.0)
+        return images
 
     @cached_property
     def clock(self) -> dict[int, float]:
-        """Training seconds by images seen, so far as they were told."""
-        seconds, seen = 0.0, {}
+        """Return training seconds by real images seen; where none were recorded, those of the record before."""
+        clock = {}
+        seconds = 0.0
         for row in self.rows:
             seconds = row.get("t_train") or seconds
-            seen[row["images"]] = seconds
-        return seen
+            clock[row["images"]] = seconds
+        return clock
 
     @property
-    def images_a_step(self) -> int:
-        """Real images that the critic sees for one step of the generator."""
+    def images_per_update(self) -> int:
+        """Return how many real images the critic sees per generator update."""
         protocol = self.config.get("protocol", {})
         return protocol.get("batch", 1) * protocol.get("n_critic", 1)
 
     @property
     def scores(self) -> list[float]:
-        return self.curve(self.metric)[1]
+        return list(self.series(self.metric).values())
 
     @property
     def final(self) -> float:
-        """The score at the end of the budget; infinite for a run that did not get there with one."""
+        """Return the score at the end of the budget; inf for a run that ended earlier or without a score."""
         score = self.facts.get("score") if self.status == "finished" else None
         return score if score is not None and math.isfinite(score) else math.inf
 
     @property
-    def last(self) -> dict[str, Any]:
-        """The record of the last evaluation."""
+    def last_evaluation(self) -> dict[str, Any]:
         return next((row for row in reversed(self.rows) if self.metric in row), {})
 
     @property
     def best(self) -> float:
+        """Return the score of the best checkpoint."""
         return min(self.scores, default=math.inf)
 
     @property
     def collapsed(self) -> int | None:
-        """The images at which three evaluations in a row had found hardly any spread between samples; None if never."""
+        """Return the real images seen when mode collapse was noticed; None if it never was."""
         return self.facts.get("collapsed")
+
+    @property
+    def real_reference(self) -> dict[str, Any]:
+        """Return the scores of real training data: the level that a perfect generator would reach."""
+        # Runs of versions that said "floor" can still be reported.
+        return self.facts.get("real_reference") or self.facts.get("floor") or {}
 
     @property
     def seconds(self) -> float:
@@ -90,88 +112,111 @@ class Run:
 
     @property
     def speed(self) -> float:
-        """Real images per second of training."""
+        """Return real images per second of training."""
         return self.facts.get("images", 0) / self.seconds if self.seconds > 0 else math.nan
 
     @property
-    def pictures(self) -> dict[int, Path]:
-        """Sample grids by images seen."""
-        return {int(p.stem): p for p in sorted((self.folder / "samples").glob("*.png")) if p.stem.isdigit()}
+    def sample_grids(self) -> dict[int, Path]:
+        """Return the image files of samples by real images seen."""
+        files = sorted((self.folder / "samples").glob("*.png"))
+        return {int(file.stem): file for file in files if file.stem.isdigit()}
 
 
 def load_runs(folder: Path) -> list[Run]:
-    """Every run in a sweep's folder but trials, or the one run that the folder is."""
-    runs = [_read(p) for p in ([folder] if (folder / "status.json").exists() else _below(folder))]
-    return sorted(runs, key=lambda run: (run.label, run.arm, str(run.seed).zfill(9)))
+    """Load every run in a sweep's folder except trials, or the one run that the folder is."""
+    folders = [folder] if _is_run(folder) else _subfolders(folder)
+    return sorted(map(_load, folders), key=lambda run: (run.label, run.method, str(run.seed).zfill(9)))
 
 
 def sweep_folders(folder: Path) -> list[Path]:
-    """The sweeps that a folder of sweeps holds; none if it is a sweep, or a run, itself."""
-    if (folder / "status.json").exists() or any((p / "status.json").exists() for p in _below(folder)):
+    """List the sweeps in a folder of sweeps; none if the folder is a sweep or a run itself."""
+    children = _subfolders(folder)
+    if _is_run(folder) or any(map(_is_run, children)):
         return []
-    return [p for p in _below(folder) if any((run / "status.json").exists() for run in _below(p))]
+    return [child for child in children if any(map(_is_run, _subfolders(child)))]
 
 
-def _below(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != TRIALS)
+def _is_run(folder: Path) -> bool:
+    return (folder / "status.json").exists()
 
 
-def _read(folder: Path) -> Run:
-    facts: dict[str, Any] = {}
+def _subfolders(folder: Path) -> list[Path]:
+    folders = [path for path in folder.iterdir() if path.is_dir() and path.name != TRIALS]
+    return sorted(path for path in folders if not path.name.startswith("."))
+
+
+def _load(folder: Path) -> Run:
+    status: dict[str, Any] = {}
     try:
-        facts = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        rows = _rows((folder / "metrics.jsonl").read_text(encoding="utf-8"))
-        label = f"{config['loss']['name']}-{config['penalty']['name']}"
-        status, reason, seed = facts["status"], facts.get("reason"), config["seed"]
-        footing = _footing(folder, needed=status in ("finished", "diverged"))
-        name, probes = config["metric"]["name"], _probes(folder / "probes.jsonl")
-        _refuse_garbled(seed, facts, config)
-        return Run(folder, status, reason, label, seed, name, config, facts, rows, footing, probes)
+        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        return _load_intact(folder, status)
     except Exception as error:  # a damaged folder can fail in any way, and must become a row, not a crash
-        known = facts if isinstance(facts, dict) else {}
-        reason = f"{type(error).__name__}: {error}"
-        return Run(folder, "unreadable", reason, str(known.get("label", "")), known.get("seed"))
+        known = status if isinstance(status, dict) else {}
+        seed = known.get("seed") if isinstance(known.get("seed"), int) else None
+        return Run(folder, "unreadable", f"{type(error).__name__}: {error}", str(known.get("label", "")), seed)
 
 
-def _refuse_garbled(seed: Any, facts: dict[str, Any], config: dict[str, Any]) -> None:
-    """Raise ValueError for what a page would stumble over."""
-    told = {key: facts.get(key) for key in ("score", "t_train", "images", "collapsed")} | (
-        facts.get("real_reference") or {}
+def _load_intact(folder: Path, status: dict[str, Any]) -> Run:
+    cfg = OmegaConf.load(folder / "config.yaml")
+    if not isinstance(cfg, DictConfig):
+        raise ValueError("config.yaml is not a mapping")
+    run = Run(
+        folder,
+        status["status"],
+        status.get("reason"),
+        label=method_label(cfg),
+        seed=cfg.seed,
+        metric=cfg.metric.name,
+        config=resolve(cfg),
+        facts=status,
+        rows=_load_rows(folder / "metrics.jsonl", required=("images",)),
+        footing=_load_footing(folder, required=status["status"] in ("finished", "diverged")),
+        probes=_load_probes(folder / "probes.jsonl"),
     )
-    _refuse_no_numbers(told | {"seed": seed} | {k: config["protocol"][k] for k in ("images", "batch", "n_critic")})
-    if not isinstance(seed, int):
-        raise ValueError(f"seed is {seed!r}, no whole number")
+    _check_types(run)
+    return run
 
 
-def _refuse_no_numbers(values: dict[str, Any]) -> None:
-    """Numbers, lists of them, or nothing; but for reasons, which are text."""
+def _check_types(run: Run) -> None:
+    """Raise ValueError for values that the page could not show."""
+    if not isinstance(run.seed, int):
+        raise ValueError(f"seed is {run.seed!r}, not an integer")
+    _check_numbers({key: run.facts.get(key) for key in ("score", "t_train", "images", "collapsed")})
+    _check_numbers(run.real_reference)
+    _check_numbers({key: run.config["protocol"][key] for key in ("images", "batch", "n_critic")})
+
+
+def _check_numbers(values: dict[str, Any], text: Iterable[str] = ()) -> None:
+    """Raise ValueError unless values are numbers, lists of numbers or None; keys in `text` and reasons may be text."""
     for key, value in values.items():
-        for one in value if isinstance(value, list) else [value]:
-            if not (one is None or isinstance(one, int | float) or key.endswith(("_why", "_why_raw"))):
-                raise ValueError(f"{key} is {one!r}, no number")
+        if key in text or key.endswith(("_why", "_why_raw")):
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            if not (item is None or isinstance(item, int | float)):
+                raise ValueError(f"{key} is {item!r}, not a number")
 
 
-def _footing(folder: Path, needed: bool) -> dict[str, dict[str, Any]]:
-    """Of a run that got as far as writing it."""
-    if not needed and not (folder / "footing.json").exists():
+def _load_footing(folder: Path, required: bool) -> dict[str, dict[str, Any]]:
+    """Load footing.json; empty for a run that ended before it wrote one."""
+    if not required and not (folder / "footing.json").exists():
         return {}
     return read_footing(folder)
 
 
-def _probes(file: Path) -> list[dict[str, Any]]:
-    """What the critic left of the generator's gradient, of a run that was asked to measure it."""
-    words = ("critic", "loss")
-    return _rows(file.read_text(encoding="utf-8"), ("images", "steps"), words) if file.exists() else []
+def _load_probes(file: Path) -> list[dict[str, Any]]:
+    """Load what a run's probes measured; empty for a run without probes."""
+    if not file.exists():
+        return []
+    return _load_rows(file, required=("images", "steps", "critic", "loss"), text=("critic", "loss"))
 
 
-def _rows(text: str, needed: tuple[str, ...] = ("images",), words: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The records; a last line without its end is what a kill leaves, and is not one."""
-    whole, _, _ = text.rpartition("\n")
-    rows = [json.loads(line) for line in whole.splitlines()]
-    lacking = [key for row in rows for key in (*needed, *words) if row.get(key) is None]
-    if lacking:
-        raise ValueError(f"a record without {lacking[0]}")
+def _load_rows(file: Path, required: tuple[str, ...], text: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Load JSON lines. A last line without its line end is what a kill leaves, and is skipped."""
+    complete, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
+    rows = [json.loads(line) for line in complete.splitlines()]
     for row in rows:
-        _refuse_no_numbers({key: value for key, value in row.items() if key not in words})
+        for key in required:
+            if row.get(key) is None:
+                raise ValueError(f"a record in {file.name} has no {key}")
+        _check_numbers(row, text)
     return rows

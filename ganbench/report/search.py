@@ -1,7 +1,7 @@
-"""`python -m ganbench.report.search FOLDER` scores the settings that a sweep tried on several methods.
+"""`python -m ganbench.report.search FOLDER` ranks the settings that a sweep tried on several methods.
 
-A setting's score is the geometric mean, over every method and seed, of the final score: a setting that is good
-for one favourite and bad for the rest does not win.
+A setting's score is the geometric mean of the final score over every method and seed, so a setting that suits one
+favorite and harms the others does not win.
 """
 
 import math
@@ -10,40 +10,47 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from ganbench.report.compare import Method, differences, group_by_method
+from ganbench.report.compare import Method, group_by_method, method_differences
 from ganbench.report.load import load_runs
 from ganbench.report.tables import format_number, markdown_table
 
 
-def table(found: list[Method]) -> list[list[str]]:
-    """Heads, then a row for each setting, the best first: its values, the score, and each method's own."""
-    told = differences([arm.runs[0].config for arm in found], ignore=("loss", "penalty"))
-    settings: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
-    for arm, values in zip(found, told, strict=True):
-        settings[tuple(str(v) for v in values.values())][arm.runs[0].label] = arm.iqm
-    methods = sorted({arm.runs[0].label for arm in found})
-    ranked = sorted(settings.items(), key=lambda item: _geometric(item[1]))
-    rows = [
-        [*values, format_number(_geometric(scores)), *(format_number(scores.get(m)) for m in methods)]
-        for values, scores in ranked
-    ]
-    return [[*told[0], "geometric mean", *methods], *rows]
+def table(results: list[Method]) -> list[list[str]]:
+    """Return a header, then a row per setting, the best first: its values, its score, and each method's own.
 
-
-def _geometric(scores: dict[str, float]) -> float:
-    """Infinite if any run did not end with a score."""
-    if min(scores.values()) <= 0:
-        sys.exit(
-            "A geometric mean needs positive scores, which energy distances need not be; compare by another metric."
+    `results` has an entry for each method at each setting.
+    """
+    settings = method_differences(results)
+    scores: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)  # by setting, then method
+    for result, values in zip(results, settings, strict=True):
+        scores[tuple(map(str, values.values()))][_name(result)] = result.iqm
+    methods = sorted(set(map(_name, results)))
+    rows = [[*settings[0], "geometric mean", *methods]]
+    for values, by_method in sorted(scores.items(), key=lambda item: _geometric_mean(item[1])):
+        rows.append(
+            [*values, format_number(_geometric_mean(by_method)), *(format_number(by_method.get(m)) for m in methods)]
         )
+    return rows
+
+
+def _name(result: Method) -> str:
+    """Return the method's name without its settings."""
+    return result.runs[0].label
+
+
+def _geometric_mean(scores: dict[str, float]) -> float:
+    """Return the geometric mean; inf if any run has no score."""
+    if min(scores.values()) <= 0:
+        sys.exit("A geometric mean needs positive scores, and energy distances can be negative. Use another metric=….")
     return math.exp(fmean(math.log(score) for score in scores.values()))
 
 
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    text = markdown_table(table(group_by_method(load_runs(Path(sys.argv[1])))))
-    (Path(sys.argv[1]) / "search.md").write_text(text, encoding="utf-8")
+    folder = Path(sys.argv[1])
+    text = markdown_table(table(group_by_method(load_runs(folder))))
+    (folder / "search.md").write_text(text, encoding="utf-8")
     print(text)
 
 

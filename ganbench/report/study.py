@@ -1,4 +1,4 @@
-"""What the tables, the figures and the pages are made from: a sweep's folder, read and compared once."""
+"""A sweep, loaded and compared once; tables, figures and pages are made from it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from ganbench.report import tuning
 from ganbench.report.comparability import check_comparable, machine_differences
 from ganbench.report.compare import (
     Comparison,
-    Course,
     Method,
-    comparisons,
-    course,
-    differences,
+    ScoreCurve,
+    compare_all,
     group_by_method,
+    method_differences,
     on_shared_seeds,
     plural,
+    score_curve,
     verdict,
 )
 from ganbench.report.load import Run, load_runs
@@ -28,21 +28,18 @@ TRACKS = {"paper": "each method with its authors' settings", "tuned": "each meth
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep. `arms` are the best first, at the seeds that all of them have; `runs` every folder there is."""
+    """A sweep. `methods` are the best first, at the seeds that all of them have; `runs` are all folders."""
 
     folder: Path
     runs: list[Run]
-    arms: list[Method]
-    pairs: list[Comparison]
+    methods: list[Method]
+    comparisons: list[Comparison]
     notes: list[str]  # what a reader must know before believing the rest
 
     @property
-    def first(self) -> Run:
-        return self.arms[0].runs[0]
-
-    @property
     def config(self) -> dict[str, Any]:
-        return self.first.config
+        """Return the configuration of one run, for what is the same in all."""
+        return self.methods[0].runs[0].config
 
     @property
     def dataset(self) -> str:
@@ -50,136 +47,147 @@ class Study:
 
     @property
     def metric(self) -> str:
-        return self.first.metric
+        return self.config["metric"]["name"]
 
     @cached_property
-    def real(self) -> dict[str, Any]:
-        """What real training data get, by score: the level that a perfect generator would reach."""
-        return next(
-            (run.facts["real_reference"] for arm in self.arms for run in arm.runs if run.facts.get("real_reference")),
-            {},
-        )
+    def real_scores(self) -> dict[str, Any]:
+        """Return the real-data reference of every score."""
+        runs = [run for method in self.methods for run in method.runs]
+        return next((run.real_reference for run in runs if run.real_reference), {})
 
     @property
     def real_reference(self) -> float | None:
-        return self.real.get(self.metric)
+        return self.real_scores.get(self.metric)
 
     @property
     def track(self) -> str:
-        """Which question the table answers."""
+        """Say which settings the methods have."""
         protocol = self.config["protocol"]
         return TRACKS.get(protocol.get("track"), "one setting for all methods").format(protocol.get("trials"))
 
     @property
     def title(self) -> str:
-        return f"{plural(len(self.arms), 'GAN method')} on {self.dataset}"
+        return f"{plural(len(self.methods), 'GAN method')} on {self.dataset}"
 
     @property
     def subtitle(self) -> str:
-        c, p = self.config, self.config["protocol"]
+        protocol = self.config["protocol"]
         return (
-            f"{self.dataset} · {c['model']['name']} · {len(self.runs)} runs · {p['images']:,} real images a run · "
-            f"protocol {p['name']} ({self.track})"
+            f"{self.dataset} · {self.config['model']['name']} · {plural(len(self.runs), 'run')} · "
+            f"{protocol['images']:,} real images a run · protocol {protocol['name']} ({self.track})"
         )
 
     @property
     def seeds(self) -> list[int]:
-        """Those that all arms have."""
-        return sorted(set.intersection(*(set(arm.finals) for arm in self.arms)))
+        """Return the seeds that all methods have."""
+        return sorted(set.intersection(*(set(method.finals) for method in self.methods)))
 
     @property
-    def points(self) -> bool:
-        """Whether the data are points rather than pictures."""
+    def is_2d(self) -> bool:
+        """Return whether the data are points rather than images."""
         return len(self.config["dataset"].get("shape", [])) == 1
 
     @cached_property
-    def against_first(self) -> dict[str, Comparison]:
-        """By label, for each arm that shares seeds with the first."""
-        return {c.second.label: c for c in self.pairs if c.first is self.arms[0]}
+    def vs_best(self) -> dict[str, Comparison]:
+        """Return the comparison with the best method, by label, of each method that shares seeds with it."""
+        best = self.methods[0]
+        return {each.worse.label: each for each in self.comparisons if each.better is best}
 
     @cached_property
     def verdict(self) -> list[str]:
-        return verdict(self.arms, self.metric, self.pairs)
+        return verdict(self.methods, self.metric, self.comparisons)
 
     @cached_property
-    def courses(self) -> dict[str, Course]:
-        return {arm.label: course(arm, self.metric) for arm in self.arms}
+    def score_curves(self) -> dict[str, ScoreCurve]:
+        return {method.label: score_curve(method, self.metric) for method in self.methods}
 
     @cached_property
     def settings(self) -> list[tuple[str, dict[str, Any]]]:
-        """By label, what differs between the arms beside loss and penalty; empty if nothing does."""
-        told = differences([arm.runs[0].config for arm in self.arms], ignore=("loss", "penalty"))
-        return list(zip([arm.label for arm in self.arms], told, strict=True)) if told[0] else []
+        """Return (label, values) of the settings that differ other than loss and penalty; empty if none does."""
+        values = method_differences(self.methods)
+        labels = [method.label for method in self.methods]
+        return list(zip(labels, values, strict=True)) if values[0] else []
 
     @cached_property
     def trials(self) -> dict[str, list[Run]]:
-        """By method, the runs that its settings were chosen from; empty without a search."""
+        """Return the runs that each method's settings were chosen from; empty without a search."""
         return tuning.trials(self.folder)
 
     @cached_property
-    def searched(self) -> list[tuple[str, list[list[str]]]]:
-        """Tables of the search, each with a sentence; none without one."""
+    def search_tables(self) -> list[tuple[str, list[list[str]]]]:
+        """Return (caption, rows) of the search's tables; empty without a search."""
         return tuning.tables(self.trials)
 
     @cached_property
-    def tints(self) -> dict[str, int]:
-        """By label the number of its colour: by name, so that a method keeps it from page to page."""
-        return {label: i for i, label in enumerate(sorted(arm.label for arm in self.arms))}
+    def color_index(self) -> dict[str, int]:
+        """Number the colors by label: alphabetically, so that a method keeps its color from page to page."""
+        return {label: i for i, label in enumerate(sorted(method.label for method in self.methods))}
 
 
 def load_study(folder: Path, allowed: tuple[str, ...] = ()) -> Study:
-    """Raises Unlike for runs whose footing differs, but for the fields `allowed`, which get a stamp."""
+    """Load and compare a sweep.
+
+    Raise NotComparable for runs whose footing differs, except in the fields `allowed`, which are noted on the page;
+    and FileNotFoundError if no run can be compared.
+    """
     runs = load_runs(folder)
-    everything = group_by_method(runs)
-    if not everything:
+    all_seeds = group_by_method(runs)
+    if not all_seeds:
         raise FileNotFoundError(
-            f"{folder} holds no readable run; name the folder of a sweep, such as outputs/sweep/mine."
+            f"{folder} has no run to compare. Pass the folder of a sweep, such as outputs/sweep/mine, with at least one "
+            "run that finished or diverged."
         )
-    stamps = [f"Not on equal footing, by request: {mismatch}." for mismatch in check_comparable(runs, allowed)]
-    found, left_out = on_shared_seeds(everything)
-    return Study(folder, runs, found, comparisons(found), [*stamps, *problems(runs, found, left_out)])
+    marks = [
+        f"Compared despite a difference in footing (--allow-mismatch {mismatch.field}): {mismatch}."
+        for mismatch in check_comparable(runs, allowed)
+    ]
+    methods, left_out = on_shared_seeds(all_seeds)
+    return Study(folder, runs, methods, compare_all(methods), marks + _notes(runs, methods, left_out))
 
 
-def values_at_end(arm: Method, pick: Callable[[dict[str, Any]], Any]) -> tuple[list[Any], int]:
-    """Something of the last evaluation's record, from each finished run that has it, and how many have finished."""
-    last = [run.last for run in arm.runs if run.status == "finished"]
-    return [value for row in last if (value := pick(row)) is not None], len(last)
+def values_at_end(method: Method, pick: Callable[[dict[str, Any]], Any]) -> tuple[list[Any], int]:
+    """Pick something from the last evaluation of each finished run; return what there is, and how many finished."""
+    rows = [run.last_evaluation for run in method.runs if run.status == "finished"]
+    values = [pick(row) for row in rows]
+    return [value for value in values if value is not None], len(rows)
 
 
-def mean_at_end(arm: Method, name: str) -> float | None:
-    ends, _ = values_at_end(arm, lambda row: row.get(name))
-    return fmean(ends) if ends else None
+def mean_at_end(method: Method, name: str) -> float | None:
+    values, _ = values_at_end(method, lambda row: row.get(name))
+    return fmean(values) if values else None
 
 
-def problems(runs: list[Run], found: list[Method], left_out: set[int]) -> list[str]:
-    """What a reader must know before believing the table."""
-    said = [f"{mismatch}." for mismatch in machine_differences(runs)]
+def _notes(runs: list[Run], methods: list[Method], left_out: set[int]) -> list[str]:
+    """Say what a reader must know before believing the table."""
+    notes = [f"{mismatch}." for mismatch in machine_differences(runs)]
     if left_out:
         seeds = ", ".join(map(str, sorted(left_out)))
-        said.append(f"The methods were run with different seeds; only those that all have are compared (not {seeds}).")
-    if len({tuple(arm.finals) for arm in found}) > 1:
-        said.append("The methods share no seed: their differences cannot be paired.")
-    for arm in found:
-        seen = [run.seed for run in arm.runs]
-        if len(set(seen)) < len(seen):
-            said.append(f"{arm.label} holds several runs of one seed; the first of each is compared.")
-    return said + [told for run in runs for told in (_ended_badly(run), _collapsed(run)) if told]
+        notes.append(f"The methods have different seeds; only those that all have are compared (left out: {seeds}).")
+    if len({tuple(method.finals) for method in methods}) > 1:
+        notes.append("The methods share no seed, so their differences cannot be paired.")
+    for method in methods:
+        if len(method.finals) < len(method.runs):
+            notes.append(f"{method.label} has several runs of one seed; the first of each is compared.")
+    for run in runs:
+        notes += [note for note in (_abnormal_end(run), _collapse(run)) if note]
+    return notes
 
 
-def _ended_badly(run: Run) -> str | None:
+def _abnormal_end(run: Run) -> str | None:
     if run.status == "finished" and run.facts.get("score") is None:
-        return f"{run.folder.name}: finished without a score ({_why(run)})."
+        return f"{run.folder.name}: finished without a score ({_reason_for_no_score(run)})."
     if run.status != "finished":
         return f"{run.folder.name}: {run.status}{f' ({run.reason})' if run.reason else ''}."
     return None
 
 
-def _collapsed(run: Run) -> str | None:
+def _collapse(run: Run) -> str | None:
     if run.collapsed is None:
         return None
-    return f"{run.folder.name}: collapsed by {run.collapsed:,} images; its generator makes nearly the same of every z."
+    return f"{run.folder.name}: mode collapse at {run.collapsed:,} images (nearly the same sample from every latent)."
 
 
-def _why(run: Run) -> str:
-    reasons = [row[key] for row in run.rows if (key := f"{run.metric}_why") in row]
+def _reason_for_no_score(run: Run) -> str:
+    key = f"{run.metric}_why"
+    reasons = [row[key] for row in run.rows if key in row]
     return reasons[-1] if reasons else "no reason given"

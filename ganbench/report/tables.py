@@ -1,4 +1,4 @@
-"""The tables: of results, of other scores, of all runs, as text and as CSV."""
+"""The tables of results, other scores, pairs and runs, as cells, Markdown and CSV."""
 
 import csv
 import io
@@ -9,33 +9,35 @@ from ganbench.report.compare import Comparison, Method
 from ganbench.report.load import Run
 from ganbench.report.statistics import proportion_interval
 from ganbench.report.study import Study, values_at_end
+from ganbench.report.tuning import MISSING
 
 HEADERS = (
     "method",
     "seeds",
     "IQM",
     "95 % interval",
-    "behind the first",
+    "gap to best",
     "p",
-    "seeds behind",
+    "worse seeds",
     "seconds",
     "images/s",
-    "best on the way",
-    "final, each seed",
+    "best checkpoint",
+    "final score per seed",
 )
 PAIR_HEADERS = (
-    "ahead",
-    "behind",
-    "by",
+    "better",
+    "worse",
+    "mean difference",
     "95 % interval",
     "p",
-    "at seeds",
-    "chance of it",
+    "wins",
+    "95 % CI of win rate",
     "correlation",
-    "could be seen",
-    "shown",
+    "min. detectable difference",
+    "significant",
 )
-FIELDS = (
+RUN_HEADERS = ("folder", "method", "seed", "status", "final", "best checkpoint", "seconds", "images/s")
+CSV_FIELDS = (
     "folder",
     "method",
     "seed",
@@ -47,11 +49,16 @@ FIELDS = (
     "seconds",
     "images_per_second",
     "reason",
-)  # fmt: skip
+)
+LEGEND = (
+    "Lower is better. IQM: interquartile mean over seeds of the final score, which decides the order. Gap to best: mean "
+    "paired difference (95 % t interval). p: sign-flip test, Holm-corrected over all pairs of methods. Best checkpoint is "
+    "chosen in hindsight and is optimistic."
+)
 
 
 class Cell(NamedTuple):
-    """What a cell says and what it sorts by: a number; None where one is missing; its text where it has none."""
+    """What a cell shows and what it sorts by: a number, None where one is missing, or its text."""
 
     text: str
     value: float | str | None
@@ -61,10 +68,14 @@ class Cell(NamedTuple):
 
 
 def format_number(value: float | None) -> str:
-    """Three significant digits, without an exponent where people would not write one."""
+    """Format with three significant digits, without an exponent where people would not write one."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return MISSING
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def format_interval(interval: tuple[float, float]) -> str:
+    return f"{format_number(interval[0])} to {format_number(interval[1])}"
 
 
 def text_cell(text: str) -> Cell:
@@ -72,130 +83,156 @@ def text_cell(text: str) -> Cell:
 
 
 def number_cell(value: float | None, text: str | None = None) -> Cell:
-    """A number, said as `text` if given; what is not finite counts as missing."""
-    fine = value is not None and math.isfinite(value)
-    return Cell(format_number(value) if text is None else text, value if fine else None)
+    """Show a number, as `text` if there is one; what is not finite counts as missing."""
+    is_finite = value is not None and math.isfinite(value)
+    return Cell(format_number(value) if text is None else text, value if is_finite else None)
 
 
-def format_interval(interval: tuple[float, float]) -> str:
-    return f"{format_number(interval[0])} to {format_number(interval[1])}"
+def interval_cell(interval: tuple[float, float] | None) -> Cell:
+    """Show an interval; sorts by its lower end."""
+    return Cell(MISSING, None) if interval is None else Cell(format_interval(interval), interval[0])
 
 
 def results(study: Study) -> list[list[Cell]]:
-    """A row for each arm, the best first, under HEADS."""
-    return [_result(arm, study.against_first.get(arm.label)) for arm in study.arms]
+    """Return a row per method, the best first, under HEADERS."""
+    return [_result(method, study.vs_best.get(method.label)) for method in study.methods]
 
 
-def _result(arm: Method, against: Comparison | None) -> list[Cell]:
-    each = [
-        format_number(r.final) if math.isfinite(r.final) else r.status.replace("finished", "no score") for r in arm.runs
+def _result(method: Method, vs_best: Comparison | None) -> list[Cell]:
+    return [
+        text_cell(method.label),
+        number_cell(len(method.runs)),
+        number_cell(method.iqm),
+        interval_cell(method.interval),
+        *_gap_to_best(vs_best),
+        number_cell(method.seconds),
+        number_cell(method.speed),
+        number_cell(method.best),
+        Cell(", ".join(map(_final_or_status, method.runs)), min(method.finite_scores, default=None)),
     ]
-    around = Cell(format_interval(arm.interval), arm.interval[0]) if arm.interval else Cell("–", None)
-    score = [text_cell(arm.label), number_cell(len(arm.runs)), number_cell(arm.iqm), around]
-    cost = [number_cell(arm.seconds), number_cell(arm.speed), number_cell(arm.best)]
-    return [*score, *_behind(against), *cost, Cell(", ".join(each), min(arm.finished, default=None))]
 
 
-def _behind(against: Comparison | None) -> list[Cell]:
-    """By how much, how surely, and at how many seeds."""
-    if against is None:
+def _final_or_status(run: Run) -> str:
+    if math.isfinite(run.final):
+        return format_number(run.final)
+    return "no score" if run.status == "finished" else run.status
+
+
+def _gap_to_best(comparison: Comparison | None) -> list[Cell]:
+    """Return the mean difference, its p, and at how many seeds the method is worse."""
+    if comparison is None:
         return [Cell("", None)] * 3
-    gap, around = against.paired.mean, against.paired.interval
-    seeds = against.paired.wins * against.paired.n
-    told = format_number(gap) + (f" ({format_interval(around)})" if around else "")
-    return [number_cell(gap, told), number_cell(against.p), number_cell(seeds, f"{seeds:g} of {against.paired.n}")]
+    difference = comparison.difference
+    gap = format_number(difference.mean)
+    if difference.interval:
+        gap += f" ({format_interval(difference.interval)})"
+    return [number_cell(difference.mean, gap), number_cell(comparison.p), _wins(comparison)]
+
+
+def _wins(comparison: Comparison) -> Cell:
+    """Show at how many seeds the better method wins; ties count half."""
+    n = comparison.difference.n
+    wins = comparison.difference.win_rate * n
+    return number_cell(wins, f"{wins:g} of {n}")
 
 
 def pairs(study: Study) -> list[list[Cell]]:
-    """A row for every pair of methods, under PAIR_HEADS."""
-    return [_pair(c, len(study.pairs)) for c in study.pairs]
+    """Return a row per pair of methods, under PAIR_HEADERS."""
+    return [_pair(comparison, len(study.comparisons)) for comparison in study.comparisons]
 
 
-def _pair(c: Comparison, pairs: int) -> list[Cell]:
-    found = c.paired
-    chance = proportion_interval(found.wins, found.n)
+def _pair(comparison: Comparison, n_pairs: int) -> list[Cell]:
+    difference = comparison.difference
+    low, high = proportion_interval(difference.win_rate, difference.n)
     return [
-        text_cell(c.first.label),
-        text_cell(c.second.label),
-        number_cell(found.mean),
-        Cell(format_interval(found.interval), found.interval[0]) if found.interval else Cell("–", None),
-        number_cell(c.p),
-        number_cell(found.wins, f"{found.wins * found.n:g} of {found.n}"),
-        number_cell(chance[0], f"{chance[0]:.0%} to {chance[1]:.0%}"),
-        number_cell(found.correlation),
-        number_cell(c.detectable(pairs) if found.n > 1 else None),
-        text_cell("yes" if c.shown else "no"),
+        text_cell(comparison.better.label),
+        text_cell(comparison.worse.label),
+        number_cell(difference.mean),
+        interval_cell(difference.interval),
+        number_cell(comparison.p),
+        _wins(comparison),
+        number_cell(low, f"{low:.0%} to {high:.0%}"),
+        number_cell(difference.correlation),
+        number_cell(comparison.minimum_detectable_difference(n_pairs)),
+        text_cell("yes" if comparison.significant else "no"),
     ]
 
 
-def side_metrics(study: Study) -> list[str]:
-    """The names of what else the metric measured: numbers only, not lists or the reasons for a missing one."""
-    single = [name for name, value in study.real.items() if not isinstance(value, list) and not name.endswith("_why")]
+def other_metrics(study: Study) -> list[str]:
+    """List the other scores with a real-data reference; not lists or the reasons for a missing score."""
+    reference = study.real_scores
+    single = [name for name, value in reference.items() if not isinstance(value, list) and not name.endswith("_why")]
     return [name for name in single if name != study.metric]
 
 
-def side_scores(study: Study) -> list[list[Cell]]:
-    """Each arm's mean of these over its finished runs at the end; last what real data get. Empty if there are none."""
-    names = side_metrics(study)
-    rows = [[text_cell(arm.label), *(_mean_end(arm, name) for name in names)] for arm in study.arms]
-    real = [text_cell("real data"), *(number_cell(study.real[name]) for name in names)]
-    return [*rows, real] if names else []
+def other_scores(study: Study) -> list[list[Cell]]:
+    """Return a row per method with its mean of each other score at the end, then one of real data; empty if none."""
+    names = other_metrics(study)
+    if not names:
+        return []
+    rows = [[text_cell(method.label), *(_mean_at_end(method, name) for name in names)] for method in study.methods]
+    real = [text_cell("real data"), *(number_cell(study.real_scores[name]) for name in names)]
+    return [*rows, real]
 
 
-def _mean_end(arm: Method, name: str) -> Cell:
-    """And how many runs have it, if not all."""
-    ends, of = values_at_end(arm, lambda row: row.get(name))
-    if not ends:
-        return Cell("–", None)
-    mean = sum(ends) / len(ends)
-    return number_cell(mean, format_number(mean) + (f" ({len(ends)} of {of})" if len(ends) < of else ""))
+def _mean_at_end(method: Method, name: str) -> Cell:
+    """Show the mean over finished runs, and how many have the score, if not all."""
+    values, finished = values_at_end(method, lambda row: row.get(name))
+    if not values:
+        return Cell(MISSING, None)
+    mean = sum(values) / len(values)
+    count = f" ({len(values)} of {finished})" if len(values) < finished else ""
+    return number_cell(mean, format_number(mean) + count)
 
 
 def all_runs(study: Study) -> list[list[Cell]]:
-    """A row for each folder: its name, how it ended, final and best score, seconds and speed."""
+    """Return a row per run folder, under RUN_HEADERS."""
+    return [_run(run) for run in study.runs]
+
+
+def _run(run: Run) -> list[Cell]:
     return [
-        [
-            text_cell(run.folder.name),
-            text_cell(run.label or "–"),
-            number_cell(run.seed, str(run.seed)),
-            text_cell(_ending(run)),
-        ]
-        + [number_cell(value) for value in (run.final, run.best, run.seconds, run.speed)]
-        for run in study.runs
+        text_cell(run.folder.name),
+        text_cell(run.label or MISSING),
+        number_cell(run.seed, MISSING if run.seed is None else str(run.seed)),
+        text_cell(_status_and_reason(run)),
+        *(number_cell(value) for value in (run.final, run.best, run.seconds, run.speed)),
     ]
 
 
-def _ending(run: Run) -> str:
-    how = f"{run.status}, collapsed" if run.collapsed is not None else run.status
-    return f"{how}: {run.reason}" if run.reason else how
+def _status_and_reason(run: Run) -> str:
+    status = f"{run.status}, collapsed" if run.collapsed is not None else run.status
+    return f"{status}: {run.reason}" if run.reason else status
 
 
 def markdown_table(rows: list[list]) -> str:
-    """The first row is the head."""
+    """Format rows, the first of which is the header."""
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
 
 
 def markdown(study: Study) -> str:
-    """The text of results.md."""
-    lines = [f"# {study.title}", "", study.subtitle, "", *study.verdict, "", *(f"- {note}" for note in study.notes), ""]
-    beside = side_scores(study)
-    heads = ["method", *side_metrics(study)]
-    more = f"\nOther scores at the end, mean over seeds:\n\n{markdown_table([heads, *beside])}" if beside else ""
-    search = "".join(f"\n{said}\n\n{markdown_table(rows)}" for said, rows in study.searched)
-    return "\n".join(lines) + "\n" + markdown_table([list(HEADERS), *results(study)]) + more + search
+    """Return the text of results.md."""
+    notes = [f"- {note}" for note in study.notes]
+    parts = ["\n".join([f"# {study.title}", "", study.subtitle, "", *study.verdict, "", *notes, ""])]
+    parts += [f"{markdown_table([list(HEADERS), *results(study)])}\n{LEGEND}\n"]
+    if scores := other_scores(study):
+        table = markdown_table([["method", *other_metrics(study)], *scores])
+        parts.append(f"Other scores at the end, mean over seeds:\n\n{table}")
+    parts += [f"{caption}\n\n{markdown_table(rows)}" for caption, rows in study.search_tables]
+    return "\n".join(parts)
 
 
 def csv_of_runs(runs: list[Run]) -> str:
-    """One row a run."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(FIELDS)
+    """Return the text of results.csv: a row per run."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_FIELDS)
     for run in runs:
-        cells = (run.final, run.best, run.facts.get("images", math.nan), run.seconds, run.speed)
+        numbers = (run.final, run.best, run.facts.get("images", math.nan), run.seconds, run.speed)
         writer.writerow(
             [run.folder.name, run.label, run.seed, run.status, run.metric]
-            + [f"{value:.10g}" if math.isfinite(value) else "" for value in cells]
+            + [f"{value:.10g}" if math.isfinite(value) else "" for value in numbers]
             + [run.reason or ""]
         )
-    return out.getvalue()
+    return text.getvalue()

@@ -1,4 +1,4 @@
-"""The trials that a method's settings were chosen from, and how good a choice from fewer would have been."""
+"""The trials that a method's settings were chosen from, and how good the best of fewer trials would have been."""
 
 import json
 import math
@@ -8,114 +8,130 @@ from pathlib import Path
 
 from ganbench.report.load import TRIALS, Run, load_runs
 
+MISSING = "–"
+SEARCHABLE = ("lr", "betas", "n_critic", "penalty_weight")
+
 
 def trials(folder: Path) -> dict[str, list[Run]]:
-    """By method, in order; nothing for a sweep without a search. Methods of one name have that of their folders."""
+    """Load a sweep's trials by method, in order; empty without a search.
+
+    Methods that share a name are named by their folders.
+    """
     if not (folder / TRIALS).is_dir():
         return {}
-    found: dict[str, list[Run]] = defaultdict(list)
+    by_folder: dict[str, list[Run]] = defaultdict(list)
     for run in sorted(load_runs(folder / TRIALS), key=lambda run: run.folder.name):
-        found[run.folder.name.rpartition("-")[0]].append(run)
-    labels = [runs[0].label for runs in found.values()]
+        by_folder[run.folder.name.rpartition("-")[0]].append(run)
+    labels = [runs[0].label for runs in by_folder.values()]
     if len(set(labels)) < len(labels) or "" in labels:
-        return dict(found)
-    return dict(zip(labels, found.values(), strict=True))
+        return dict(by_folder)
+    return dict(zip(labels, by_folder.values(), strict=True))
 
 
-def best(runs: list[Run]) -> Run | None:
-    """The trial with the lowest score, the first of equals."""
-    first = min(runs, key=lambda run: (run.final, run.folder.name))
-    return first if math.isfinite(first.final) else None
+def best_trial(runs: list[Run]) -> Run | None:
+    """Return the trial with the lowest score, the first of equals; None if none has a score."""
+    best = min(runs, key=lambda run: (run.final, run.folder.name))
+    return best if math.isfinite(best.final) else None
 
 
 def expected_best(scores: Iterable[float]) -> dict[int, float | None]:
-    """By number of trials 1, 2, 4, … and all: the mean, over every choice of so many of these, of the lowest score.
+    """Return the expected lowest score of 1, 2, 4, … and all trials: its mean over every subset of that size.
 
-    A trial without a score counts as inf. None where some choice holds no score at all: there is no mean then, and
-    that of the other choices would flatter.
+    A trial without a score counts as inf. None where some subset has no score at all: the mean over the others would
+    be too optimistic.
     """
     ordered = sorted(scores)
     n = len(ordered)
-    budgets = [2**k for k in range(n.bit_length()) if 2**k < n] + [n] * (n > 0)
-    return {budget: _expected(ordered, budget) for budget in budgets}
+    sizes = [2**k for k in range(n.bit_length()) if 2**k < n]
+    if n > 0:
+        sizes.append(n)
+    return {size: _expected_minimum(ordered, size) for size in sizes}
 
 
-def _expected(ordered: list[float], budget: int) -> float | None:
-    """The i-th lowest is the lowest of a choice if the others come from those after it."""
+def _expected_minimum(ordered: list[float], size: int) -> float | None:
+    """Average the minimum over all subsets: the i-th lowest is the minimum if the others come from those after it."""
     n = len(ordered)
-    ways = [math.comb(n - 1 - i, budget - 1) for i in range(n)]
-    if any(way and math.isinf(score) for way, score in zip(ways, ordered, strict=True)):
-        return None
-    return sum(way * score for way, score in zip(ways, ordered, strict=True) if way) / math.comb(n, budget)
+    total = 0.0
+    for i, score in enumerate(ordered):
+        subsets = math.comb(n - 1 - i, size - 1)
+        if subsets and math.isinf(score):
+            return None
+        if subsets:
+            total += subsets * score
+    return total / math.comb(n, size)
 
 
 def tables(methods: dict[str, list[Run]]) -> list[tuple[str, list[list[str]]]]:
-    """Of a search, tables of heads and rows, each with a sentence that says what it is."""
+    """Return (caption, rows) of a search's tables; the first of the rows is the header."""
     if not methods:
         return []
     return [
-        ("What differs between the methods beside loss and penalty:", chosen(methods)),
+        ("The chosen trial of each method, with the settings that were searched:", chosen(methods)),
         (
-            "Random trials, the same for every method, scored on a part of the training data that they did not train "
-            "on; the best of each method, in bold, was run again:",
+            "Random trials, the same for every method, scored on a part of the training data that is not trained on; "
+            "the best of each method, in bold, was run again:",
             table_of_trials(methods),
         ),
-        ("The best score to be expected of so many of these trials (– where there may be none):", budgets(methods)),
+        (f"Expected best score by number of trials ({MISSING} where it does not exist):", expected_best_table(methods)),
     ]
 
 
 def chosen(methods: dict[str, list[Run]]) -> list[list[str]]:
-    """A row for each method: its best trial and that one's settings."""
-    searched = searched_settings(methods)
-    rows = [
-        [method, *(_settings(first, searched) if (first := best(runs)) else ["–"])] for method, runs in methods.items()
-    ]
-    return [["method", "trial", *searched], *([*row, *[""] * (len(searched) + 2 - len(row))] for row in rows)]
+    """Return a row per method: its best trial and that trial's settings."""
+    keys = searched_settings(methods)
+    rows = [["method", "trial", *keys]]
+    for method, runs in methods.items():
+        best = best_trial(runs)
+        settings = _settings(best, keys) if best else (MISSING, *("" for _ in keys))
+        rows.append([method, *settings])
+    return rows
 
 
 def table_of_trials(methods: dict[str, list[Run]]) -> list[list[str]]:
-    """A row for each trial: its settings, and what each method made of them."""
-    rows: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
-    searched = searched_settings(methods)
+    """Return a row per trial: its settings, and each method's score with them."""
+    keys = searched_settings(methods)
+    scores: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)  # by settings, then method
     for method, runs in methods.items():
+        best = best_trial(runs)
         for run in runs:
-            rows[_settings(run, searched)][method] = _cell(run, run is best(runs))
-    heads = ["trial", *searched, *methods]
-    return [heads, *([*told, *(cells.get(m, "") for m in methods)] for told, cells in sorted(rows.items()))]
+            scores[_settings(run, keys)][method] = _score(run, in_bold=run is best)
+    rows = [["trial", *keys, *methods]]
+    for settings, by_method in sorted(scores.items()):
+        rows.append([*settings, *(by_method.get(method, "") for method in methods)])
+    return rows
 
 
 def searched_settings(methods: dict[str, list[Run]]) -> list[str]:
-    """Settings of the protocol that are not the same in all trials."""
+    """List the settings that are not the same in all trials."""
     protocols = [run.config["protocol"] for runs in methods.values() for run in runs if run.config]
-    keys = ("lr", "betas", "n_critic", "penalty_weight")
-    return [key for key in keys if len({json.dumps(protocol[key]) for protocol in protocols}) > 1]
+    return [key for key in SEARCHABLE if len({json.dumps(protocol[key]) for protocol in protocols}) > 1]
 
 
-def _settings(run: Run, searched: list[str]) -> tuple[str, ...]:
+def _settings(run: Run, keys: list[str]) -> tuple[str, ...]:
+    """Return the trial's number and its value of each key."""
     if not run.config:
-        return run.folder.name.rpartition("-")[2], *("unknown" for _ in searched)
+        return run.folder.name.rpartition("-")[2], *("unknown" for _ in keys)
     protocol = run.config["protocol"]
-    return protocol["trial"], *(json.dumps(protocol[key]) for key in searched)
+    return protocol["trial"], *(json.dumps(protocol[key]) for key in keys)
 
 
-def _cell(run: Run, marked: bool) -> str:
+def _score(run: Run, in_bold: bool) -> str:
     if not math.isfinite(run.final):
         return "no score" if run.status == "finished" else run.status
-    return f"**{run.final:.3g}**" if marked else f"{run.final:.3g}"
+    return f"**{run.final:.3g}**" if in_bold else f"{run.final:.3g}"
 
 
-def budget_curves(methods: dict[str, list[Run]]) -> dict[str, dict[int, float | None]]:
-    """By method, the best score to be expected of each number of trials."""
+def expected_best_curves(methods: dict[str, list[Run]]) -> dict[str, dict[int, float | None]]:
+    """Return each method's expected best score by number of trials."""
     return {method: expected_best(run.final for run in runs) for method, runs in methods.items()}
 
 
-def budgets(methods: dict[str, list[Run]]) -> list[list[str]]:
-    """A row for each method, a column for each number of trials."""
-    curves = budget_curves(methods)
-    columns = sorted({budget for curve in curves.values() for budget in curve})
-    rows = [[method, *(_told(curve.get(budget)) for budget in columns)] for method, curve in curves.items()]
-    return [["method", *(f"{n} trial{'s' * (n > 1)}" for n in columns)], *rows]
-
-
-def _told(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+def expected_best_table(methods: dict[str, list[Run]]) -> list[list[str]]:
+    """Return a row per method and a column per number of trials."""
+    curves = expected_best_curves(methods)
+    sizes = sorted({size for curve in curves.values() for size in curve})
+    rows = [["method", *(f"{n} trial{'s' if n > 1 else ''}" for n in sizes)]]
+    for method, curve in curves.items():
+        values = [curve.get(size) for size in sizes]
+        rows.append([method, *(MISSING if value is None else f"{value:.3g}" for value in values)])
+    return rows

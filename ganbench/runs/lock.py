@@ -1,60 +1,81 @@
-"""One run in one folder: who works there holds a lock, which the system takes back however its holder ends."""
+"""Lock a run's folder, so that one process at a time works in it. Needs no torch."""
 
+import errno
 import os
 import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ganbench.errors import Refused
 
-TIMEOUT = 1.0  # seconds: as long as that, a holder may only be looking whether somebody else is there
+LOCK = ".lock"
+SOFT_LOCK = ".lock.soft"  # a file system without locks: its existence is the lock
+HOLDER = ".lock.holder"  # a file of its own, because Windows lets nobody else read a locked one
+
+PATIENCE = 1.0  # seconds; a shorter hold may be another process that only checks whether the folder is in use
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # how file systems say that they have none
 
 
 class RunLocked(Refused):
-    """Somebody else is at work in the folder; says who."""
+    """Another process works in the folder; the message names it."""
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` while inside. Raise Taken if another process does."""
+    """Hold the lock of `folder` inside the block. Raise RunLocked if another process holds it.
+
+    A holder that was killed keeps nobody out: the system releases its lock. A file system without locks cannot, but
+    there the next process on the same host takes over from one that is gone.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
-        give_up = time.monotonic() + TIMEOUT
-        while not _locked(lock):
-            if time.monotonic() > give_up:
-                raise _taken(folder, lock)
-            time.sleep(0.02)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},")
-        lock.flush()
+    lock = _acquire(folder, PATIENCE)
+    holder = folder / HOLDER
+    try:
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder.write_text(f"process {os.getpid()} on {platform.node()} since {now}", encoding="utf-8")
         yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 def raise_if_locked(folder: Path) -> None:
-    """Raise Taken if a process is at work in the folder."""
-    if not (folder / ".lock").exists():
-        return
-    with (folder / ".lock").open("r+", encoding="utf-8") as lock:
-        if not _locked(lock):
-            raise _taken(folder, lock)
+    """Raise RunLocked if a process works in the folder. Leave no file behind."""
+    if (folder / LOCK).exists():
+        _acquire(folder, patience=0).release()
 
 
-def _taken(folder: Path, lock: IO[str]) -> RunLocked:
-    lock.seek(0)
-    holder = lock.read().strip() or "another process"
-    return RunLocked(f"{folder}: {holder} is at work there; wait for its end, or choose another name=…")
-
-
-def _locked(lock: IO[str]) -> bool:
+def _acquire(folder: Path, patience: float) -> BaseFileLock:
+    """Return the acquired lock of the folder. Raise RunLocked if another process holds it for so many seconds."""
     try:
-        import fcntl
-    except ImportError:  # Windows has none: there nobody watches over who works where
-        return True
+        lock: BaseFileLock = FileLock(folder / LOCK, fallback_to_soft=False)
+        lock.acquire(timeout=patience, poll_interval=0.02)
+    except Timeout:
+        raise _locked_error(folder) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return _acquire_soft(folder, patience)
+    return lock
+
+
+def _acquire_soft(folder: Path, patience: float) -> BaseFileLock:
+    lock = SoftFileLock(folder / SOFT_LOCK)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lock.acquire(timeout=patience, poll_interval=0.02)
+    except Timeout:
+        gone = f" (or delete {folder / SOFT_LOCK} if that process is gone)"
+        raise _locked_error(folder, gone) from None
+    return lock
+
+
+def _locked_error(folder: Path, gone: str = "") -> RunLocked:
+    try:
+        holder = (folder / HOLDER).read_text(encoding="utf-8")
+    except OSError:  # it has not written it yet
+        holder = "another process"
+    return RunLocked(f"{folder} is locked by {holder}; wait{gone}, or pass another name=...")

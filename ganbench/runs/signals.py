@@ -1,4 +1,4 @@
-"""Signals ask a run to stop; it does so once its state is safe. Needs no torch."""
+"""Signals ask a run to stop, and it stops once its state is saved. Needs no torch."""
 
 import os
 import signal
@@ -6,90 +6,105 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
-SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has only the first two
 
 
 class Interrupted(SystemExit):
-    """A signal ended what was going on; the exit code is 130 for SIGINT and 143 for all others."""
+    """A signal ended the process; the exit code is 130 for SIGINT and 143 for all others."""
 
     def __init__(self, number: int):
-        super().__init__(exit_code(number))
+        super().__init__(_exit_code(number))
         self.signal = signal.Signals(number).name
 
 
-def exit_code(number: int) -> int:
-    return 130 if number == signal.SIGINT else 143
+class GracefulStop:
+    """A context that keeps the first signal until `exit_if_requested` or its own end; a second one ends the process.
 
-
-def handled_signals() -> list[signal.Signals]:
-    """What is not ignored, as `nohup` and shells ignore some for what they start in the background."""
-    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-def exit_on_signal(saying: str = "") -> None:
-    """Where nothing needs to be saved, have a signal end the process there and then. An exception could not do that:
-    raised in the midst of code that is not ours, it may be replaced by another from a `finally` there, or be lost.
+    It handles signals in the main thread only, because Python delivers them to no other.
     """
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        try:
-            os.write(2, saying.encode())
-        finally:  # also where nobody reads that
-            _exit(number, frame)
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._previous: dict[int, Any] = {}
 
-    for number in handled_signals():
-        signal.signal(number, leave)
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._number is not None
+
+    def exit_if_requested(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self._number is not None:
+            raise Interrupted(self._number)
+
+    def __enter__(self) -> "GracefulStop":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = _handle_signals(self._remember)
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        _restore_handlers(self._previous)
+        if error is None:
+            self.exit_if_requested()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            _exit(number, frame)
+        self._number = number
 
 
 @contextmanager
 def raise_on_signal() -> Iterator[None]:
-    """In this context, where all code that may be interrupted is ours, the first signal raises Interrupted, and the
-    second ends the process at once.
+    """Raise Interrupted at the first signal inside the block, and end the process at the second.
+
+    Only for blocks of our own code: see `exit_on_signal`.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        for each in handled_signals():
-            signal.signal(each, _exit)
+        _handle_signals(_exit)
         raise Interrupted(number)
 
-    before = {number: signal.signal(number, leave) for number in handled_signals()}
+    previous = _handle_signals(leave)
     yield
-    for number, handler in before.items():
+    _restore_handlers(previous)
+
+
+def exit_on_signal(message: str = "") -> None:
+    """Print the message and end the process at the next signal; for code that has nothing to save.
+
+    An exception could not do that: inside a library's code it may be lost, or replaced by one from a `finally` there.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        try:
+            os.write(2, message.encode())
+        finally:  # also where standard error is closed
+            _exit(number, frame)
+
+    _handle_signals(leave)
+
+
+def handled_signals() -> list[signal.Signals]:
+    """Return the signals that are not ignored: `nohup` and shells ignore some for processes in the background."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _handle_signals(handler: Any) -> dict[int, Any]:
+    """Set the handler of all signals that are not ignored; return the previous handlers."""
+    return {number: signal.signal(number, handler) for number in handled_signals()}
+
+
+def _restore_handlers(previous: dict[int, Any]) -> None:
+    for number, handler in previous.items():
         signal.signal(number, handler)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    os._exit(exit_code(number))
+    os._exit(_exit_code(number))
 
 
-class GracefulStop:
-    """Use as a context: the first signal is kept until `leave_if_asked`, or the end; the second ends the process at
-    once. Outside of the main thread nothing is heard, for Python gives signals to nobody else.
-    """
-
-    def __init__(self) -> None:
-        self.asked: int | None = None
-        self.before: dict[int, object] = {}
-
-    def __enter__(self) -> "GracefulStop":
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._hear) for number in handled_signals()}
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        if error is None:
-            self.leave_if_asked()
-
-    def leave_if_asked(self) -> None:
-        """Raise Interrupted if a signal has come."""
-        if self.asked is not None:
-            raise Interrupted(self.asked)
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.asked is not None:
-            _exit(number, frame)
-        self.asked = number
+def _exit_code(number: int) -> int:
+    return 130 if number == signal.SIGINT else 143

@@ -1,4 +1,4 @@
-"""How runs ended, as their folders tell it. Needs no torch."""
+"""Read and write how a run ended: status.json in its folder. Needs no torch."""
 
 import json
 import logging
@@ -18,112 +18,33 @@ log = logging.getLogger("ganbench")
 
 INTERRUPTED_EXIT_CODES = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of processes
 
+# Mode collapse: at so many evaluations in a row, samples have less than this share of the data's standard deviation.
 MIN_RELATIVE_STD = 1e-3
 CONSECUTIVE = 3
 
 exit_statuses: list[str] = []  # the statuses of the runs that this process was asked for
 
 
+class RunComplete(Refused):
+    """The run in the folder is complete: the same command has nothing to add to it."""
+
+
 def exit_code(statuses: list[str]) -> int:
-    """0 if every run finished, 3 if some diverged, 1 if any failed or was interrupted."""
+    """Return 0 if every run finished, 3 if some diverged, 1 if any failed or was interrupted."""
     if set(statuses) <= {"finished"}:
         return 0
     return 3 if set(statuses) <= {"finished", "diverged"} else 1
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """A run's status.json; a run that wrote none has failed."""
+    """Return a run's status.json; a run without a readable one has failed."""
     try:
-        found = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-        if not (isinstance(found, dict) and isinstance(found.get("status"), str)):
-            raise ValueError("it tells of no status")
-        return found
+        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        if not (isinstance(status, dict) and isinstance(status.get("status"), str)):
+            raise ValueError("it contains no status")
+        return status
     except (OSError, ValueError) as error:
         return {"status": "failed", "reason": f"no readable status.json ({error})"}
-
-
-def read_footing(folder: Path) -> dict[str, dict[str, Any]]:
-    """A run's footing.json. Raises OSError, ValueError, TypeError or KeyError for one that is not there or garbled."""
-    found = json.loads((folder / "footing.json").read_text(encoding="utf-8"))
-    return {part: dict(found[part]) for part in ("equal", "setting", "start", "machine")}
-
-
-def existing_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
-    """The status of the run of this configuration that `folder` holds, ended or not; None if it holds none.
-
-    Raise Refused if what it holds is another run, one made with other code, or none that can be read.
-    """
-    if not (folder / "config.yaml").exists():
-        return _never_configured(folder)
-    status = read_status(folder)
-    _refuse_other(folder, cfg)
-    here = code_digest(cfg)
-    if status.get("code", here) != here:
-        raise Refused(
-            f"{folder} holds a run made with other code (ganbench {status.get('ganbench')}, commit "
-            f"{status.get('commit')}, torch {status.get('torch')}; sources {status['code']}, here {here}): "
-            "go on with that code, or choose another name=…"
-        )
-    return status
-
-
-def _never_configured(folder: Path) -> dict[str, Any] | None:
-    """A run writes its status first and its settings next: without these it has not begun, but may have failed."""
-    for part in ("metrics.jsonl", "samples", "checkpoints"):
-        if (folder / part).exists():
-            raise Refused(
-                f"{folder / part} is there already, but no config.yaml to tell of what: choose another name=…"
-            )
-    if not (folder / "status.json").exists():
-        return None
-    status = read_status(folder)
-    if "label" not in status:
-        raise Refused(f"{folder / 'status.json'} is there already, and is no run's: choose another name=…")
-    return status if status["status"] == "failed" else None
-
-
-def _refuse_other(folder: Path, cfg: DictConfig) -> None:
-    try:
-        there = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        here = resolve(cfg)
-        lacking = set(here) - set(there or ())
-        if lacking:
-            raise ValueError(f"it has no {min(lacking)}")
-        found = _difference(*(_protocol_first(identifying_settings(config)) for config in (there, here)))
-    except (OSError, YAMLError, TypeError, ValueError) as error:
-        raise Refused(f"{folder / 'config.yaml'} cannot be read ({error}): choose another name=…") from None
-    if found:
-        key, before, now = found
-        told = f"{key}={before!s:.80}, not {now!s:.80}"
-        raise Refused(f"{folder} holds a run with {told}: choose another name=…, or set it back.")
-
-
-def completed_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
-    """The status of a run there to which the same command has nothing to add: it finished or diverged, or it failed
-    and `retry` is not set. None if there is something to do, as after a refusal. Raises like `begun`.
-    """
-    status = existing_status(folder, cfg)
-    return status if is_complete(status, cfg.retry) else None
-
-
-def is_complete(status: dict[str, Any] | None, retry: bool) -> bool:
-    """Whether nothing is left to do for a run of this status."""
-    if status is None or status.get("refused"):
-        return False
-    return status["status"] in (("finished", "diverged") if retry else ("finished", "diverged", "failed"))
-
-
-def _protocol_first(config: dict[str, Any]) -> dict[str, Any]:
-    """What others copy is to be named, not the copy."""
-    return {"protocol": None} | config
-
-
-def _difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """The first setting that is not the same in both, and both values."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        below = (_difference(there.get(k), here.get(k), f"{key}.{k}" if key else k) for k in there | here)
-        return next(filter(None, below), None)
-    return None if there == here else (key, there, here)
 
 
 def write_status(folder: Path, status: dict[str, Any]) -> None:
@@ -131,25 +52,147 @@ def write_status(folder: Path, status: dict[str, Any]) -> None:
     write_atomically(folder / "status.json", (json.dumps(status, indent=2) + "\n").encode())
 
 
-def mark_dead_run(folder: Path, exitcode: int | None, said: str | None, **known: Any) -> dict[str, Any]:
-    """The status of a run whose process is gone: one that wrote none, or still claims to be running, has failed, or
-    was interrupted if that is how its process ended. `said` is its last word, if it had one.
+def read_footing(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return a run's footing.json. Raise OSError, ValueError, TypeError or KeyError if it is missing or damaged."""
+    footing = json.loads((folder / "footing.json").read_text(encoding="utf-8"))
+    return {part: dict(footing[part]) for part in ("equal", "setting", "start", "machine")}
+
+
+def completed_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
+    """Return the status of the run in `folder` if the same command has nothing to add to it, else None.
+
+    That is a run that finished or diverged, or one that failed, unless `retry` is set. Raise like `existing_status`.
+    """
+    status = existing_status(folder, cfg)
+    return status if is_complete(status, cfg.retry) else None
+
+
+def is_complete(status: dict[str, Any] | None, retry: bool) -> bool:
+    """Return whether nothing is left to do for a run of this status; after a refusal something is."""
+    if status is None or status.get("refused"):
+        return False
+    return status["status"] in (("finished", "diverged") if retry else ("finished", "diverged", "failed"))
+
+
+def existing_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
+    """Return the status of this configuration's run in `folder`, ended or not; None if there is none.
+
+    Raise Refused if the folder contains another run, one made with other code, or one that cannot be read.
+    """
+    if not (folder / "config.yaml").exists():
+        return _status_without_config(folder)
+    status = read_status(folder)
+    _raise_if_other_settings(folder, cfg)
+    _raise_if_other_code(folder, cfg, status)
+    return status
+
+
+def mark_dead_run(folder: Path, exitcode: int | None, last_message: str | None, **known: Any) -> dict[str, Any]:
+    """Record and return the status of a run whose process has exited, if it could not do so itself.
+
+    One that wrote no status, or still says it is running, was interrupted or has failed. The reason is the process's
+    `last_message`, if it sent one.
     """
     status = known | read_status(folder)
-    if status["status"] == "running" or not (folder / "status.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        how = f"killed by signal {-exitcode}" if exitcode and exitcode < 0 else f"process ended with code {exitcode}"
-        status |= {"status": "interrupted" if exitcode in INTERRUPTED_EXIT_CODES else "failed", "reason": said or how}
-        try:
-            write_status(folder, status)
-        except OSError as error:  # on a full disk; a sweep has others to look after
-            log.error(f"{folder / 'status.json'} could not be written: {error}")
+    if status["status"] != "running" and (folder / "status.json").exists():
+        return status
+    status["status"] = "interrupted" if exitcode in INTERRUPTED_EXIT_CODES else "failed"
+    status["reason"] = last_message or _describe_exit(exitcode)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        write_status(folder, status)
+    except OSError as error:  # on a full disk; a sweep has other runs to look after
+        log.error(f"{folder / 'status.json'} could not be written: {error}")
     return status
 
 
 def first_collapse(rows: list[dict[str, Any]]) -> int | None:
-    """The real images at the third evaluation in a row with g_spread below 0.001, of a run's records; None if never."""
-    told = [row for row in rows if "g_spread" in row]
-    flat = [row["g_spread"] is not None and row["g_spread"] < MIN_RELATIVE_STD for row in told]
-    third = (i for i in range(CONSECUTIVE - 1, len(told)) if all(flat[i - CONSECUTIVE + 1 : i + 1]))
-    return next((told[i]["images"] for i in third), None)
+    """Return the images at which a run collapsed, from the rows of its metrics.jsonl; None if it never did.
+
+    That is the third evaluation in a row whose `g_spread`, the samples' standard deviation as a share of the data's,
+    is below 0.001.
+    """
+    in_a_row = 0
+    for row in rows:
+        if "g_spread" not in row:  # no evaluation
+            continue
+        collapsed = row["g_spread"] is not None and row["g_spread"] < MIN_RELATIVE_STD
+        in_a_row = in_a_row + 1 if collapsed else 0
+        if in_a_row == CONSECUTIVE:
+            return row["images"]
+    return None
+
+
+def _status_without_config(folder: Path) -> dict[str, Any] | None:
+    """Return the status of a run that failed before it began: a run writes its status first, its settings next."""
+    for part in ("metrics.jsonl", "samples", "checkpoints"):
+        if (folder / part).exists():
+            raise Refused(
+                f"{folder / part} already exists, but there is no config.yaml to say of which run. "
+                "Pass another name=..."
+            )
+    if not (folder / "status.json").exists():
+        return None
+    status = read_status(folder)
+    if "label" not in status:
+        raise Refused(f"{folder / 'status.json'} already exists, but is not of a run. Pass another name=...")
+    return status if status["status"] == "failed" else None
+
+
+def _raise_if_other_settings(folder: Path, cfg: DictConfig) -> None:
+    here = resolve(cfg)
+    try:
+        there = _read_config(folder / "config.yaml", set(here))
+    except (OSError, YAMLError, TypeError, ValueError) as error:
+        raise Refused(f"{folder / 'config.yaml'} cannot be read ({error}). Pass another name=...") from None
+    difference = _first_difference(_protocol_first(there), _protocol_first(here))
+    if difference:
+        key, before, now = difference
+        raise Refused(
+            f"{folder} contains a run with {key}={before!s:.80}, not {now!s:.80}. "
+            "Pass another name=..., or set it back."
+        )
+
+
+def _read_config(file: Path, keys: set[str]) -> dict[str, Any]:
+    """Return the settings in config.yaml. Raise an error unless all `keys` are there."""
+    config = OmegaConf.to_container(OmegaConf.load(file))
+    if not isinstance(config, dict):
+        raise TypeError("it contains no settings")
+    missing = keys - config.keys()
+    if missing:
+        raise ValueError(f"it has no {min(missing)}")
+    return {str(key): value for key, value in config.items()}
+
+
+def _protocol_first(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what identifies a run, in an order that names a setting of the protocol before its copies elsewhere."""
+    return {"protocol": None} | identifying_settings(config)
+
+
+def _first_difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Return the first setting that is not the same in both, with both values."""
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        return None if there == here else (key, there, here)
+    for name in there | here:
+        difference = _first_difference(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+        if difference:
+            return difference
+    return None
+
+
+def _raise_if_other_code(folder: Path, cfg: DictConfig, status: dict[str, Any]) -> None:
+    here = code_digest(cfg)
+    there = status.get("code", here)
+    if there != here:
+        raise Refused(
+            f"{folder} contains a run made with other code (ganbench {status.get('ganbench')}, commit "
+            f"{status.get('commit')}, torch {status.get('torch')}; sources {there}, here {here}). "
+            "Resume it with that code, or pass another name=..."
+        )
+
+
+def _describe_exit(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return f"killed by signal {-exitcode}"
+    return f"process ended with code {exitcode}"

@@ -1,7 +1,7 @@
-"""Weights & Biases as a mirror of the run folder: whatever happens to it, training goes on and the folder is whole.
+"""Mirror the run folder to Weights & Biases. Whatever happens to W&B, training goes on and the folder is complete.
 
 Every record has a step of its own, counted from 0 in the order of `records`, so that what W&B has already is never
-sent twice: a run that is resumed, and `python -m ganbench.runs.wandb_mirror sync`, send what is missing.
+sent twice: a resumed run, and `python -m ganbench.runs.wandb_mirror sync`, send what is missing.
 """
 
 import argparse
@@ -18,61 +18,66 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import wandb
 from omegaconf import DictConfig, OmegaConf
 
-from ganbench.config.compose import method_label
+from ganbench.config.compose import method_label, resolve
 from ganbench.errors import Refused
 from ganbench.runs.lock import run_lock
 from ganbench.runs.status import read_status
 
 log = logging.getLogger("ganbench")
-os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # leaving would wait 22 s to report that nobody answers
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # at its exit W&B would wait 22 s to report an outage
 
-# Seconds that a server which never answers may cost: to knock, to begin, to end a run, to upload one again.
+# Seconds that a server which never answers may cost: to connect, to begin a run, to end it, to upload one later.
 CONNECT_TIMEOUT = 3.0
 INIT_TIMEOUT = 6.0
 FINISH_TIMEOUT = 8.0
 UPLOAD_TIMEOUT = 120.0
 
+Mode = Literal["online", "offline"]
+
 
 class Unreachable(Exception):
-    """No W&B server answers; says where."""
+    """No W&B server answers; the message says where."""
 
 
 class WandbMirror:
-    """A run's mirror. Of all that can go wrong only a user's mistake is raised, as Refused; the rest is one warning."""
+    """A run's mirror. A user's mistake is raised, as Refused; anything else that goes wrong is one warning."""
 
-    def __init__(self, out: Path, cfg: DictConfig, config: dict[str, Any], id: str | None = None, sent: int = 0):
-        """Begin, or with the `id` and the number of records `sent` of a run that is resumed, go on."""
-        self.out, self.sent, self.run, self.warned = out, sent, None, False
+    def __init__(self, out: Path, cfg: DictConfig, id: str | None = None, sent: int = 0):
+        """Begin a W&B run; for a resumed run continue the one of this `id`, which has `sent` records."""
+        self.out = out
+        self.sent = sent
+        self.run: wandb.Run | None = None
+        self.warned = False
         self.id = id or secrets.token_hex(4)
-        mode = config["wandb"]["mode"]
+        mode = resolve(cfg)["wandb"]["mode"]
         if mode != "disabled":
-            self._guarded(self._begin, mode, partial(start_run, out, cfg, config, self.id, resume=bool(id)))
+            self._guarded(self._begin, mode, partial(start_run, out, cfg, self.id, resume=bool(id)))
 
     def log(self, values: dict[str, Any]) -> None:
-        """The next record: `images`, and numbers or the path of a picture."""
+        """Send the next record: `images`, and numbers or the path of a picture."""
         if self.run:
             self._guarded(send, self.run, self.sent, values)
         self.sent += 1
 
     def summary(self, values: dict[str, Any]) -> None:
-        """Facts about the whole run."""
+        """Send facts about the whole run."""
         if self.run:
             self._guarded(self.run.summary.update, values)
 
     def finish(self, exit_code: int) -> None:
-        """Wait for what is not uploaded yet, FINISH seconds at most."""
+        """Wait until everything is uploaded, at most FINISH_TIMEOUT seconds."""
         if self.run:
             self._guarded(self.run.finish, exit_code=exit_code)
             self.run = None
 
-    def _begin(self, mode: str, start: Callable) -> None:
+    def _begin(self, mode: Mode, start: Callable[[Mode], wandb.Run]) -> None:
         try:
             self.run = start(mode)
         except Unreachable as error:
@@ -80,7 +85,8 @@ class WandbMirror:
             self.run = start("offline")
         catch_up(self.run, self.out, self.sent)
 
-    def _guarded(self, call: Callable, *args: Any, **kwargs: Any) -> None:
+    def _guarded(self, call: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Call W&B; if that fails, warn and go on without it."""
         try:
             call(*args, **kwargs)
         except Refused:
@@ -93,39 +99,40 @@ class WandbMirror:
     def _warn(self, error: Exception) -> None:
         if not self.warned:
             log.warning(
-                f"Weights & Biases: {first_line(error)}. The run itself is not affected, and {self.out} holds all of it; "
-                f"send it later with: python -m ganbench.runs.wandb_mirror sync {self.out}"
+                f"Weights & Biases: {first_line(error)}. The run is not affected and {self.out} is complete; "
+                f"upload it later with: python -m ganbench.runs.wandb_mirror sync {self.out}"
             )
         self.warned = True
 
 
 def prestart(mode: str) -> None:
-    """Have W&B's own process start already. Whatever goes wrong with it will go wrong again where it is told."""
+    """Start W&B's own process early. If that fails, it fails again, with a message, when the run begins."""
     if mode != "disabled":
         with suppress(Exception):
             wandb.setup(settings=wandb.Settings(silent=True))
 
 
 def start_run(
-    out: Path, cfg: DictConfig, config: dict[str, Any], id: str, mode: str, resume: bool, finish: float = FINISH_TIMEOUT
+    out: Path, cfg: DictConfig, id: str, mode: Mode, resume: bool, finish_timeout: float = FINISH_TIMEOUT
 ) -> wandb.Run:
-    """A W&B run in `mode`. Raise Refused for a user's mistake, Unreachable where no server answers in time."""
+    """Return a W&B run in `mode`. Raise Refused for a user's mistake, Unreachable if no server answers in time."""
     if mode == "online":
         check_api_key()
         check_reachable(wandb.setup().settings.base_url)
+    settings = wandb.Settings(
+        silent=True, init_timeout=INIT_TIMEOUT, finish_timeout=finish_timeout, finish_timeout_raises=True
+    )
     try:
         run = wandb.init(
             dir=out,
             mode=mode,
             **run_metadata(cfg),
-            config=config | {"label": method_label(cfg), "folder": str(out)},
+            config=resolve(cfg) | {"label": method_label(cfg), "folder": str(out)},
             id=id,
             # An offline run is written whole instead: `wandb sync` would send twice what two parts of it share.
             resume="allow" if resume and mode == "online" else None,
             reinit="create_new",
-            settings=wandb.Settings(
-                silent=True, init_timeout=INIT_TIMEOUT, finish_timeout=finish, finish_timeout_raises=True
-            ),
+            settings=settings,
         )
     except wandb.errors.Error as error:
         if any(word in str(error).lower() for word in ("timed out", "deadline", "giving up")):
@@ -139,7 +146,7 @@ def start_run(
 
 
 def run_metadata(cfg: DictConfig) -> dict[str, Any]:
-    """Where and under which names W&B shows a run."""
+    """Return the project, group, name and tags under which W&B shows a run."""
     return {
         "project": cfg.wandb.project,
         "entity": cfg.wandb.entity,
@@ -150,13 +157,13 @@ def run_metadata(cfg: DictConfig) -> dict[str, Any]:
 
 
 def silence_wandb_log() -> None:
-    """Keep W&B's own log, should its disk be full, from filling the terminal with that."""
+    """Keep W&B's own log from filling the terminal with errors if its disk is full."""
     for handler in logging.getLogger("wandb").handlers:
-        handler.handleError = lambda record: None
+        setattr(handler, "handleError", lambda record: None)  # noqa: B010  # mypy forbids to assign to a method
 
 
 def check_api_key() -> None:
-    """Raise Refused without a key, before anything is asked of the network."""
+    """Raise Refused without a valid key, before any connection is made."""
     wandb.setup(settings=wandb.Settings(silent=True))
     try:
         wandb.login(verify=False, force=True)
@@ -165,103 +172,109 @@ def check_api_key() -> None:
 
 
 def refusal(mode: str, error: Exception) -> Refused:
-    return Refused(f"wandb={mode}: {first_line(error)}. Or choose wandb=offline, and upload later.")
+    """Return W&B's complaint about a user's mistake as a refusal."""
+    return Refused(f"wandb={mode}: {first_line(error)}. Or use wandb=offline and upload later.")
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what W&B says, without its full stop; its kind where it says nothing."""
+    """Return the first line of an error's message, without its period; the error's type if it has no message."""
     return next(iter(str(error).splitlines()), "").rstrip(".") or type(error).__name__
 
 
 def check_reachable(url: str) -> None:
-    """Raise Unreachable unless a server accepts connections. Where a proxy leads there, only the proxy can tell."""
-    at = urlsplit(url)
-    if at.scheme in getproxies() and not proxy_bypass(at.hostname):
+    """Raise Unreachable unless a server accepts connections. Behind a proxy only the proxy can tell, so do nothing."""
+    address = urlsplit(url)
+    host = address.hostname or ""
+    if address.scheme in getproxies() and not proxy_bypass(host):
         return
-    if not can_connect(at.hostname, at.port or (80 if at.scheme == "http" else 443)):
+    if not can_connect(host, address.port or (80 if address.scheme == "http" else 443)):
         raise Unreachable(f"{url} cannot be reached")
 
 
 def can_connect(host: str, port: int) -> bool:
-    """Whether a connection comes about in KNOCK seconds; in a thread, for looking up a name has no time-out."""
-    opened = []
+    """Return whether a server accepts a connection within CONNECT_TIMEOUT seconds."""
+    connected = threading.Event()
 
-    def knock() -> None:
+    def connect() -> None:
         with suppress(OSError):
             socket.create_connection((host, port), timeout=CONNECT_TIMEOUT).close()
-            opened.append(True)
+            connected.set()
 
-    thread = threading.Thread(target=knock, daemon=True)
+    # In a thread, because looking up a name has no timeout of its own.
+    thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(CONNECT_TIMEOUT)
-    return bool(opened)
+    return connected.is_set()
 
 
 def send(run: wandb.Run, step: int, values: dict[str, Any]) -> None:
-    """One record, unless W&B has it from before the run was resumed."""
+    """Send one record, unless W&B has it from before the run was resumed."""
     if step >= run.starting_step:
         run.log({k: wandb.Image(str(v)) if isinstance(v, Path) else v for k, v in values.items()}, step=step)
 
 
 def catch_up(run: wandb.Run, out: Path, sent: int | None = None) -> None:
-    """Send what the folder holds (of the first `sent` records) and W&B does not; an offline run is written anew."""
+    """Send what the folder has (of its first `sent` records) and W&B has not; write an offline run from the start."""
     for step, values in enumerate(records(out)[:sent]):
         send(run, step, values)
-    here = Path(run.dir).parent
-    for older in out.glob(f"wandb/offline-run-*-{run.id}"):
-        if run.offline and older.resolve() != here.resolve():
-            shutil.rmtree(older)
+    if run.offline:
+        _delete_older_offline_runs(run, out)
 
 
 def abandon(run: wandb.Run | None) -> None:
-    """Let go of W&B: where its process has died, what it does at exit would end in a traceback."""
+    """Drop W&B: if its process has died, what it does at exit would end in a traceback."""
     if run:
         with suppress(Exception):
             run.finish(exit_code=1)
-    with suppress(Exception, SystemExit):  # it would leave with the code of its own process
+    with suppress(Exception, SystemExit):  # it would exit with the code of its own process
         wandb.teardown()
 
 
 def records(out: Path) -> list[dict[str, Any]]:
-    """All that a run sends, from its folder and in the order in which it was sent."""
-    pictures = ({"images": int(png.stem), "samples": png} for png in sorted(out.glob("samples/*.png")))
-    kinds = (
-        map(numbers, read_jsonl(out / "metrics.jsonl")),
-        pictures,
-        gradient_ratios(read_jsonl(out / "probes.jsonl")),
-    )
-    return sorted((record for kind in kinds for record in kind), key=lambda record: record["images"])
+    """Return all that a run sends, read from its folder, in the order in which it was sent."""
+    metrics = [numbers(row) for row in read_jsonl(out / "metrics.jsonl")]
+    pictures = [{"images": int(png.stem), "samples": png} for png in sorted(out.glob("samples/*.png"))]
+    probes = list(gradient_ratios(read_jsonl(out / "probes.jsonl")))
+    return sorted(metrics + pictures + probes, key=lambda record: record["images"])
 
 
 def numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """Of a row of metrics.jsonl, what W&B can draw."""
+    """Return the part of a row of metrics.jsonl that W&B can plot."""
     return {k: v for k, v in row.items() if isinstance(v, int | float)}
 
 
 def gradient_ratios(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """For each row of probes.jsonl what is left of the generator's gradient, as a multiple of what it was at first."""
+    """For each row of probes.jsonl yield the norm of the generator's gradient as a multiple of the probe's first."""
     first: dict[tuple[int, str], float] = {}
     for row in rows:
-        name, norm = f"probe/{row['loss']}_{row['critic']}_left", row["g_norm"]
-        before = first.setdefault((row["images"], name), norm)
-        share = norm / before if norm is not None and before else math.nan
-        yield {"images": row["images"]} | ({name: share} if math.isfinite(share) else {})
+        name = f"probe/{row['loss']}_{row['critic']}_left"
+        norm = row["g_norm"]
+        norm_at_first = first.setdefault((row["images"], name), norm)
+        ratio = norm / norm_at_first if norm is not None and norm_at_first else math.nan
+        yield {"images": row["images"]} | ({name: ratio} if math.isfinite(ratio) else {})
 
 
 def read_jsonl(file: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file, none if there is no file. A line that was cut short at the end does not count."""
+    """Return the rows of a .jsonl file, none if there is no file. An incomplete last line does not count."""
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def sync(out: Path, mode: str) -> None:
-    """Send what W&B does not have of the run in the folder `out`, under the run's own id. Raise Refused for a folder
-    that holds no run; where W&B fails, its error.
+def summary(status: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of status.json that W&B shows of the whole run."""
+    reference = status.get("real_reference") or {}
+    return {"status": status["status"]} | {f"real_reference/{name}": score for name, score in reference.items()}
+
+
+def sync(out: Path, mode: Mode) -> None:
+    """Send what W&B does not have of the run in the folder `out`, under the run's own id.
+
+    Raise Refused for a folder that contains no run; if W&B fails, its error.
     """
     cfg, status = load_run(out)
-    config, run = OmegaConf.to_container(cfg), None
+    run = None
     try:
-        run = start_run(out, cfg, config, status["wandb_id"], mode, resume=True, finish=UPLOAD_TIMEOUT)
+        run = start_run(out, cfg, status["wandb_id"], mode, resume=True, finish_timeout=UPLOAD_TIMEOUT)
         catch_up(run, out)
         run.summary.update(summary(status))
         run.finish(exit_code=0 if status["status"] == "finished" else 1)
@@ -270,60 +283,67 @@ def sync(out: Path, mode: str) -> None:
         raise
 
 
-def summary(status: dict[str, Any]) -> dict[str, Any]:
-    """Of status.json, what W&B shows of the whole run."""
-    return {"status": status["status"]} | {
-        f"real_reference/{k}": v for k, v in (status.get("real_reference") or {}).items()
-    }
-
-
 def load_run(out: Path) -> tuple[DictConfig, dict[str, Any]]:
-    """A run's settings and its status; raise Refused where they or its records cannot be read."""
+    """Return a run's settings and its status. Raise Refused if they or its records cannot be read."""
     status = read_status(out)
     if "wandb_id" not in status:
-        raise Refused(f"{out}/status.json names no wandb_id: give the folder of a run that has begun.")
+        raise Refused(f"{out}/status.json has no wandb_id: pass the folder of a run that has begun.")
     try:
         cfg = OmegaConf.load(out / "config.yaml")
         records(out)
     except Exception as error:  # whatever a damaged file leads to
-        raise Refused(f"{out} cannot be read ({first_line(error)}): mend the file, or leave this run out.") from None
-    return cfg, status
+        raise Refused(f"{out} cannot be read ({first_line(error)}): repair the file, or leave this run out.") from None
+    return cast(DictConfig, cfg), status
 
 
 def main() -> None:
+    """Send runs to W&B; the command line of this module."""
     parser = argparse.ArgumentParser(
-        prog="python -m ganbench.runs.wandb_mirror", description="What to do with recorded runs."
+        prog="python -m ganbench.runs.wandb_mirror", description="Upload recorded runs to Weights & Biases."
     )
     command = parser.add_subparsers(required=True, metavar="sync").add_parser(
         "sync",
-        help="send runs to Weights & Biases from their folders",
-        description="Send runs to Weights & Biases from their folders: settings, metrics.jsonl, samples, probes and "
-        "status. Each keeps its id: what W&B has of it already is not sent again.",
-        epilog="WANDB_MODE=offline writes each RUN/wandb/offline-run-… anew, for `wandb sync` on another machine. "
-        "Exit codes: 0 all sent, 1 W&B failed, 2 refused.",
+        help="upload runs from their folders",
+        description="Upload runs to Weights & Biases from their folders: settings, metrics, samples, probes and "
+        "status. Each keeps its id, and only what W&B does not have yet is sent.",
+        epilog="WANDB_MODE=offline writes RUN/wandb/offline-run-... again instead, for `wandb sync` on another "
+        "machine. Exit codes: 0 all sent, 1 W&B failed, 2 refused.",
     )
     command.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run's folder, such as outputs/run/mine")
     sys.exit(sync_all(parser.parse_args().runs, os.environ.get("WANDB_MODE") or "online"))
 
 
 def sync_all(runs: list[Path], mode: str) -> int:
-    """Send each run and say so; return the exit code."""
+    """Send each run and print so; return the exit code."""
     try:
-        if mode not in ("online", "offline"):
-            raise Refused(f"WANDB_MODE={mode}: nothing would be sent; set it to online or offline, or unset it.")
+        checked = _checked_mode(mode)
         for run in runs:
             load_run(run)
         for run in runs:
             with run_lock(run):
-                sync(run, mode)
+                sync(run, checked)
             print(f"{run}: {'sent' if mode == 'online' else 'written for `wandb sync`'}")
-    except Refused as refusal:
-        print(refusal, file=sys.stderr)
+    except Refused as refused:
+        print(refused, file=sys.stderr)
         return 2
     except Exception as error:
-        print(f"{run}: not sent, {first_line(error)}; nothing is lost, so try again once W&B answers.", file=sys.stderr)
+        print(f"{run}: not sent ({first_line(error)}); nothing is lost, try again once W&B answers.", file=sys.stderr)
         return 1
     return 0
+
+
+def _checked_mode(mode: str) -> Mode:
+    if mode not in get_args(Mode):
+        raise Refused(f"WANDB_MODE={mode} sends nothing; set it to online or offline, or unset it.")
+    return cast(Mode, mode)
+
+
+def _delete_older_offline_runs(run: wandb.Run, out: Path) -> None:
+    """Delete what earlier parts of a resumed run wrote, because the new one contains it."""
+    newest = Path(run.dir).parent.resolve()
+    for folder in out.glob(f"wandb/offline-run-*-{run.id}"):
+        if folder.resolve() != newest:
+            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What makes the server that a sweep's runs are forked from, and is imported by nothing else: it stands apart from the
-sweep, and has imported what takes runs time.
+"""Preload module of the fork server: imports torch and W&B once, so that each run forks instead of importing.
 
-A signal to the sweep's process group, as from a terminal that closes, is the sweep's to pass on, and a run's end is the
-sweep's to hear: neither may be lost with the server. What is forked from it hears signals again.
+Imported by nothing else. The server is in a process group of its own and ignores the signals that the launcher handles:
+a signal to the sweep's group, as from a terminal that closes, is the launcher's to pass on, and the launcher learns
+through the server how its runs ended. The processes that are forked from the server react to signals again.
 """
 
 import os
@@ -13,33 +13,46 @@ from importlib import import_module
 
 from ganbench.runs.signals import handled_signals
 
-HEARD, SWEEP, ready = handled_signals(), os.getppid(), threading.Event()
-# torch imports its compiler with the first optimiser, and W&B much with the first run and the first record: two
+SIGNALS = handled_signals()
+LAUNCHER = os.getppid()
+
+# torch imports its compiler with the first optimizer, and W&B much with the first run and the first record: two
 # seconds that each run would take again.
-SLOW = ("ganbench.training.train", "torch._dynamo", "wandb.sdk.launch.inputs.internal", "wandb.sdk.data_types.utils")
+SLOW_IMPORTS = (
+    "ganbench.training.train",
+    "torch._dynamo",
+    "wandb.sdk.launch.inputs.internal",
+    "wandb.sdk.data_types.utils",
+)
+
+imported = threading.Event()
 
 
-def _again() -> None:
-    for number in HEARD:
+def _restore_default_signals() -> None:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _leave_with_the_sweep() -> None:
-    """One that was refused or stopped meanwhile is over only once its output is closed, which the server has, too."""
-    while not ready.wait(0.05):
-        if os.getppid() != SWEEP:
+def _exit_with_launcher() -> None:
+    """Exit if the launcher ends during the imports; later on, multiprocessing's own server loop sees to that.
+
+    A launcher that refused its sweep or was stopped is not over for whoever reads its output while we hold that open.
+    """
+    while not imported.wait(0.05):
+        if os.getppid() != LAUNCHER:
             os._exit(0)
 
 
 os.setpgrp()
-for number in HEARD:
+for number in SIGNALS:
     signal.signal(number, lambda number, frame: None)
-os.register_at_fork(after_in_child=_again)
+os.register_at_fork(after_in_child=_restore_default_signals)
 
-waiting = threading.Thread(target=_leave_with_the_sweep, daemon=True)  # nor does it outlive what could not be imported
-waiting.start()
-for name in SLOW:
-    with suppress(ImportError):  # then a run imports what it finds
+# A daemon, so that an import that fails ends the server.
+watch = threading.Thread(target=_exit_with_launcher, daemon=True)
+watch.start()
+for name in SLOW_IMPORTS:
+    with suppress(ImportError):  # then each run imports what it finds, and says what is missing
         import_module(name)
-ready.set()
-waiting.join()  # what is forked must find no other thread
+imported.set()
+watch.join()  # the processes forked from here must find no other thread

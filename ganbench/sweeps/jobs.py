@@ -1,96 +1,125 @@
-"""Compose and check every run of a sweep before the first begins."""
+"""Compose and check the runs of a sweep, before the first of them starts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from ganbench.config.messages import one_line_error
+from ganbench.config.ranges import check_value
 from ganbench.config.schema import Track
-from ganbench.config.validate import check_value, one_line_error, validate
+from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.files import check_free_space
 from ganbench.runs.status import completed_status
+from ganbench.sweeps.outcomes import Status
 
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-
-
-def check_run(cfg: DictConfig, out: Path, look: bool = True) -> dict[str, Any] | None:
-    """Raise Refused for a run that cannot be made, or (if to `look`) not there. Return the status of one that needs
-    no more.
-    """
-    validate(cfg)
-    if cfg.protocol.track is Track.tuned and cfg.protocol.trial is None:
-        raise Refused(
-            f"protocol={cfg.protocol.name} searches before it compares, which takes -m and no other protocol: "
-            f"python -m ganbench -m protocol={cfg.protocol.name} loss=gan,hinge seed=0,1,2 name=mine"
-        )
-    done = completed_status(out, cfg) if look else None
-    if done:
-        return done
-    check_free_space(out)
-    if cfg.device.value == "cuda" or cfg.speed.graphs:
-        from ganbench.training.device import choose_device  # which imports torch
-
-        choose_device(cfg)
-    return None
+PROCESS_LAUNCHER = "hydra_plugins.ganbench_sweep.ProcessLauncher"
 
 
 @dataclass
 class Job:
+    """A run of a sweep, composed and checked."""
+
     overrides: Sequence[str]
     config: DictConfig
     folder: Path
-    done: dict[str, Any] | None  # the status that it had when it was composed, if nothing was left to do
+    completed: Status | None  # its status, if nothing was left to do when it was composed
 
-    def settled(self) -> dict[str, Any] | None:
+    @property
+    def index(self) -> int:
+        return self.config.hydra.job.num
+
+    def completed_status(self) -> Status | None:
+        """Return the status if nothing is left to do by now: another launcher may have made the run meanwhile."""
         return completed_status(self.folder, without_hydra(self.config))
 
 
-def compose_jobs(
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Copy the settings of a run, without those of Hydra."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def has_process_launcher(config: DictConfig) -> bool:
+    """Whether the sweep uses our launcher, rather than one of Hydra's or a user's."""
+    return config.hydra.launcher._target_ == PROCESS_LAUNCHER
+
+
+def check_run(cfg: DictConfig, folder: Path, check_existing: bool = True) -> Status | None:
+    """Raise Refused for a run that cannot be made. Return the status of one that has nothing left to do.
+
+    Without `check_existing`, `folder` is not looked into, and may hold a run of other settings.
+    """
+    validate(cfg)
+    _reject_lone_search(cfg)
+    status = completed_status(folder, cfg) if check_existing else None
+    if status is None:
+        check_free_space(folder)
+        _check_device(cfg)
+    return status
+
+
+def _reject_lone_search(cfg: DictConfig) -> None:
+    """Raise Refused for a run of the tuned track that no search has chosen the settings of."""
+    if cfg.protocol.track is Track.tuned and cfg.protocol.trial is None:
+        raise Refused(
+            f"protocol={cfg.protocol.name} is a search, which needs -m and no other protocol beside it: "
+            f"python -m ganbench -m protocol={cfg.protocol.name} loss=gan,hinge seed=0,1,2 name=mine"
+        )
+
+
+def _check_device(cfg: DictConfig) -> None:
+    if cfg.device.value == "cuda" or cfg.speed.graphs:
+        from ganbench.training.device import choose_device  # only now, since it imports torch
+
+        choose_device(cfg)
+
+
+def compose_each(
     context: HydraContext,
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
-    first: int = 0,
-    look: bool = True,
-) -> list[Job]:
-    """The configuration and folder of each run, all checked; raises before any of them has started.
-
-    Unless to `look`, their folders may hold runs of other settings.
-    """
-    config.name = config.name  # `now` in it must not tick between runs
-    jobs = []
-    for index, overrides in enumerate(job_overrides, first):
+    first_index: int = 0,
+    check_existing: bool = True,
+) -> Iterator[Job]:
+    """Compose and check one run after another. Raise Refused at the first that cannot be made."""
+    config.name = config.name  # resolve it once: `now` in it must not tick between runs
+    for index, overrides in enumerate(job_overrides, first_index):
         try:
-            jobs.append(_compose_one(context, config, overrides, index, look))
-            if len(jobs) == 1:  # not before one is known to be well: a refusal need not wait for it
-                from ganbench.sweeps.processes import start_fork_server
-
-                start_fork_server(config)
+            job = _compose_one(context, config, overrides, index, check_existing)
         except (Refused, ConfigCompositionException, OmegaConfBaseException) as error:
             raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {one_line_error(error)}") from None
-    for folder, n in Counter(job.folder for job in jobs).items():
-        if n > 1:
-            raise Refused(f"{n} runs of the sweep would share the folder {folder}: they are the same run twice.")
-    check_value("hydra.launcher.n_jobs", "sweep.parallel", config.hydra.launcher.get("n_jobs", "auto"))
-    if "n_jobs" not in config.hydra.launcher and config.sweep.parallel != "auto":
-        raise Refused(f"sweep.parallel={config.sweep.parallel}: this hydra/launcher starts runs as it likes; use auto.")
-    return jobs
+        yield job
 
 
-def _compose_one(context: HydraContext, config: DictConfig, overrides: Sequence[str], index: int, look: bool) -> Job:
+def _compose_one(
+    context: HydraContext, config: DictConfig, overrides: Sequence[str], index: int, check_existing: bool
+) -> Job:
     job = context.config_loader.load_sweep_config(config, list(overrides))
     with open_dict(job):
         job.name = config.name
-        job.hydra.job.id, job.hydra.job.num = str(index), index
+        job.hydra.job.id = str(index)
+        job.hydra.job.num = index
         job.hydra.sweep.dir = str(Path(job.hydra.sweep.dir).absolute())
-        job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)
+        job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)  # resolved here, as the report and the user will see it
     folder = Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir
-    return Job(overrides, job, folder, check_run(without_hydra(job), folder, look))
+    return Job(overrides, job, folder, check_run(without_hydra(job), folder, check_existing))
+
+
+def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
+    """Raise Refused for runs that are fine one by one, but not together or not with this launcher."""
+    for folder, n in Counter(job.folder for job in jobs).items():
+        if n > 1:
+            raise Refused(f"{n} runs of the sweep would share {folder}: the same run is listed twice. List it once.")
+    if has_process_launcher(config):
+        check_value("hydra.launcher.n_jobs", "sweep.parallel", config.hydra.launcher.n_jobs)
+    elif config.sweep.parallel != "auto":
+        raise Refused(
+            f"sweep.parallel={config.sweep.parallel} has no effect with this hydra/launcher, which decides itself how "
+            "many runs go at a time: use sweep.parallel=auto."
+        )

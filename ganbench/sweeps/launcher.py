@@ -1,4 +1,4 @@
-"""Sweeps: everything is checked before anything is written, and each run has a process of its own."""
+"""Run the jobs of a sweep side by side, once every one of them has been composed and checked."""
 
 import logging
 import os
@@ -6,72 +6,143 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from ganbench.runs.lock import RunLocked
 from ganbench.runs.signals import raise_on_signal
 from ganbench.runs.status import exit_statuses
-from ganbench.sweeps.jobs import Job, compose_jobs, without_hydra
-from ganbench.sweeps.processes import RunPool, gpu_memory
-from ganbench.sweeps.task import describe_status, next_step_hint, ranked_score
+from ganbench.sweeps.jobs import Job, check_sweep, compose_each, without_hydra
+from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, ranked_score
+from ganbench.sweeps.processes import RunPool, gpu_memory, start_fork_server
 
 log = logging.getLogger("ganbench")
 
+SUMMARY_ORDER = ("finished", "diverged", "failed", "interrupted", "refused", "running")
+GPU_BYTES_PER_RUN = int(8e9)
+POLL_SECONDS = 0.5
 
-def run_jobs(
+
+def compose_jobs(
     context: HydraContext,
-    task: TaskFunction,
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
-    first: int,
-    n_jobs: int | str,
-) -> Sequence[JobReturn]:
+    first_index: int = 0,
+    check_existing: bool = True,
+) -> list[Job]:
+    """Compose and check every run of a sweep. Raise Refused if one cannot be made; nothing has been written then.
+
+    Without `check_existing`, the runs' folders may hold runs of other settings.
+    """
+    composing = compose_each(context, config, job_overrides, first_index, check_existing)
+    jobs = list(islice(composing, 1))
+    # Not before one run is known to be valid: most refusals are of the first, and need not wait for a server to end.
+    start_fork_server(config)
+    jobs.extend(composing)
+    check_sweep(config, jobs)
+    return jobs
+
+
+def save_command(config: DictConfig) -> None:
+    """Write multirun.yaml into the sweep's folder, as Hydra's own sweeper does."""
+    folder = Path(config.hydra.sweep.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "multirun.yaml")
+
+
+def run_jobs(
+    context: HydraContext, task: TaskFunction, config: DictConfig, jobs: list[Job], n_jobs: int | str
+) -> list[JobReturn]:
     """Run each job in a new process, `n_jobs` at a time. One that fails, diverges or is killed costs only itself.
 
-    What is done already stays, what was cut short goes on, and what another launcher has in hand is waited for.
+    Runs that are complete are kept, interrupted ones resumed, and those that another launcher is working on waited for.
     """
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    jobs = compose_jobs(context, config, job_overrides, first)
-    at_once = min(concurrent_runs(jobs) if n_jobs == "auto" else n_jobs, len(jobs))
-    done = sum(job.done is not None for job in jobs)
-    before = f", of which {done} are done already" if done else ""
-    log.info(f"{len(jobs)} runs{before}, {at_once} at a time, in {jobs[0].folder.parent}")
-    runs = RunPool(context, task)
+    at_once = min(concurrent_runs(jobs) if n_jobs == "auto" else int(n_jobs), len(jobs))
+    _log_start(jobs, at_once)
+    sweep = _Sweep(jobs, RunPool(context, task))
+    with raise_on_signal():
+        statuses = sweep.run(at_once)
+    exit_statuses.extend(status["status"] for status in statuses)
+    _log_summary(jobs, statuses)
+    return [_job_return(job, status) for job, status in zip(jobs, statuses, strict=True)]
 
-    def one(k: int, patient: bool) -> dict[str, Any] | None:
-        """How run k ended; None, unless `patient`, if another launcher has it in hand."""
-        known = jobs[k].settled()
-        status = known or runs.unless_taken(jobs[k])
-        while patient and status is None and not runs.leaving:
-            time.sleep(0.5)
-            status = runs.unless_taken(jobs[k])
-        if status:
-            log.info(
-                f"run {k + 1}/{len(jobs)} {jobs[k].folder.name}: {describe_status(status)}{' (before)' if known else ''}"
-            )
+
+@dataclass
+class _Sweep:
+    jobs: list[Job]
+    pool: RunPool
+
+    def run(self, at_once: int) -> list[Status]:
+        """Make every run and return how each ended: first those that are free, then those of other launchers."""
+        indices = range(len(self.jobs))
+        with ThreadPoolExecutor(at_once) as threads:
+            try:
+                first_pass = list(threads.map(self._run_if_free, indices))
+                return list(threads.map(self._wait_for_others, indices, first_pass))
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                self.pool.stop()
+                raise
+
+    def _run_if_free(self, index: int) -> Status | None:
+        """Return how the run ended, now or before; None if another launcher is working on it."""
+        job = self.jobs[index]
+        before = job.completed_status()
+        try:
+            status = before or self.pool.run_if_free(job)
+        except RunLocked:
+            return None
+        self._log_end(index, status, " (already done)" if before else "")
         return status
 
-    with raise_on_signal(), ThreadPoolExecutor(at_once) as pool:
-        try:
-            statuses: list[dict[str, Any] | None] = [None] * len(jobs)
-            for patient in (False, True):  # first what nobody else has in hand
-                left = [k for k, status in enumerate(statuses) if status is None]
-                for k, status in zip(left, pool.map(partial(one, patient=patient), left), strict=True):
-                    statuses[k] = status
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            runs.leave()
-            raise
-    _summarise(jobs, statuses)
-    return [_returned(job, status) for job, status in zip(jobs, statuses, strict=True)]
+    def _wait_for_others(self, index: int, status: Status | None) -> Status:
+        """Wait until no other launcher works on the run, and make it unless that one has; keep a `status` we have."""
+        if status is None:
+            status = self._run_if_free(index)
+        while status is None:
+            time.sleep(POLL_SECONDS)
+            status = self._run_if_free(index)
+        return status
+
+    def _log_end(self, index: int, status: Status, when: str) -> None:
+        number = f"run {index + 1}/{len(self.jobs)}"
+        log.info(f"{number} {self.jobs[index].folder.name}: {describe_status(status)}{when}")
 
 
-def _returned(job: Job, status: dict[str, Any]) -> JobReturn:
+def _log_start(jobs: list[Job], at_once: int) -> None:
+    done = sum(job.completed is not None for job in jobs)
+    already = f" ({done} already done)" if done else ""
+    log.info(f"{len(jobs)} runs{already}, {at_once} at a time, in {_from_here(jobs[0].folder.parent)}")
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _log_summary(jobs: list[Job], statuses: list[Status]) -> None:
+    """Log how many runs ended in which way, and name those that did not finish, with what to do next."""
+    log.info(count_statuses(statuses))
+    for job, status in zip(jobs, statuses, strict=True):
+        if status["status"] != "finished":
+            step = NEXT_STEPS.get(status["status"])
+            log.warning(f"{job.folder.name}: {describe_status(status)}{f'; {step}' if step else ''}")
+
+
+def count_statuses(statuses: list[Status]) -> str:
+    """Count runs by how they ended, such as `10 finished, 1 diverged, 1 failed`."""
+    counts = Counter(status["status"] for status in statuses)
+    return ", ".join(f"{counts[name]} {name}" for name in SUMMARY_ORDER if counts[name])
+
+
+def _job_return(job: Job, status: Status) -> JobReturn:
+    """Tell Hydra, and sweepers that optimize it, a run's score."""
     return JobReturn(
         overrides=list(job.overrides),
         cfg=without_hydra(job.config),
@@ -83,22 +154,16 @@ def _returned(job: Job, status: dict[str, Any]) -> JobReturn:
     )
 
 
-def _summarise(jobs: list[Job], statuses: list[dict[str, Any]]) -> None:
-    ended = [status["status"] for status in statuses]
-    exit_statuses.extend(ended)
-    log.info(", ".join(f"{n} {status}" for status, n in Counter(ended).items()))
-    for job, status in zip(jobs, statuses, strict=True):
-        if status["status"] != "finished":
-            log.warning(f"{job.folder.name}: {describe_status(status)}{next_step_hint(status)}")
-
-
 def concurrent_runs(jobs: list[Job]) -> int:
-    """How many of such runs go side by side: one for each core that their threads leave, and on a GPU, which small
-    runs keep waiting, one for each 8 GB of its memory.
+    """Choose how many runs go side by side: as many as the cores have threads for.
+
+    Small runs keep a GPU waiting, so several share it, one for each 8 GB of its memory.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    room = max(1, cores // max(job.config.threads for job in jobs))
-    if room == 1 or all(job.config.device.value == "cpu" for job in jobs):
-        return room
+    by_cores = max(1, cores // max(job.config.threads for job in jobs))
+    if by_cores == 1 or all(job.config.device.value == "cpu" for job in jobs):
+        return by_cores
     memory = gpu_memory()
-    return max(1, min(room, memory // int(8e9))) if memory else room
+    if memory == 0:
+        return by_cores
+    return max(1, min(by_cores, memory // GPU_BYTES_PER_RUN))

@@ -1,4 +1,4 @@
-"""One process per run."""
+"""Run each job of a sweep in a process of its own, forked from a server that has imported torch once."""
 
 import logging
 import multiprocessing
@@ -9,8 +9,9 @@ import threading
 import traceback
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, Pipe, wait
-from multiprocessing.context import BaseContext
-from typing import Any
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from typing import NamedTuple, NoReturn
 
 from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
@@ -20,93 +21,123 @@ from ganbench.config.compose import method_label, register
 from ganbench.errors import Refused
 from ganbench.runs.lock import RunLocked, raise_if_locked, run_lock
 from ganbench.runs.signals import exit_on_signal
-from ganbench.runs.status import mark_dead_run
-from ganbench.sweeps.jobs import Job
+from ganbench.runs.status import RunComplete, mark_dead_run
+from ganbench.sweeps.jobs import Job, has_process_launcher
+from ganbench.sweeps.outcomes import Status
 
 log = logging.getLogger("ganbench")
 
-LOCKED_EXIT_CODE = 75  # how a run's process ends that found another at work in its folder (EX_TEMPFAIL)
+LOCKED_EXIT_CODE = 75  # of a run's process that found another launcher's at work, or just done (EX_TEMPFAIL)
+
+
+class PoolStopped(Exception):
+    """The sweep was interrupted: no run may start any more."""
+
+
+class Failure(NamedTuple):
+    """Why a run failed, as its process sends it to the launcher."""
+
+    refused: bool  # as what cannot be made, before it had begun
+    message: str
 
 
 class RunPool:
-    """The processes of a sweep's runs."""
+    """Runs jobs in processes. Its methods may be called from several threads."""
 
     def __init__(self, context: HydraContext, task: TaskFunction):
-        self.context, self.task, self.leaving = context, task, False
-        # Starting a process asks after all others, and of two threads that ask at once one hears nonsense.
-        self.minding = threading.Lock()
+        self.context = context
+        self.task = task
+        self.stopped = False
+        # Process.start() reaps finished children, as join() does; from two threads at once, one may get a wrong exit
+        # code.
+        self.process_lock = threading.Lock()
 
-    def leave(self) -> None:
-        """Start nothing more, and have what runs save its state."""
-        with self.minding:
-            self.leaving = True
+    def run_if_free(self, job: Job) -> Status:
+        """Run a job unless it is complete, and return how it ended.
+
+        Raise RunLocked if another launcher is working on it, and PoolStopped once the pool is stopped.
+        """
+        if self.stopped:
+            raise PoolStopped
+        raise_if_locked(job.folder)
+        return job.completed_status() or self._run_in_process(job)
+
+    def stop(self) -> None:
+        """Start no more runs, and have those under way save a checkpoint and exit."""
+        with self.process_lock:
+            self.stopped = True
             for process in multiprocessing.active_children():
                 process.terminate()
 
-    def unless_taken(self, job: Job) -> dict[str, Any] | None:
-        """How the run ended, before or now; None if another launcher has it in hand, or nothing is to start."""
-        try:
-            raise_if_locked(job.folder)
-        except RunLocked:
-            return None
-        return job.settled() or self._alone(job)
-
-    def _alone(self, job: Job) -> dict[str, Any] | None:
-        hears, says = Pipe(duplex=False)
+    def _run_in_process(self, job: Job) -> Status:
+        receiver, sender = Pipe(duplex=False)
         process = process_context().Process(
             target=_run_in_child,
-            args=(self.context, self.task, job.config, says),
-            daemon=True,  # an interrupted sweep takes its runs with it
+            args=(self.context, self.task, job.config, sender),
+            daemon=True,  # a launcher that exits takes its runs with it
         )
-        with self.minding:
-            if self.leaving:
-                return None
-            process.start()
-        says.close()
-        wait([process.sentinel])
-        with self.minding:
-            process.join()
+        self._start(process)
+        sender.close()  # the run's process has the only other end, so that `receiver` ends with it
+        self._wait(process)
         if process.exitcode == LOCKED_EXIT_CODE:
-            return None
-        refused, said = _last_word(hears)
-        try:
-            with run_lock(job.folder):
-                known = {"label": method_label(job.config), "seed": job.config.seed}
-                status = mark_dead_run(job.folder, process.exitcode, said, **known)
-                return status | {"status": "refused", "reason": said} if refused else status
-        except RunLocked:  # another launcher has gone on with what our process left
-            return None
+            raise RunLocked(f"{job.folder} was locked by another launcher before our run began.")
+        return _record_end(job, process.exitcode, _receive_failure(receiver))
+
+    def _start(self, process: BaseProcess) -> None:
+        with self.process_lock:
+            if self.stopped:
+                raise PoolStopped
+            process.start()
+
+    def _wait(self, process: BaseProcess) -> None:
+        wait([process.sentinel])  # without the lock, which others need meanwhile
+        with self.process_lock:
+            process.join()
 
 
-def _last_word(hears: Connection) -> tuple[bool, str | None]:
-    """Whether a run was refused, and why it ended; of one that was killed, or is well, nothing."""
+def _receive_failure(receiver: Connection) -> Failure | None:
+    """Return what the run's process sent; None if it ended well, or was killed."""
     try:
-        return hears.recv() if hears.poll() else (False, None)
+        return receiver.recv()
     except EOFError:
-        return False, None
+        return None
+
+
+def _record_end(job: Job, exitcode: int | None, failure: Failure | None) -> Status:
+    """Return how the run ended, once its status.json says so, too, even if its process could not write it.
+
+    Raise RunLocked if another launcher has resumed the run meanwhile.
+    """
+    message = failure.message if failure else None
+    with run_lock(job.folder):
+        status = mark_dead_run(job.folder, exitcode, message, label=method_label(job.config), seed=job.config.seed)
+    if failure and failure.refused:
+        return status | {"status": "refused", "reason": message}
+    return status
 
 
 def start_fork_server(config: DictConfig) -> None:
-    """Have the server of `_processes` import what runs need while they are being composed and checked."""
-    if "n_jobs" in config.hydra.launcher and process_context().get_start_method() == "forkserver":
+    """Start the fork server early, so that it imports torch while configurations are composed and checked."""
+    if has_process_launcher(config) and process_context().get_start_method() == "forkserver":
         forkserver.ensure_running()
 
 
-def process_context() -> BaseContext:
-    """Where runs come from: a server that has imported what they need, where the system has such."""
+def process_context() -> ForkServerContext | SpawnContext:
+    """Fork processes from a server that has imported what runs need, where the system can; else start them anew."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["ganbench.sweeps.forkserver"])
-    return found
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ganbench.sweeps.forkserver"])
+    return context
 
 
-def _run_in_child(context: HydraContext, task: TaskFunction, config: DictConfig, says: Connection) -> None:
-    """What the run's process does; its last word, if it fails, is whether it was refused, and why it ended."""
+def _run_in_child(context: HydraContext, task: TaskFunction, config: DictConfig, sender: Connection) -> None:
+    """Make one run, in a process of its own. Send why if it fails, and exit with a code that is not 0."""
     exit_on_signal()
-    # Ctrl-C on a terminal reaches every process there; the sweep passes it on, and twice would mean at once.
+    # Ctrl-C in a terminal reaches every process there. The launcher passes it on, and a second one would mean: exit
+    # at once, without saving.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _exit_with_parent()
     register()
     setup_globals()
     os.environ["OMP_NUM_THREADS"] = str(config.threads)
@@ -118,36 +149,55 @@ def _run_in_child(context: HydraContext, task: TaskFunction, config: DictConfig,
         job_subdir_key="hydra.sweep.subdir",
     )
     if result.status == JobStatus.FAILED:
-        error = result._return_value
-        if isinstance(error, RunLocked):
-            sys.exit(LOCKED_EXIT_CODE)
-        refused = isinstance(error, Refused)
-        says.send((refused, str(error) if refused else f"{type(error).__name__}: {error}"))
-        log.error(error if refused else "".join(traceback.format_exception(error)))
-        sys.exit(1)
+        _report_and_exit(result._return_value, sender)  # `return_value` would raise it
 
 
-def _end_with_parent() -> None:
-    """A killed sweep cannot stop its runs; one that lived on would write where the same run, begun again, writes."""
-    multiprocessing.parent_process().join()
+def _report_and_exit(error: Exception, sender: Connection) -> NoReturn:
+    if isinstance(error, RunLocked | RunComplete):
+        sys.exit(LOCKED_EXIT_CODE)
+    if isinstance(error, Refused):
+        sender.send(Failure(refused=True, message=str(error)))
+        log.error(error)
+    else:
+        sender.send(Failure(refused=False, message=f"{type(error).__name__}: {error}"))
+        log.error("".join(traceback.format_exception(error)))
+    sys.exit(1)
+
+
+def _exit_with_parent() -> None:
+    """End this process as soon as the launcher is gone, however it ended.
+
+    A launcher that was killed cannot stop its runs; one that lived on would write where the same run, started again,
+    writes.
+    """
+    threading.Thread(target=_wait_for_parent_and_exit, daemon=True).start()
+
+
+def _wait_for_parent_and_exit() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 
 def gpu_memory() -> int:
-    """In bytes; 0 without a GPU. Asked in a process of its own: torch would take this one a second to import."""
-    hears, says = Pipe(duplex=False)
-    process = process_context().Process(target=_send_gpu_memory, args=(says,), daemon=True)
+    """Return the GPU's memory in bytes; 0 without a GPU.
+
+    A process of its own looks for it, forked from the server: importing torch here would take a second.
+    """
+    receiver, sender = Pipe(duplex=False)
+    process = process_context().Process(target=_send_gpu_memory, args=(sender,), daemon=True)
     process.start()
-    says.close()
+    sender.close()
     try:
-        return hears.recv()
+        return receiver.recv()
     except EOFError:
         process.join()
-        raise RuntimeError(f"the process that looked for a GPU ended with code {process.exitcode}") from None
+        raise RuntimeError(f"The process that looked for a GPU ended with code {process.exitcode}.") from None
 
 
-def _send_gpu_memory(says: Connection) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _send_gpu_memory(sender: Connection) -> None:
+    _exit_with_parent()
     import torch
 
-    says.send(torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0)
+    sender.send(torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0)

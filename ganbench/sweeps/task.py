@@ -1,4 +1,4 @@
-"""One run, as Hydra calls it."""
+"""One run, as Hydra calls it; and the check of a single run before Hydra makes its folder."""
 
 import sys
 import threading
@@ -14,68 +14,57 @@ from ganbench.runs.lock import raise_if_locked
 from ganbench.runs.signals import Interrupted
 from ganbench.runs.status import completed_status, exit_code, exit_statuses, read_status
 from ganbench.sweeps.jobs import check_run, without_hydra
+from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, ranked_score
 
 
 def task(cfg: DictConfig) -> float:
-    """What Hydra calls for each run."""
-    validate(cfg)  # again, for launchers and sweepers that are not ours
-    out = Path(HydraConfig.get().runtime.output_dir)
-    done = completed_status(out, cfg)
-    if done:
-        exit_statuses.append(done["status"])
-        return ranked_score(done)
+    """Make one run and return the score that it is ranked by. Hydra calls this for each run."""
+    validate(cfg)  # again, in the run's own process, and for launchers and sweepers that are not ours
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    status = completed_status(folder, cfg)
+    if status:
+        exit_statuses.append(status["status"])
+        return ranked_score(status)
+    try:
+        return _train(cfg, folder)
+    finally:
+        exit_statuses.append(read_status(folder)["status"])
 
+
+def _train(cfg: DictConfig, folder: Path) -> float:
     from ganbench.runs.wandb_mirror import prestart
 
-    # W&B has a process of its own, and to wait until it is up costs a fifth of a second. Meanwhile torch is imported.
+    # W&B has a process of its own, which takes a fifth of a second to start. Import torch meanwhile.
     threading.Thread(target=prestart, args=[cfg.wandb.mode.value], daemon=True).start()
     from ganbench.training.train import train
 
     try:
-        return train(cfg, out)
-    except SystemExit as left:
-        if isinstance(left, Interrupted):
-            raise
-        raise RuntimeError(f"the run's own code left with {left!r}") from left
-    finally:
-        exit_statuses.append(read_status(out)["status"])
+        return train(cfg, folder)
+    except Interrupted:
+        raise
+    except SystemExit as error:  # from a loss of the user's, say: the run has failed, whatever its exit code
+        raise RuntimeError(f"the run's own code left with {error!r}") from error
 
 
 class CheckBeforeRun(Callback):
-    """Stops a single run before Hydra makes its folder, or writes into one whose run has ended."""
+    """Ends a single run that cannot be made, or has nothing left to do, before Hydra writes into its folder."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Exit with 2 if the run is refused, and with the code of its status if nothing is left to do."""
         try:
-            config.name = config.name  # `now` in it must not tick again
-            cfg, folder = without_hydra(config), Path(config.hydra.run.dir)
-            done = check_run(cfg, folder)
+            config.name = config.name  # resolve it once: `now` in it must not tick again
+            folder = Path(config.hydra.run.dir)
+            status = check_run(without_hydra(config), folder)
             raise_if_locked(folder)
         except Exception as error:
             # Hydra turns ordinary errors of a callback into warnings; only an exit gets through.
             print(error, file=sys.stderr)
             raise SystemExit(2) from None
-        if done:
-            cure = next_step_hint(done) or "; nothing is left to do"
-            print(f"{folder}, from before: {describe_status(done)}{cure}.", file=sys.stderr)
-            raise SystemExit(exit_code([done["status"]]))
+        if status:
+            print(_already_there(folder, status), file=sys.stderr)
+            raise SystemExit(exit_code([status["status"]]))
 
 
-def ranked_score(status: dict[str, Any]) -> float:
-    """What a run is ranked by; infinite for one that did not get there with a number."""
-    found = status.get("score") if status["status"] == "finished" else None
-    return float("inf") if found is None else found
-
-
-def next_step_hint(status: dict[str, Any]) -> str:
-    cures = {
-        "failed": "; the same command with retry=true tries it again, from its last checkpoint",
-        "interrupted": "; the same command goes on with it",
-    }
-    return cures.get(status["status"], "")
-
-
-def describe_status(status: dict[str, Any]) -> str:
-    if status.get("reason"):
-        return f"{status['status']} ({status['reason']})"
-    score = status.get("score")
-    return f"{status['status']}, score {'none' if score is None else f'{score:.4g}'}"
+def _already_there(folder: Path, status: Status) -> str:
+    step = NEXT_STEPS.get(status["status"], "pass another name=... to run it again")
+    return f"{folder} already contains this run: {describe_status(status)}; {step}."

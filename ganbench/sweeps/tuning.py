@@ -1,206 +1,245 @@
-"""protocol=tuned: each method with the best of random trials, chosen without a look at the held-out data.
+"""protocol=tuned: compare the methods with the best settings of a random search over each, on fresh seeds.
 
 Plain random search, so that no method is served better than another: trial k has the same settings and the same seed
-for all of them. The run folders are all there is to remember, so the same command again goes on where it was stopped.
-Nothing here imports torch.
+for all of them. Trials are scored on a part of the training data, so the held-out data play no part in the choice. The
+run folders are the only memory, so the same command again resumes the search. Nothing here imports torch.
 """
 
 import hashlib
 import json
 import logging
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.core.utils import configure_log, setup_globals
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ganbench.config.ranges import check_value
 from ganbench.config.schema import Track
-from ganbench.config.validate import check_value
 from ganbench.errors import Refused, unknown_key_message
 from ganbench.runs.status import exit_statuses, read_status
-from ganbench.sweeps.jobs import Job, compose_jobs
-from ganbench.sweeps.task import ranked_score
+from ganbench.sweeps.jobs import Job
+from ganbench.sweeps.launcher import compose_jobs, count_statuses, save_command
+from ganbench.sweeps.outcomes import Status, ranked_score
 
 log = logging.getLogger("ganbench")
 
 FIRST_TRIAL_SEED = 1000  # trial k trains with seed 1000 + k, which no final run may have
 
-# What may be searched: the settings in which methods of one table may differ. With each, what sets it in its place.
-SEARCHED = {
+# What may be searched: the settings in which methods of one table may differ. With each, the overrides that set it.
+SEARCHABLE = {
     "lr": ("protocol.lr", "optimizer.lr", "optimizer.generator.lr", "optimizer.critic.lr"),
     "betas": ("protocol.betas", "optimizer.betas", "optimizer.generator.betas", "optimizer.critic.betas"),
     "n_critic": ("protocol.n_critic",),
     "penalty_weight": ("protocol.penalty_weight", "penalty.weight"),
 }
-RANGED = ("lr", "penalty_weight")  # the others have no values between two
+CONTINUOUS = ("lr", "penalty_weight")  # may be drawn from a range; the others only from a list
 
 
-class Method(NamedTuple):
-    """A combination of what is swept beside the seed, with its final runs (whose settings are still to be chosen)."""
+@dataclass
+class Method:
+    """A combination of what is swept apart from the seed, with its final runs as they are before settings are chosen."""
 
     overrides: tuple[str, ...]
     finals: list[Job]
 
     @property
+    def protocol(self) -> DictConfig:
+        return self.finals[0].config.protocol
+
+    @property
     def name(self) -> str:
-        """Of its folders, up to the seed."""
+        """The name of its runs' folders, without the seed."""
         first = self.finals[0].config
         return first.hydra.sweep.subdir.removesuffix(f"-s{first.seed}")
 
-    @property
-    def trials(self) -> int:
-        return self.finals[0].config.protocol.trials
+    def settings_of(self, trial: int) -> dict[str, Any]:
+        """Draw the settings of a trial from the method's search space."""
+        space = OmegaConf.to_container(self.protocol.space, resolve=True)
+        assert isinstance(space, dict)
+        return draw_settings({str(key): entry for key, entry in space.items()}, trial)
 
-    def drawn(self, trial: int) -> dict[str, Any]:
-        return draw_settings(OmegaConf.to_container(self.finals[0].config.protocol.space, resolve=True), trial)
+
+@dataclass
+class Search:
+    """A method, and how its trials ended."""
+
+    method: Method
+    statuses: list[Status]
+
+    @property
+    def incomplete(self) -> list[str]:
+        """The names of trials that have not ended with or without a score: they failed, or were interrupted."""
+        ended = ("finished", "diverged")
+        return [trial_name(trial) for trial, status in enumerate(self.statuses) if status["status"] not in ended]
+
+    @property
+    def best(self) -> int | None:
+        """The trial with the lowest score, the first of equals; None without a score, or if trials are missing."""
+        if self.incomplete:
+            return None
+        scores = [ranked_score(status) for status in self.statuses]
+        lowest = min(scores)
+        return scores.index(lowest) if math.isfinite(lowest) else None
 
 
 def draw_settings(space: Mapping[str, Any], trial: int) -> dict[str, Any]:
-    """The settings of a trial: of each, by its name and the trial's number alone."""
-    return {key: _value_at_quantile(of, _uniform_hash(key, trial)) for key, of in space.items()}
+    """Draw the settings of a trial. Each depends on its name and the number of the trial alone."""
+    return {key: _value_at_quantile(entry, _uniform_hash(key, trial)) for key, entry in space.items()}
 
 
 def _uniform_hash(key: str, trial: int) -> float:
-    """From 0 to below 1."""
-    return (int.from_bytes(hashlib.sha256(f"{key}/{trial}".encode()).digest()[:8], "big") >> 11) / 2**53
+    """Return a number from 0 to below 1, evenly distributed over keys and trials."""
+    digest = hashlib.sha256(f"{key}/{trial}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53  # the 53 bits that a float holds
 
 
-def _value_at_quantile(of: Mapping[str, Any], share: float) -> Any:
-    """That far along a range or a list; of a range three digits, within its ends."""
-    if of.get("of") is not None:
-        return of["of"][int(share * len(of["of"]))]
-    low, high = of["low"], of["high"]
-    value = low * (high / low) ** share if of.get("log") else low + (high - low) * share
+def _value_at_quantile(entry: Mapping[str, Any], share: float) -> Any:
+    """Return the value at quantile `share` of a list, or of a range: rounded to three digits, within its ends."""
+    if entry.get("of") is not None:
+        return entry["of"][int(share * len(entry["of"]))]
+    low, high = entry["low"], entry["high"]
+    value = low * (high / low) ** share if entry.get("log") else low + (high - low) * share
     return min(max(float(f"{value:.3g}"), low), high)
 
 
 def trial_name(trial: int) -> str:
+    """Name a trial by its number, such as `t007`."""
     return f"t{trial:03d}"
 
 
-def tune(launcher: Launcher, context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> None:
-    """Run every method's trials, then each method's best again with the seeds asked for. What is done already stays."""
+def tune(
+    launch: Callable[[list[Job]], object],
+    context: HydraContext,
+    config: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+) -> None:
+    """Run every method's trials, then each method with its best trial's settings and the seeds asked for.
+
+    Runs that are complete are kept.
+    """
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     methods = _methods(context, config, job_overrides)
-    trials = _trials(context, config, methods)
-    _refuse_other_finals(context, config, methods)
-    _keep_command(Path(config.hydra.sweep.dir), config)
-    ended = _complete(launcher, [job for jobs in trials for job in jobs], "trials")
-    by_method = [[ended.pop(0) for _ in jobs] for jobs in trials]
-    chosen = [_winner(statuses) for statuses in by_method]
-    finals = [
-        job
-        for method, best in zip(methods, chosen, strict=True)
-        for job in (_finals(context, config, method, best) if best is not None else [])
-    ]
-    final_statuses = _complete(launcher, finals, "final runs")
-    _log_choices(methods, by_method, chosen)
-    tried = [status["status"] for statuses in by_method for status in statuses]
-    # A trial that diverged is what a search is there to find out, and no trouble; one that failed is.
-    exit_statuses[:] = [status for status in tried if status != "diverged"]
-    exit_statuses.extend([status["status"] for status in final_statuses] + ["failed"] * chosen.count(None))
+    trials = _compose_trials(context, config, methods)
+    _check_existing_finals(context, config, methods)
+    save_command(config)
+    searches = _searches(methods, _complete(launch, trials, "trials"))
+    finals = _compose_finals(context, config, searches)
+    final_statuses = _complete(launch, finals, "final runs")
+    for search in searches:
+        _log_choice(search)
+    _set_exit_statuses(searches, final_statuses)
 
 
 def _methods(context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[Method]:
-    """What is to be compared, checked with the settings it has before any is chosen."""
+    """Group the final runs by method, each checked with the settings it has before any is chosen."""
     for overrides in job_overrides:
-        _reject_reserved(overrides, ("protocol.trial", "protocol.scored_on"), "the tuned track sets it; leave it out.")
-    plain = [*_short_folder_names(config), "protocol.trial=none"]
-    groups: dict[tuple[str, ...], list[Job]] = {}
-    for job in compose_jobs(context, config, [[*o, *plain] for o in job_overrides], look=False):
+        _reject_overrides(overrides, ("protocol.trial", "protocol.scored_on"), "the tuned track sets it; leave it out.")
+    unchosen = [*_short_folder_names(config), "protocol.trial=none"]
+    jobs = compose_jobs(context, config, [[*o, *unchosen] for o in job_overrides], check_existing=False)
+    finals: dict[tuple[str, ...], list[Job]] = {}
+    for job, overrides in zip(jobs, job_overrides, strict=True):
         check_search(job)
-        given = [o for o in job.overrides[: -len(plain)] if _key(o) != "seed"]
-        groups.setdefault(tuple(given), []).append(job)
-    return [Method(overrides, jobs) for overrides, jobs in groups.items()]
+        method = tuple(override for override in overrides if _key(override) != "seed")
+        finals.setdefault(method, []).append(job)
+    return [Method(overrides, jobs) for overrides, jobs in finals.items()]
 
 
 def check_search(job: Job) -> None:
     """Raise Refused for a search that cannot be made, or that would not search what it says."""
-    p, seed = job.config.protocol, job.config.seed
-    if p.track is not Track.tuned:
-        raise Refused(f"protocol={p.name} is no search: a sweep with protocol=tuned has runs of that track only.")
-    check_space(p)
-    for key in p.space:
-        cure = f"protocol.space searches it; leave it out, or take it out of the search with '~protocol.space.{key}'."
-        _reject_reserved(job.overrides, SEARCHED[key], cure)
-    if FIRST_TRIAL_SEED <= seed < FIRST_TRIAL_SEED + p.trials:
+    protocol = job.config.protocol
+    if protocol.track is not Track.tuned:
+        raise Refused(f"protocol={protocol.name} is no search: in a sweep with protocol=tuned every run must be tuned.")
+    check_space(protocol)
+    for key in protocol.space:
+        fix = f"protocol.space searches it; leave it out, or out of the search with '~protocol.space.{key}'."
+        _reject_overrides(job.overrides, SEARCHABLE[key], fix)
+    _check_seed(job.config.seed, protocol.trials)
+
+
+def _check_seed(seed: int, trials: int) -> None:
+    last = FIRST_TRIAL_SEED + trials - 1
+    if FIRST_TRIAL_SEED <= seed <= last:
         raise Refused(
             f"seed={seed} is the seed of trial {trial_name(seed - FIRST_TRIAL_SEED)}, and final runs need fresh ones: "
-            f"allowed are all but {FIRST_TRIAL_SEED} to {FIRST_TRIAL_SEED + p.trials - 1}."
+            f"use any but {FIRST_TRIAL_SEED} to {last}."
         )
 
 
 def check_space(protocol: DictConfig) -> None:
     """Raise Refused for a number of trials or a space that nothing can be drawn from."""
     if protocol.trials is None or protocol.trials < 1:
-        raise Refused(f"protocol.trials={protocol.trials} is out of range: allowed is 1 or more.")
+        raise Refused(f"protocol.trials={protocol.trials} must be 1 or more.")
     if not isinstance(protocol.space, DictConfig) or not protocol.space:
-        raise Refused(f"protocol.space={protocol.space} holds nothing to search: name one or more of {_names()}.")
-    for key, of in protocol.space.items():
-        if key not in SEARCHED:
-            raise Refused(unknown_key_message(f"protocol.space.{key}", list(SEARCHED)))
-        _refuse_entry(f"protocol.space.{key}", key, of)
+        raise Refused(f"protocol.space={protocol.space} must name one or more of {', '.join(SEARCHABLE)}.")
+    for key, entry in protocol.space.items():
+        if key not in SEARCHABLE:
+            raise Refused(unknown_key_message(f"protocol.space.{key!s}", list(SEARCHABLE)))
+        _check_entry(f"protocol.space.{key!s}", str(key), entry)
 
 
-def _refuse_entry(where: str, key: str, of: Any) -> None:
-    known = ["low", "high", "log", "of"] if key in RANGED else ["of"]
-    unknown = set(of) - set(known) if isinstance(of, DictConfig) else ()
-    if unknown:
-        raise Refused(unknown_key_message(f"{where}.{min(unknown)}", known))
-    if isinstance(of, DictConfig) and isinstance(of.get("of"), ListConfig) and of.of:
-        for value in of.of:
-            check_value(f"{where}.of", f"protocol.{key}", value)
-    elif isinstance(of, DictConfig) and of.get("of") is None and {"low", "high"} <= set(of):
-        _refuse_range(where, key, of)
-    else:
-        ranges = "{low: …, high: …, log: true or false} or " if key in RANGED else ""
-        raise Refused(f"{where}={of} cannot be drawn from: allowed is {ranges}{{of: […]}} with one value or more.")
+def _check_entry(where: str, key: str, entry: Any) -> None:
+    """Raise Refused unless `entry` is a list of values, or a range if the setting is continuous."""
+    known = ["low", "high", "log", "of"] if key in CONTINUOUS else ["of"]
+    if isinstance(entry, DictConfig):
+        for unknown in sorted(set(entry) - set(known)):
+            raise Refused(unknown_key_message(f"{where}.{unknown}", known))
+        if isinstance(entry.get("of"), ListConfig) and entry.of:
+            return _check_list(where, key, entry.of)
+        if entry.get("of") is None and {"low", "high"} <= set(entry):
+            return _check_range(where, key, entry)
+    ranges = "{low: ..., high: ..., log: true or false} or " if key in CONTINUOUS else ""
+    raise Refused(f"{where}={entry} cannot be drawn from; use {ranges}{{of: [...]}} with one value or more.")
 
 
-def _refuse_range(where: str, key: str, of: DictConfig) -> None:
+def _check_list(where: str, key: str, values: ListConfig) -> None:
+    for value in values:
+        check_value(f"{where}.of", f"protocol.{key}", value)
+
+
+def _check_range(where: str, key: str, entry: DictConfig) -> None:
     for end in ("low", "high"):
-        check_value(f"{where}.{end}", f"protocol.{key}", of[end])
-    if of.get("log", False) not in (True, False):
-        raise Refused(f"{where}.log={of.log}: allowed is true or false.")
-    if of.low >= of.high:
-        raise Refused(f"{where}.low={of.low} is not below high={of.high}: allowed is less than that.")
-    if of.get("log") and of.low <= 0:
-        raise Refused(f"{where}.low={of.low} has no logarithm: allowed with log is above 0.")
+        check_value(f"{where}.{end}", f"protocol.{key}", entry[end])
+    if entry.get("log", False) not in (True, False):
+        raise Refused(f"{where}.log={entry.log} must be true or false.")
+    if entry.low >= entry.high:
+        raise Refused(f"{where}.low={entry.low} must be less than high={entry.high}.")
+    if entry.get("log") and entry.low <= 0:
+        raise Refused(f"{where}.low={entry.low} must be above 0 with log=true, as it has no logarithm.")
 
 
-def _reject_reserved(overrides: Sequence[str], keys: Sequence[str], cure: str) -> None:
+def _reject_overrides(overrides: Sequence[str], keys: Sequence[str], fix: str) -> None:
+    """Raise Refused if one of the overrides sets one of the keys."""
     for override in overrides:
         if _key(override) in keys:
-            raise Refused(f"{override}: {cure}")
+            raise Refused(f"{override}: {fix}")
 
 
 def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def _names() -> str:
-    return ", ".join(SEARCHED)
-
-
-def _trials(context: HydraContext, config: DictConfig, methods: list[Method]) -> list[list[Job]]:
-    """Every method's, in their order."""
-    overrides = [_trial_overrides(config, method, trial) for method in methods for trial in range(method.trials)]
-    jobs = compose_jobs(context, config, overrides)
-    return [[jobs.pop(0) for _ in range(method.trials)] for method in methods]
+def _compose_trials(context: HydraContext, config: DictConfig, methods: list[Method]) -> list[Job]:
+    """Compose and check all trials, method by method."""
+    overrides = []
+    for method in methods:
+        for trial in range(method.protocol.trials):
+            overrides.append(_trial_overrides(config, method, trial))
+    return compose_jobs(context, config, overrides)
 
 
 def _trial_overrides(config: DictConfig, method: Method, trial: int) -> list[str]:
-    """A trial knows nothing of how many others there are, so that more can follow."""
+    """Return what makes a trial. Neither the number of trials nor the space is in it, so that more can follow."""
     return [
         *method.overrides,
         f"seed={FIRST_TRIAL_SEED + trial}",
-        *_choice(method.drawn(trial), trial_name(trial)),
+        *_choice(method, trial),
         "protocol.scored_on=selection",
         "protocol.trials=null",
         "protocol.space=null",
@@ -209,14 +248,16 @@ def _trial_overrides(config: DictConfig, method: Method, trial: int) -> list[str
     ]
 
 
-def _choice(values: Mapping[str, Any], trial: str) -> list[str]:
-    return [*(f"protocol.{key}={json.dumps(value)}" for key, value in values.items()), f"protocol.trial={trial}"]
+def _choice(method: Method, trial: int) -> list[str]:
+    """Return the overrides that set what is searched to the values of a trial."""
+    settings = [f"protocol.{key}={json.dumps(value)}" for key, value in method.settings_of(trial).items()]
+    return [*settings, f"protocol.trial={trial_name(trial)}"]
 
 
 def _short_folder_names(config: DictConfig) -> list[str]:
-    """Folders of one search all have the same track, and trials any number of others: no need to name these."""
-    known = config.hydra.job.config.override_dirname.exclude_keys
-    keys = ",".join([*known, "protocol", "protocol.trials", "protocol.trial"])
+    """Keep the protocol out of folders' names: all of one search have the same, and trials any number of others."""
+    excluded = config.hydra.job.config.override_dirname.exclude_keys
+    keys = ",".join([*excluded, "protocol", "protocol.trials", "protocol.trial"])
     return [f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
 
 
@@ -224,10 +265,38 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "\\'") + "'"
 
 
-def _finals(context: HydraContext, config: DictConfig, method: Method, trial: int) -> list[Job]:
-    """The final runs of a method, with the settings of that trial."""
-    choice = _choice(method.drawn(trial), trial_name(trial))
-    return compose_jobs(context, config, [_final_overrides(method, job, choice) for job in method.finals])
+def _check_existing_finals(context: HydraContext, config: DictConfig, methods: list[Method]) -> None:
+    """Raise Refused for final runs of another search, whatever trial they say was the best; before any trial runs."""
+    overrides = []
+    for method in methods:
+        for final in method.finals:
+            if (final.folder / "config.yaml").exists():
+                overrides.append(_final_overrides(method, final, _recorded_choice(method, final.folder)))
+    compose_jobs(context, config, overrides)
+
+
+def _recorded_choice(method: Method, folder: Path) -> list[str]:
+    try:
+        trial = int(str(OmegaConf.load(folder / "config.yaml").protocol.trial).removeprefix("t"))
+    except Exception:  # damaged, or no final run at all: the comparison that follows says in what it differs
+        return ["protocol.trial=none"]
+    return _choice(method, trial)
+
+
+def _searches(methods: list[Method], statuses: list[Status]) -> list[Search]:
+    """Give each method its trials' statuses, which come method by method."""
+    remaining = iter(statuses)
+    return [Search(method, list(islice(remaining, method.protocol.trials))) for method in methods]
+
+
+def _compose_finals(context: HydraContext, config: DictConfig, searches: list[Search]) -> list[Job]:
+    """Compose and check the final runs of every method that has a best trial, with its settings."""
+    overrides = []
+    for search in searches:
+        if search.best is not None:
+            choice = _choice(search.method, search.best)
+            overrides += [_final_overrides(search.method, final, choice) for final in search.method.finals]
+    return compose_jobs(context, config, overrides)
 
 
 def _final_overrides(method: Method, final: Job, choice: list[str]) -> list[str]:
@@ -235,63 +304,41 @@ def _final_overrides(method: Method, final: Job, choice: list[str]) -> list[str]
     return [*method.overrides, f"seed={final.config.seed}", *choice, subdir]
 
 
-def _refuse_other_finals(context: HydraContext, config: DictConfig, methods: list[Method]) -> None:
-    """Before any trial: final runs that are there already must be ours, whatever trial they say was the best."""
-    there = [(m, job) for m in methods for job in m.finals if (job.folder / "config.yaml").exists()]
-    told = [_final_overrides(method, job, _recorded_choice(method, job.folder)) for method, job in there]
-    compose_jobs(context, config, told)
-
-
-def _recorded_choice(method: Method, folder: Path) -> list[str]:
-    try:
-        trial = int(str(OmegaConf.load(folder / "config.yaml").protocol.trial).removeprefix("t"))
-    except Exception:  # damaged, or no final run at all: then the comparison that follows says in what it differs
-        return ["protocol.trial=none"]
-    return _choice(method.drawn(trial), trial_name(trial))
-
-
-def _keep_command(folder: Path, config: DictConfig) -> None:
-    """As Hydra's own sweeper does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "multirun.yaml").exists():
-        OmegaConf.save(config, folder / "multirun.yaml")
-
-
-def _complete(launcher: Launcher, jobs: list[Job], what: str) -> list[dict[str, Any]]:
-    """Run those that are not done yet, and return how each has ended."""
-    rest = [job for job in jobs if job.settled() is None]
-    log.info(f"{what}: {len(jobs)}, of which {len(jobs) - len(rest)} are done already")
-    if rest:
-        launcher.launch([job.overrides for job in rest], initial_job_idx=0)
+def _complete(launch: Callable[[list[Job]], object], jobs: list[Job], what: str) -> list[Status]:
+    """Run the jobs that are not complete yet, and return how each job has ended."""
+    remaining = [job for job in jobs if job.completed_status() is None]
+    log.info(f"{what}: {len(jobs)} ({len(jobs) - len(remaining)} already done)")
+    if remaining:
+        launch(remaining)
     statuses = [read_status(job.folder) for job in jobs]
-    counted = ", ".join(f"{n} {status}" for status, n in Counter(s["status"] for s in statuses).items())
-    log.info(f"{what}: {counted or 'none'}")
+    log.info(f"{what}: {count_statuses(statuses) or 'none'}")
     return statuses
 
 
-def _winner(statuses: list[dict[str, Any]]) -> int | None:
-    """The trial with the lowest score, the first of equals; None if none has one, or some are still missing."""
-    if any(status["status"] not in ("finished", "diverged") for status in statuses):
-        return None
-    scores = [ranked_score(status) for status in statuses]
-    return scores.index(min(scores)) if math.isfinite(min(scores)) else None
+def _log_choice(search: Search) -> None:
+    """Log which settings a method was given, or why it has none and what to do about it."""
+    method, n_trials = search.method, len(search.statuses)
+    if search.best is not None:
+        settings = ", ".join(f"{key}={value}" for key, value in method.settings_of(search.best).items())
+        score = f"{ranked_score(search.statuses[search.best]):.4g}"
+        log.info(
+            f"{method.name}: best of {n_trials} trials is {trial_name(search.best)}, score {score} with {settings}"
+        )
+    elif search.incomplete:
+        log.error(
+            f"{method.name}: no final runs, because {', '.join(search.incomplete)} did not complete and every method "
+            "gets as many trials. Rerun the same command to complete them, with retry=true to retry failed ones."
+        )
+    else:
+        log.error(
+            f"{method.name}: no final runs, because none of its {n_trials} trials has a score. Widen protocol.space or "
+            "raise protocol.trials, under another name=..."
+        )
 
 
-def _log_choices(methods: list[Method], by_method: list[list[dict[str, Any]]], chosen: list[int | None]) -> None:
-    """Which settings each method was given, or why it has none."""
-    for method, statuses, best in zip(methods, by_method, chosen, strict=True):
-        missing = [trial_name(k) for k, s in enumerate(statuses) if s["status"] not in ("finished", "diverged")]
-        if best is not None:
-            told = ", ".join(f"{key}={value}" for key, value in method.drawn(best).items())
-            score = f"{ranked_score(statuses[best]):.4g}"
-            log.info(f"{method.name}: {trial_name(best)} is the best of {len(statuses)} trials, {score} with {told}")
-        elif missing:
-            log.error(
-                f"{method.name}: no final runs, since {', '.join(missing)} did not end, and every method gets as many "
-                "trials; the same command again makes what is missing, with retry=true what failed, too"
-            )
-        else:
-            log.error(
-                f"{method.name}: no final runs, since none of its {len(statuses)} trials has a score; give it a larger "
-                "protocol.space or more protocol.trials, under another name=…"
-            )
+def _set_exit_statuses(searches: list[Search], final_statuses: list[Status]) -> None:
+    """Count a method without final runs as failed, but no trial that diverged: to learn that is what trials are for."""
+    trials = [status["status"] for search in searches for status in search.statuses]
+    exit_statuses[:] = [status for status in trials if status != "diverged"]
+    exit_statuses.extend(status["status"] for status in final_statuses)
+    exit_statuses.extend("failed" for search in searches if search.best is None)

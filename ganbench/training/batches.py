@@ -1,4 +1,4 @@
-"""What an iteration draws, as a pure function of its step."""
+"""Draw what one iteration consumes, as a pure function of its step."""
 
 from typing import NamedTuple
 
@@ -10,23 +10,50 @@ from ganbench import randomness
 from ganbench.datasets import real_batch
 
 
-class Batch(NamedTuple):
-    """For each critic update a real batch, z, a generator of noise, and when it is; and the generator's z."""
+class CriticBatch(NamedTuple):
+    """What one update of the critic consumes."""
 
-    real: list[Tensor]
-    z_d: list[Tensor]
-    rng: list[torch.Generator]
-    moments: list[dict[str, int]]
-    z_g: Tensor
+    real: Tensor  # [N, ...], floats
+    z: Tensor  # [N, z_dim]
+    rng: torch.Generator  # the penalty's noise
+    when: dict[str, int]  # generator step and critic step, from 0, and the real images seen after the update
+    fake: Tensor | None = None  # G(z), if it has been made already
+
+
+class GeneratorBatch(NamedTuple):
+    """What one update of the generator consumes."""
+
+    real: Tensor  # [N, ...], floats: for losses that compare
+    z: Tensor  # [N, z_dim]
+    fake: Tensor | None = None  # samples with their graph, to be used instead of G(z)
+
+
+class Batch(NamedTuple):
+    """What one iteration consumes: `n_critic` updates of the critic, then one of the generator."""
+
+    critic: list[CriticBatch]
+    generator: GeneratorBatch
+
+    @property
+    def when(self) -> list[dict[str, int]]:
+        """When each update takes place; the generator's counts as the last one of the critic."""
+        updates = [batch.when for batch in self.critic]
+        return [*updates, updates[-1]]
 
 
 def draw_batch(cfg: DictConfig, train: Tensor, step: int) -> Batch:
-    p, device = cfg.protocol, train.device
-    updates, size = range(step * p.n_critic, (step + 1) * p.n_critic), (p.batch, cfg.model.z_dim)
-    return Batch(
-        [real_batch(train, cfg.seed, k, p.batch) for k in updates],
-        [randomness.normal(size, cfg.seed, "z_d", k, device) for k in updates],
-        [randomness.generator(cfg.seed, "penalty", k, device) for k in updates],
-        [{"step": step, "critic_step": k, "images": (k + 1) * p.batch} for k in updates],
-        randomness.normal(size, cfg.seed, "z_g", step, device),
+    """Draw the batch of generator step `step` from the training data [M, ...], on its device."""
+    n_critic = cfg.protocol.n_critic
+    critic = [_critic_batch(cfg, train, step, k) for k in range(step * n_critic, (step + 1) * n_critic)]
+    z = randomness.normal((cfg.protocol.batch, cfg.model.z_dim), cfg.seed, "z_g", step, train.device)
+    return Batch(critic, GeneratorBatch(critic[-1].real, z))
+
+
+def _critic_batch(cfg: DictConfig, train: Tensor, step: int, critic_step: int) -> CriticBatch:
+    n = cfg.protocol.batch
+    return CriticBatch(
+        real=real_batch(train, cfg.seed, critic_step, n),
+        z=randomness.normal((n, cfg.model.z_dim), cfg.seed, "z_d", critic_step, train.device),
+        rng=randomness.generator(cfg.seed, "penalty", critic_step, train.device),
+        when={"step": step, "critic_step": critic_step, "images": (critic_step + 1) * n},
     )

@@ -1,12 +1,8 @@
-"""Memory that tensors free stays with the process, since the next step needs as much again.
-
-By itself glibc hands large pieces back at once, and the kernel clears each again when it is next touched: on wide nets
-up to a sixth of a step.
-"""
+"""Where and how a run computes: device, precision, memory layout, allocator."""
 
 import ctypes
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -16,59 +12,79 @@ from torch import Tensor
 from ganbench.config.schema import Precision
 from ganbench.datasets import Data
 from ganbench.errors import Refused
+from ganbench.interfaces import Critic, Penalty, Projection
+from ganbench.models import linear_regions
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-
-
-def keep_freed_memory() -> None:
-    """For the rest of the process, where the C library is glibc; others have no such setting."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)  # large pieces come from the heap, too
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # whose end is not handed back
+# mallopt's parameters, from malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_MAX = -4
 
 
 def choose_device(cfg: DictConfig) -> torch.device:
-    wanted = cfg.device.value
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise Refused("device=cuda: torch finds no GPU here; allowed are device=cpu and device=auto.")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if cfg.speed.graphs and wanted != "cuda":
-        raise Refused(f"speed.graphs=true: device={cfg.device.value} is no GPU here; allowed is false, or device=cuda.")
-    return torch.device(wanted)
+    """Return the device that cfg.device means here. Raise Refused where there is no GPU and one is asked for."""
+    has_gpu = torch.cuda.is_available()
+    if cfg.device.value == "cuda" and not has_gpu:
+        raise Refused("device=cuda: torch finds no GPU here; use device=cpu or device=auto.")
+    use_gpu = has_gpu and cfg.device.value != "cpu"
+    if cfg.speed.graphs and not use_gpu:
+        raise Refused(f"speed.graphs=true needs a GPU, and device={cfg.device.value} is none here; use speed=eager.")
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def configure_process(cfg: DictConfig) -> None:
+    """Set what torch and the C library keep per process: threads, shortcuts of autograd, freed memory."""
+    torch.set_num_threads(cfg.threads)
+    linear_regions.enabled = cfg.speed.skip_zeros
+    if cfg.speed.keep_memory:
+        keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Stop glibc from returning freed memory to the OS; other C libraries have no such setting.
+
+    The next step needs as much again. By itself glibc hands large blocks back at once, and the kernel clears each one
+    when it is next touched: on wide nets up to a sixth of a step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)  # large blocks come from the heap, too
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # and its end is not returned
 
 
 def chosen_memory_format(cfg: DictConfig) -> torch.memory_format:
+    """Return the layout in memory of images and convolutions."""
     return torch.channels_last if cfg.speed.channels_last else torch.preserve_format
 
 
 def to_memory_format(data: Data, cfg: DictConfig) -> Data:
-    """Training images as the players have theirs in memory."""
-    return (
-        data._replace(train=data.train.to(memory_format=chosen_memory_format(cfg))) if data.train.dim() == 4 else data
-    )
+    """Lay training images out in memory as the players' weights are; points stay."""
+    if data.train.dim() != 4:
+        return data
+    return data._replace(train=data.train.to(memory_format=chosen_memory_format(cfg)))
 
 
-def autocast_and_penalty(precision: Precision, device: torch.device, penalty: Callable) -> tuple[Callable, Callable]:
-    """What opens the context in which the players compute, and the penalty as it is computed beside them."""
+def autocast_and_penalty(
+    precision: Precision, device: torch.device, penalty: Penalty
+) -> tuple[Callable[[], AbstractContextManager], Penalty]:
+    """Return the context in which the players compute, and the penalty in its own precision."""
     autocast = player_autocast(precision, device)
     return autocast, AutocastPenalty(penalty, autocast) if precision is Precision.bf16_all else penalty
 
 
-def player_autocast(precision: Precision, device: torch.device) -> Callable:
-    """Opens the context in which the players compute; penalties stay outside of it, but for `InPrecision`."""
+def player_autocast(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """Return what opens the context in which the players compute; penalties stay outside of it."""
     return nullcontext if precision is Precision.fp32 else partial(torch.autocast, device.type, torch.bfloat16)
 
 
 class AutocastPenalty:
-    """A penalty computed as the players are: D and its gradient inside `autocast`; norms and means are fp32."""
+    """A penalty in the players' precision: the critic and its gradient inside `autocast`, norms and means in fp32."""
 
-    def __init__(self, penalty: Callable, autocast: Callable):
-        self.penalty, self.autocast = penalty, autocast
-        if hasattr(penalty, "project"):
+    def __init__(self, penalty: Penalty, autocast: Callable[[], AbstractContextManager]):
+        self.penalty = penalty
+        self.autocast = autocast
+        if isinstance(penalty, Projection):
             self.project = penalty.project
 
-    def __call__(self, D: Callable, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
+    def __call__(self, D: Critic, real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
         with self.autocast():
             return self.penalty(D, real, fake, rng)

@@ -1,6 +1,6 @@
-"""Evaluate a run: samples of the averaged generator, their scores, and the lines that say so."""
+"""Evaluate a run: draw samples, score them, and say so in log lines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -9,78 +9,101 @@ from torch import Tensor, nn
 from ganbench import randomness
 from ganbench.datasets import Data, concatenate, to_dataset_format, to_float
 from ganbench.errors import Diverged
+from ganbench.interfaces import Metric, Scores
 from ganbench.metrics.scores import explain_non_finite
 from ganbench.models.layers import eval_mode
 from ganbench.penalties import input_gradient_norm
 from ganbench.training.players import Players
 
+CHUNK = 250  # samples generated at once
 
-def relative_std(fake: Tensor, real: Tensor, n: int = 1000) -> float:
-    """The mean over coordinates of the standard deviation between samples, over that of reals; of the first n of each.
-
-    Near 1 for a good generator, 0 for one that makes the same of every z; not finite for reals that are all the same.
-    """
-    of_fake, of_real = (to_float(x[:n]).flatten(1).std(0).mean() for x in (fake, real))
-    return float(of_fake / of_real)
+Sampler = Callable[..., Tensor]  # (generator, n) -> samples in the dataset's format
 
 
 @torch.no_grad()
 def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, stream: str = "z_eval") -> Tensor:
-    """n samples as the dataset would store them, of the same z at every call, from G in evaluation mode."""
-    sizes = [min(250, n - first) for first in range(0, n, 250)]
+    """Draw n samples in the dataset's format from G in eval mode, of the same z at every call.
+
+    Raise Diverged where a sample is not finite.
+    """
+
+    def chunks() -> Iterator[Tensor]:
+        for i, first in enumerate(range(0, n, CHUNK)):
+            z = randomness.normal((min(CHUNK, n - first), z_dim), seed, stream, i, device)
+            yield _finite_samples(G(z))
+
     with eval_mode(G):
-        return concatenate(
-            n,
-            (to_checked_format(G(randomness.normal((m, z_dim), seed, stream, i, device))) for i, m in enumerate(sizes)),
-        )
+        return concatenate(n, chunks())
 
 
-def to_checked_format(x: Tensor) -> Tensor:
-    """Generated samples as the dataset would store them. Raises Diverged where they are not finite."""
+def _finite_samples(x: Tensor) -> Tensor:
     if not x.isfinite().all():
         raise Diverged("generated samples are not finite", "samples", float(x[~x.isfinite()][0]), "generator")
     return to_dataset_format(x)
 
 
-def evaluate(
-    metric: Callable[[Tensor], dict], draw: Callable[..., Tensor], players: Players, data: Data
-) -> dict[str, float | str | None]:
-    """Scores and spread of the averaged generator, and the critic's mean slopes."""
-    fake = draw(players.average, n=metric.n_fake)
-    with eval_mode(players.D):
-        slopes = {
-            f"d_slope_{name}": input_gradient_norm(players.D, to_float(x[:256])).detach().mean().item()
-            for name, x in (("real", data.train), ("fake", fake))
-        }
-    return explain_non_finite(metric(fake)) | slopes | {"g_spread": relative_std(fake, data.train)}
+def evaluate(metric: Metric, sampler: Sampler, players: Players, data: Data) -> Scores:
+    """Score the averaged generator; add its samples' relative spread and the critic's mean gradient norms."""
+    fake = sampler(players.average, n=metric.n_fake)
+    norms = {
+        "d_slope_real": mean_gradient_norm(players.D, data.train),
+        "d_slope_fake": mean_gradient_norm(players.D, fake),
+    }
+    return explain_non_finite(metric(fake)) | norms | {"g_spread": relative_std(fake, data.train)}
 
 
-def evaluate_raw(
-    metric: Callable[[Tensor], dict], draw: Callable[..., Tensor], G: nn.Module
-) -> dict[str, float | str | None]:
-    """The scores of the generator itself, `…_raw`: what averaging has brought."""
-    scores = explain_non_finite(metric(draw(G, n=metric.n_fake)))
+def evaluate_raw(metric: Metric, sampler: Sampler, G: nn.Module) -> Scores:
+    """Score the generator that is not averaged, under `<name>_raw`: the difference is what averaging gains."""
+    scores = explain_non_finite(metric(sampler(G, n=metric.n_fake)))
     return {f"{name}_raw": value for name, value in scores.items() if name != "histogram"}
 
 
-def progress_line(images: int, total: int, name: str, scores: dict[str, Any], losses: dict[str, float]) -> str:
+def mean_gradient_norm(D: nn.Module, x: Tensor, n: int = 256) -> float:
+    """Return the mean norm of the critic's gradient at the first n samples."""
+    with eval_mode(D):
+        return input_gradient_norm(D, to_float(x[:n])).detach().mean().item()
+
+
+def relative_std(fake: Tensor, real: Tensor, n: int = 1000) -> float:
+    """Return the fakes' standard deviation over the reals', each the mean over coordinates, of the first n samples.
+
+    Near 1 for a good generator, 0 for one that ignores z; not finite where all reals are equal.
+    """
+    return float(_mean_std(fake[:n]) / _mean_std(real[:n]))
+
+
+def _mean_std(x: Tensor) -> Tensor:
+    return to_float(x).flatten(1).std(0).mean()
+
+
+def progress_line(images: int, total: int, name: str, scores: Scores, losses: dict[str, float]) -> str:
+    """Say how far training is, the score, the last losses and the speed."""
     parts = [f"{images:>9,}/{total:,} images", f"{name} {format_score(scores[name])}"]
-    parts += [f"(raw {format_score(scores[key])})" for key in (f"{name}_raw",) if key in scores]
-    parts += [f"{who} {losses[who]:.3f}" for who in ("d_loss", "g_loss") if who in losses]
-    return "  ".join(parts + [f"{losses[k]:,.0f} images/s" for k in losses if k == "t_images_per_second"])
+    if f"{name}_raw" in scores:
+        parts.append(f"(not averaged {format_score(scores[f'{name}_raw'])})")
+    parts += [f"{player} {losses[player]:.3f}" for player in ("d_loss", "g_loss") if player in losses]
+    if "t_images_per_second" in losses:
+        parts.append(f"{losses['t_images_per_second']:,.0f} images/s")
+    return "  ".join(parts)
 
 
-def final_line(scores: dict[str, Any], floor: dict[str, Any]) -> str:
-    """The last scores, each with what real data get in brackets; where there is none, why."""
-    told = [k for k in floor if k in scores and not (k.endswith("_why") or k == "histogram")]
-    parts = [f"{k} {score_or_reason(scores, k)} ({score_or_reason(floor, k)})" for k in told]
-    return "at the end (in brackets: real data)  " + "  ".join(parts)
+def final_line(scores: Scores, real_reference: Scores) -> str:
+    """Say the final scores, each with its real-data reference; for a missing one, why."""
+    names = [name for name in real_reference if name in scores and _is_shown(name)]
+    parts = [f"{name} {score_or_reason(scores, name)} ({score_or_reason(real_reference, name)})" for name in names]
+    return "final scores (real-data reference in parentheses): " + "  ".join(parts)
 
 
-def score_or_reason(scores: dict[str, Any], name: str) -> str:
+def _is_shown(name: str) -> bool:
+    return name != "histogram" and not name.endswith("_why")
+
+
+def score_or_reason(scores: Scores, name: str) -> str:
+    """Format a score; add the reason if it is missing."""
     why = scores.get(f"{name}_why")
     return format_score(scores[name]) + (f": {why}" if why else "")
 
 
-def format_score(value: float | None) -> str:
+def format_score(value: Any) -> str:
+    """Format a score with four digits, or "none"."""
     return "none" if value is None else f"{value:.4g}"

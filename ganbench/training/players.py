@@ -1,4 +1,4 @@
-"""The two players, their average and optimisers, made as the configuration says."""
+"""Build the players from the configuration: both nets, the averaged generator, and an optimizer each."""
 
 import copy
 from collections.abc import Mapping
@@ -14,14 +14,12 @@ from ganbench.config.compose import build
 from ganbench.config.signature import accepts_argument
 from ganbench.training.device import chosen_memory_format
 
-
-class Critic(NamedTuple):
-    D: nn.Module
-    optimizer: torch.optim.Optimizer
+# How an optimizer computes, not what: each device has its own way, so a checkpoint does not decide it.
+IMPLEMENTATION = ("fused", "foreach", "capturable")
 
 
 class Players(NamedTuple):
-    """All that training changes."""
+    """All that training changes. `average` is the generator that is scored."""
 
     G: nn.Module
     D: nn.Module
@@ -29,50 +27,68 @@ class Players(NamedTuple):
     opt_g: Optimizer
     opt_d: Optimizer
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state_dict of each part, as checkpoints hold it."""
+        return {name: part.state_dict() for name, part in self._asdict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load the state_dict of each part."""
+        for name, part in self._asdict().items():
+            if isinstance(part, Optimizer):
+                _keep_implementation(part, state[name])
+            part.load_state_dict(state[name])
+
 
 def make_players(cfg: DictConfig, device: torch.device) -> Players:
-    """Both nets, drawn from streams of their own, the average that starts as G, and an optimiser each.
-
-    Of fused optimisers one holds back what the other had to.
-    """
+    """Build both nets, with initial weights from streams of their own, the average (at first G) and the optimizers."""
     with randomness.seeded_initialization(cfg.seed, "init/G"):
         G = build(cfg.model.generator).to(device, memory_format=chosen_memory_format(cfg))
-    D, opt_d = make_critic(cfg, device)
-    average = copy.deepcopy(G).requires_grad_(False)
-    opt_g, held = make_optimizer(cfg, cfg.optimizer.generator, G), torch.zeros((), device=device)
-    for optimizer in (opt_g, opt_d):
-        if optimizer.defaults.get("fused"):
-            optimizer.found_inf = held
-    return Players(G, D, average, opt_g, opt_d)
+    opt_g = make_optimizer(cfg, cfg.optimizer.generator, G)
+    D, opt_d = _make_critic(cfg, device)
+    players = Players(G, D, copy.deepcopy(G).requires_grad_(False), opt_g, opt_d)
+    _share_found_inf(players, device)
+    return players
 
 
-def restore_players(players: Players, saved: Mapping[str, Any]) -> None:
-    """Set all to what was saved of it. How optimisers compute is not part of that: another device has its own way."""
-    for name, part in players._asdict().items():
-        state = saved[name]
-        for mine, theirs in zip(getattr(part, "param_groups", ()), state.get("param_groups", ()), strict=True):
-            theirs |= {k: mine[k] for k in ("fused", "foreach", "capturable") if k in mine}
-        part.load_state_dict(state)
+def with_fresh_critic(cfg: DictConfig, players: Players, device: torch.device) -> Players:
+    """Return the players with the critic as it was before training."""
+    D, opt_d = _make_critic(cfg, device)
+    return players._replace(D=D, opt_d=opt_d)
 
 
-def make_critic(cfg: DictConfig, device: torch.device) -> Critic:
-    with randomness.seeded_initialization(cfg.seed, "init/D"):
-        D = build(cfg.model.critic).to(device, memory_format=chosen_memory_format(cfg))
-    return Critic(D, make_optimizer(cfg, cfg.optimizer.critic, D))
-
-
-def copy_critic(cfg: DictConfig, D: nn.Module, opt_d: Optimizer) -> Critic:
-    """A copy that can be trained on without the original noticing."""
-    D = copy.deepcopy(D)
-    optimizer = make_optimizer(cfg, cfg.optimizer.critic, D)
-    optimizer.load_state_dict(copy.deepcopy(opt_d.state_dict()))
-    return Critic(D, optimizer)
+def with_copied_critic(cfg: DictConfig, players: Players) -> Players:
+    """Return the players with a copy of the critic, to be trained without a change to the original."""
+    D = copy.deepcopy(players.D)
+    opt_d = make_optimizer(cfg, cfg.optimizer.critic, D)
+    opt_d.load_state_dict(copy.deepcopy(players.opt_d.state_dict()))
+    return players._replace(D=D, opt_d=opt_d)
 
 
 def make_optimizer(cfg: DictConfig, option: DictConfig, net: nn.Module) -> Optimizer:
-    """What `option` names, in one kernel and fit for graphs where `speed` asks for that."""
-    wanted = next(net.parameters()).is_cuda if cfg.speed.fused_optimizer is None else cfg.speed.fused_optimizer
-    asked = {"fused": wanted, "capturable": cfg.speed.graphs}
-    return build(
-        option, params=net.parameters(), **{k: True for k, v in asked.items() if v and accepts_argument(option, k)}
-    )
+    """Build the optimizer that `option` names, fused and fit for CUDA graphs where `speed` asks for it."""
+    fused = cfg.speed.fused_optimizer
+    wanted = {
+        "fused": next(net.parameters()).is_cuda if fused is None else fused,
+        "capturable": cfg.speed.graphs,
+    }
+    flags = {name: True for name, is_wanted in wanted.items() if is_wanted and accepts_argument(option, name)}
+    return build(option, params=net.parameters(), **flags)
+
+
+def _make_critic(cfg: DictConfig, device: torch.device) -> tuple[nn.Module, Optimizer]:
+    with randomness.seeded_initialization(cfg.seed, "init/D"):
+        D = build(cfg.model.critic).to(device, memory_format=chosen_memory_format(cfg))
+    return D, make_optimizer(cfg, cfg.optimizer.critic, D)
+
+
+def _share_found_inf(players: Players, device: torch.device) -> None:
+    """Have fused optimizers skip every update after a bad one, whoever's it was: on the device, without a wait."""
+    found_inf = torch.zeros((), device=device)
+    for optimizer in (players.opt_g, players.opt_d):
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = found_inf  # type: ignore[attr-defined]  # as torch's own GradScaler sets it
+
+
+def _keep_implementation(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    for ours, theirs in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        theirs |= {name: ours[name] for name in IMPLEMENTATION if name in ours}

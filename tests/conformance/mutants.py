@@ -1,7 +1,8 @@
-"""Deliberately wrong versions, most of them found in public code. The suite must miss none of them."""
+"""Deliberately wrong versions, most of them found in public code. The suite must catch every one of them."""
 
+import json
 from collections.abc import Callable
-from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,19 +12,29 @@ from torch.nn.functional import binary_cross_entropy, relu, softplus
 from ganbench import losses
 from ganbench.metrics import frechet, prdc
 from ganbench.penalties import Clip, interpolate, perturb, uniform_per_sample
-from ganbench.training import steps
+from ganbench.penalties import none as no_penalty
+from ganbench.training import updates
+from ganbench.training.batches import CriticBatch
+from ganbench.training.players import Players
+from ganbench.training.updates import Objective, Terms
+
+CAUGHT_BY = Path(__file__).with_name("caught_by.json")  # written and verified by test_mutants.py
 
 
 class Mutant(NamedTuple):
-    """What is wrong, the option it passes itself off as, and how it is made from that option's settings."""
+    """A wrong version of an option or a metric, made from the option's settings."""
 
     defect: str
-    name: str
+    shown_as: str  # the option whose known answers it is checked against
     make: Callable[[dict[str, Any]], Any]
+
+    @property
+    def id(self) -> str:
+        return f"{self.shown_as}: {self.defect}"
 
 
 def penalty(function: Callable[..., Tensor]) -> Callable[[dict[str, Any]], Callable[..., Tensor]]:
-    """`function(D, real, fake, rng)` is the penalty of weight 1."""
+    """Make a penalty from `function(D, real, fake, rng)`, which has weight 1."""
     return lambda s: lambda D, real, fake, rng, weight=s["weight"]: weight * function(D, real, fake, rng)
 
 
@@ -66,10 +77,10 @@ def padded_root(D, real, fake, rng):
 
 
 def by_parameters(D, real, fake, rng):
-    if not isinstance(D, nn.Module):  # all that is left to differentiate by is the input
+    if not isinstance(D, nn.Module):  # only the input is left to differentiate by
         return two_sided(gradient(D, interpolate(real, fake, rng)).flatten(1).norm(dim=1))
-    found = torch.autograd.grad(D(interpolate(real, fake, rng)).mean(), list(D.parameters()), create_graph=True)
-    return two_sided(torch.cat([g.flatten() for g in found]).norm())
+    gradients = torch.autograd.grad(D(interpolate(real, fake, rng)).mean(), list(D.parameters()), create_graph=True)
+    return two_sided(torch.cat([g.flatten() for g in gradients]).norm())
 
 
 def no_graph(D, real, fake, rng):
@@ -153,7 +164,7 @@ def mean_for_max(D, real, fake, rng):
 
 
 def dragan_of(point: Callable[..., Tensor]) -> Callable[[dict[str, Any]], Callable[..., Tensor]]:
-    """DRAGAN at other points: point(real, fake, rng)."""
+    """Make DRAGAN at other points, given by point(real, fake, rng)."""
 
     def wrong(D, real, fake, rng):
         return two_sided(gradient(D, point(real, fake, rng)).flatten(1).norm(dim=1))
@@ -213,7 +224,7 @@ def hinge(r, f):
 
 
 def tutorial_gan(r, f):
-    """Its logarithms are clamped at -100."""
+    """BCELoss clamps its logarithms at -100."""
     ones, zeros = torch.ones_like(r), torch.zeros_like(f)
     return binary_cross_entropy(r.sigmoid(), ones) + binary_cross_entropy(f.sigmoid(), zeros)
 
@@ -249,69 +260,71 @@ class SwappedRpGAN(losses.RpGAN):
 LOSSES = [
     Mutant("LSGAN on sigmoid outputs", "lsgan", loss(
         lambda r, f: least_squares(r.sigmoid(), f.sigmoid()), lambda f: (f.sigmoid() - 1).square().mean())),
-    Mutant("LSGAN with a sign wrong", "lsgan", loss(
+    Mutant("LSGAN with one wrong sign", "lsgan", loss(
         lambda r, f: -(r - 1).square().mean() + f.square().mean(), lambda f: -(f - 1).square().mean())),
     Mutant("LSGAN summed over the batch", "lsgan", loss(
         lambda r, f: (r - 1).square().sum() + f.square().sum(), lambda f: (f - 1).square().sum())),
     Mutant("LSGAN without Pearson's targets", "lsgan_pearson", loss(
         least_squares, lambda f: (f - 1).square().mean())),
-    Mutant("hinge also for the generator (hinge_v1)", "hinge", loss(hinge, lambda f: relu(1 - f).mean())),
-    Mutant("hinge around 0", "hinge", loss(
+    Mutant("hinge for the generator, too", "hinge", loss(hinge, lambda f: relu(1 - f).mean())),
+    Mutant("hinge with margin 0", "hinge", loss(
         lambda r, f: relu(-r).mean() + relu(f).mean(), lambda f: -f.mean())),
-    Mutant("Wasserstein sign", "wgan", loss(lambda r, f: r.mean() - f.mean(), lambda f: f.mean())),
-    Mutant("Wasserstein sign, generator only", "wgan", loss(lambda r, f: f.mean() - r.mean(), lambda f: f.mean())),
-    Mutant("GAN halved for the critic only", "gan", loss(halved_gan, lambda f: softplus(-f).mean())),
-    Mutant("GAN with smoothed labels", "gan", loss(
+    Mutant("Wasserstein sign wrong for both players", "wgan", loss(
+        lambda r, f: r.mean() - f.mean(), lambda f: f.mean())),
+    Mutant("Wasserstein sign wrong for the generator only", "wgan", loss(
+        lambda r, f: f.mean() - r.mean(), lambda f: f.mean())),
+    Mutant("GAN loss halved for the critic only", "gan", loss(halved_gan, lambda f: softplus(-f).mean())),
+    Mutant("GAN loss with smoothed labels", "gan", loss(
         lambda r, f: (softplus(-r) + 0.25 * r).mean() + softplus(f).mean(), lambda f: softplus(-f).mean())),
-    Mutant("GAN by log of sigmoid", "gan", loss(
+    Mutant("GAN loss as the log of a sigmoid", "gan", loss(
         lambda r, f: -r.sigmoid().log().mean() - (1 - f.sigmoid()).log().mean(), lambda f: -f.sigmoid().log().mean())),
-    Mutant("minimax for the non-saturating loss", "gan", loss(
+    Mutant("minimax instead of the non-saturating loss", "gan", loss(
         lambda r, f: softplus(-r).mean() + softplus(f).mean(), lambda f: -softplus(f).mean())),
-    Mutant("a loss per sample", "gan", loss(
+    Mutant("loss per sample instead of the mean", "gan", loss(
         lambda r, f: softplus(-r) + softplus(f), lambda f: softplus(-f))),
-    Mutant("a loss without a gradient", "gan", loss(
+    Mutant("loss without a gradient", "gan", loss(
         lambda r, f: (softplus(-r) + softplus(f)).mean().detach(), lambda f: softplus(-f).mean())),
-    Mutant("GAN by BCELoss of a sigmoid", "gan", loss(
+    Mutant("GAN loss as BCELoss of a sigmoid", "gan", loss(
         tutorial_gan, lambda f: binary_cross_entropy(f.sigmoid(), torch.ones_like(f)))),
-    Mutant("a right value with a doubled gradient", "wgan", loss(
+    Mutant("right value, doubled gradient", "wgan", loss(
         lambda r, f: f.mean() - 2 * r.mean() + r.detach().mean(), lambda f: -f.mean())),
     Mutant("relativistic average with detached means", "ragan", lambda s: DetachedRaGAN()),
     Mutant("relativistic pairs of means", "rpgan", lambda s: UnpairedRpGAN()),
-    Mutant("relativistic pairs the wrong way round", "rpgan", lambda s: SwappedRpGAN()),
-    Mutant("relativistic average of fakes only", "ragan", lambda s: BlindRaGAN()),
+    Mutant("relativistic pairs with swapped arguments", "rpgan", lambda s: SwappedRpGAN()),
+    Mutant("relativistic average over fake samples only", "ragan", lambda s: BlindRaGAN()),
 ]  # fmt: skip
 
 PENALTIES = [
     Mutant("norm over one axis", "gp", penalty(norm_over_one_axis)),
     Mutant("norm over the whole batch", "gp", penalty(norm_over_the_batch)),
-    Mutant("norm of the batch's mean gradient", "gp", penalty(of_the_mean_gradient)),
+    Mutant("norm of the batch mean of the gradient", "gp", penalty(of_the_mean_gradient)),
     Mutant("one α per batch", "gp", penalty(one_alpha_a_batch)),
     Mutant("α per pixel", "gp", penalty(one_alpha_a_pixel)),
     Mutant("α beyond the line", "gp", penalty(alpha_beyond_the_line)),
-    Mutant("sqrt without care", "gp", penalty(bare_root)),
+    Mutant("plain sqrt, with a NaN gradient at 0", "gp", penalty(bare_root)),
     Mutant("1e-4 inside the sqrt", "gp", penalty(padded_root)),
-    Mutant("gradient by parameters", "gp", penalty(by_parameters)),
+    Mutant("gradient in the parameters instead of the input", "gp", penalty(by_parameters)),
     Mutant("missing create_graph", "gp", penalty(no_graph)),
     Mutant("doubled weight", "gp", penalty(doubled_weight)),
-    Mutant("penalty on sigmoid", "gp", penalty(on_sigmoid)),
-    Mutant("penalty on sigmoid", "dragan", penalty(on_sigmoid)),
-    Mutant("sum over the batch", "gp", penalty(summed_over_the_batch)),
-    Mutant("three channels taken for granted", "gp", penalty(three_channels)),
-    Mutant("squared norm for the norm", "gp", penalty(squared_norm_of_one)),
-    Mutant("noise from the global generator", "gp", penalty(global_noise)),
-    Mutant("one-sided from the wrong side", "lp", penalty(two_sided_as_one)),
-    Mutant("two-sided for one-sided", "lp", penalty(two_sides)),
-    Mutant("R1 without its half", "r1", penalty(full_r1)),
-    Mutant("R1 by the mean over pixels", "r1", penalty(r1_over_the_mean)),
-    Mutant("R1 at fakes", "r1", penalty(r1_of_fakes)),
+    Mutant("penalty on the sigmoid of the logit", "gp", penalty(on_sigmoid)),
+    Mutant("penalty on the sigmoid of the logit", "dragan", penalty(on_sigmoid)),
+    Mutant("sum over the batch instead of the mean", "gp", penalty(summed_over_the_batch)),
+    Mutant("hard-coded three channels", "gp", penalty(three_channels)),
+    Mutant("squared norm instead of the norm", "gp", penalty(squared_norm_of_one)),
+    Mutant("noise from the global random state", "gp", penalty(global_noise)),
+    Mutant("one-sided on the wrong side", "lp", penalty(two_sided_as_one)),
+    Mutant("two-sided instead of one-sided", "lp", penalty(two_sides)),
+    Mutant("R1 without the factor 1/2", "r1", penalty(full_r1)),
+    Mutant("R1 as the mean over pixels", "r1", penalty(r1_over_the_mean)),
+    Mutant("R1 at fake samples", "r1", penalty(r1_of_fakes)),
     Mutant("R1 of the mean gradient", "r1", penalty(r1_of_the_mean_gradient)),
-    Mutant("R1 as the square of the mean slope", "r1", penalty(r1_as_squared_mean)),
-    Mutant("R2 of the first sample", "r2", penalty(r2_of_the_first)),
+    Mutant("R1 as the square of the mean gradient norm", "r1", penalty(r1_as_squared_mean)),
+    Mutant("R2 at the first sample only", "r2", penalty(r2_of_the_first)),
     Mutant("mean over violators only", "lp", penalty(over_violators_only)),
-    Mutant("α short of the ends", "gp", penalty(not_to_the_ends)),
-    Mutant("the mean for the maximum", "maxgp", penalty(mean_for_max)),
-    Mutant("DRAGAN towards the fakes", "dragan", dragan_of(dragan_on_the_line)),
-    Mutant("clip ignored", "dragan", dragan_of(dragan_unclipped)),
+    Mutant("α never near 0 or 1", "gp", penalty(not_to_the_ends)),
+    Mutant("mean instead of the maximum", "maxgp", penalty(mean_for_max)),
+    Mutant("DRAGAN towards the fake samples", "dragan", dragan_of(dragan_on_the_line)),
+    Mutant("DRAGAN without clipping to the data range", "dragan", dragan_of(dragan_unclipped)),
     Mutant("DRAGAN with α per pixel", "dragan", dragan_of(dragan_alpha_a_pixel)),
     Mutant("DRAGAN with a std per pixel", "dragan", dragan_of(dragan_std_a_pixel)),
 ]  # fmt: skip
@@ -328,7 +341,7 @@ class ClippedFirst(Clip):
         next(D.parameters()).clamp_(-self.c, self.c)
 
 
-PENALTIES.append(Mutant("clip ignored", "clip", lambda s: Unclipped(s["c"])))
+PENALTIES.append(Mutant("weights not clipped", "clip", lambda s: Unclipped(s["c"])))
 PENALTIES.append(Mutant("only the first layer's weights clipped", "clip", lambda s: ClippedFirst(s["c"])))
 
 
@@ -386,47 +399,49 @@ class Normed(nn.Module):
 CRITICS = [
     Mutant("BatchNorm in the critic", "dcgan/none", lambda s: mixing_critic()),
     Mutant("BatchNorm in a branch that starts at zero", "dcgan/none", lambda s: HiddenMixing()),
-    Mutant("the batch's mean taken off", "dcgan/none", lambda s: DetachedMixing()),
-    Mutant("logits [N, 1]", "dcgan/none", lambda s: two_column_critic()),
-    Mutant("spectral norm but for the last layer", "dcgan/spectral", lambda s: Normed()),
+    Mutant("batch mean subtracted from the samples", "dcgan/none", lambda s: DetachedMixing()),
+    Mutant("logits of shape [N, 1]", "dcgan/none", lambda s: two_column_critic()),
+    Mutant("no spectral norm in the last layer", "dcgan/spectral", lambda s: Normed()),
 ]
 
 
-def own_step_for_the_penalty(D, G, real, z, loss, penalty, optimizer, rng, autocast=None):
+def own_step_for_the_penalty(players: Players, batch: CriticBatch, objective: Objective) -> Terms:
     """Adam's moments mixed, the weight without a meaning."""
-    told = steps.critic_step(D, G, real, z, loss, lambda *a: a[1].new_zeros(()), optimizer, rng)
-    optimizer.zero_grad()
+    terms = updates.critic_update(players, batch, Objective(objective.loss, no_penalty))
+    players.opt_d.zero_grad()
     with torch.no_grad():
-        fake = G(z)
-    penalty(D, real, fake, rng).backward()
-    optimizer.step()
-    return told
+        fake = players.G(batch.z)
+    objective.penalty(players.D, batch.real, fake, batch.rng).backward()
+    players.opt_d.step()
+    return terms
 
 
-def penalty_under_autocast(D, G, real, z, loss, penalty, optimizer, rng, autocast=nullcontext):
+def penalty_under_autocast(players: Players, batch: CriticBatch, objective: Objective) -> Terms:
     def inside(*arguments):
-        with autocast():
-            return penalty(*arguments)
+        with objective.autocast():
+            return objective.penalty(*arguments)
 
-    return steps.critic_step(D, G, real, z, loss, inside, optimizer, rng, autocast)
+    return updates.critic_update(players, batch, Objective(objective.loss, inside, objective.autocast))
 
 
-def through_the_generator(D, G, real, z, loss, penalty, optimizer, rng, autocast=None):
-    """The fakes not detached, and G's optimiser run by the critic's gradient."""
-    fake = G(z)
-    value = loss.d(*D(torch.cat([real, fake])).chunk(2)) + penalty(D, real, fake.detach(), rng)
-    optimizer.zero_grad()
+def through_the_generator(players: Players, batch: CriticBatch, objective: Objective) -> None:
+    """The fakes not detached, and G's optimizer run by the critic's gradient."""
+    D, G = players.D, players.G
+    fake = G(batch.z)
+    value = objective.loss.d(*D(torch.cat([batch.real, fake])).chunk(2))
+    value = value + objective.penalty(D, batch.real, fake.detach(), batch.rng)
+    players.opt_d.zero_grad()
     value.backward()
-    optimizer.step()
+    players.opt_d.step()
     with torch.no_grad():
         for w in G.parameters():
             w -= 0.1 * w.grad
 
 
 STEPS = [
-    Mutant("an optimiser step of its own for the penalty", "wgan-gp", lambda s: own_step_for_the_penalty),
+    Mutant("separate optimizer step for the penalty", "wgan-gp", lambda s: own_step_for_the_penalty),
     Mutant("penalty inside autocast", "wgan-gp", lambda s: penalty_under_autocast),
-    Mutant("G moved by the critic's step", "wgan-gp", lambda s: through_the_generator),
+    Mutant("critic's update also moves G", "wgan-gp", lambda s: through_the_generator),
 ]
 
 
@@ -451,12 +466,12 @@ def swapped(real, fake, k):
 
 
 def coverage_by_balls_of_fakes(real, fake, k):
-    found = prdc.diversity(real, fake, k)
-    return found | {"coverage": found["recall"]}
+    scores = prdc.diversity(real, fake, k)
+    return scores | {"coverage": scores["recall"]}
 
 
 def memorisation_upside_down(fake, train, test):
-    return prdc.memorisation(fake, test, train)
+    return prdc.memorization(fake, test, train)
 
 
 def memorisation_by_means(fake, train, test):
@@ -470,11 +485,34 @@ def density_of_reals(real, fake, k):
 
 METRICS = [
     Mutant("Fréchet distance without the means", "frechet", lambda s: frechet_without_means),
-    Mutant("Fréchet distance by the product of roots", "frechet", lambda s: frechet_by_trace_of_roots),
-    Mutant("kernel distance with the diagonals", "kernel", lambda s: kernel_with_diagonals),
-    Mutant("real and generated swapped", "neighbours", lambda s: swapped),
-    Mutant("coverage by balls of fakes", "neighbours", lambda s: coverage_by_balls_of_fakes),
-    Mutant("density of reals among fakes", "neighbours", lambda s: density_of_reals),
-    Mutant("train and test swapped", "copies", lambda s: memorisation_upside_down),
-    Mutant("memorisation by means", "copies", lambda s: memorisation_by_means),
+    Mutant("Fréchet distance from the product of roots", "frechet", lambda s: frechet_by_trace_of_roots),
+    Mutant("KID with the diagonals (biased)", "kid", lambda s: kernel_with_diagonals),
+    Mutant("real and generated samples swapped", "prdc", lambda s: swapped),
+    Mutant("coverage from balls around fake samples", "prdc", lambda s: coverage_by_balls_of_fakes),
+    Mutant("density of real among fake samples", "prdc", lambda s: density_of_reals),
+    Mutant("training and held-out data swapped", "memorization_ratio", lambda s: memorisation_upside_down),
+    Mutant("memorization from mean distances", "memorization_ratio", lambda s: memorisation_by_means),
 ]
+
+
+FOOTING = [  # made as overrides of the default configuration
+    Mutant("loss that also sets the critic's norm", "wgan-gp", lambda s: ("loss=wgan-gp", "model.critic_norm=none")),
+]
+
+ALL = {
+    "loss": LOSSES,
+    "penalty": PENALTIES,
+    "critic": CRITICS,
+    "step": STEPS,
+    "metric": METRICS,
+    "footing": FOOTING,
+}
+
+
+def markdown_table() -> str:
+    """List all wrong versions and the check that catches each."""
+    caught_by = json.loads(CAUGHT_BY.read_text(encoding="utf-8"))
+    lines = ["| wrong version | shown as | caught by |", "| --- | --- | --- |"]
+    for mutants in ALL.values():
+        lines += [f"| {mutant.defect} | {mutant.shown_as} | {caught_by[mutant.id]} |" for mutant in mutants]
+    return "\n".join(lines)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from ganbench.conformance.metrics import by_sqrtm
+from ganbench.conformance.metrics import distance_by_sqrtm
 from ganbench.datasets import Data
 from ganbench.metrics.features import Inception
 from ganbench.metrics.frechet import distance, moments
@@ -73,33 +73,33 @@ def inception(weights: Weights, layer: str) -> Inception:
     return net
 
 
-def agree(found: dict, due: dict, rounding: float = 0.0) -> None:
+def agree(actual: dict, expected: dict, rounding: float = 0.0) -> None:
     names = {
         "fid": "frechet_inception_distance", "kid": "kernel_inception_distance_mean",
         "precision": "precision", "recall": "recall",
     }  # fmt: skip
     for our_name, their_name in names.items():
-        assert found[our_name] == pytest.approx(due[their_name], rel=1e-4, abs=rounding), our_name
+        assert actual[our_name] == pytest.approx(expected[their_name], rel=1e-4, abs=rounding), our_name
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (28, 1), (32, 3), (64, 3)])
 def test_metrics_agree(inception_weights: Weights, size: int, channels: int) -> None:
     real, fake = (pictures(seed, channels, size) for seed in (0, 1))
-    due = theirs(inception_weights[0], "64", real, fake)
-    assert due["frechet_inception_distance"] > 0 and 0 < due["precision"] < 1
-    agree(ours(inception(inception_weights, "64"), real, fake), due)
+    expected = theirs(inception_weights[0], "64", real, fake)
+    assert expected["frechet_inception_distance"] > 0 and 0 < expected["precision"] < 1
+    agree(ours(inception(inception_weights, "64"), real, fake), expected)
 
 
 def test_all_features_agree(inception_weights: Weights) -> None:
     """At the layer of FID itself, where fewer samples than features have no distance, but features and the rest do."""
     real, fake = (pictures(seed, 3, 32, n=12) for seed in (0, 1))
     net = Inception(*map(str, inception_weights))
-    due = theirs(inception_weights[0], "2048", real, fake)
-    found = ours(net, real, fake)
-    assert found["fid"] is None and found["fid_why"] == "12 samples cannot span 2048 features"
+    expected = theirs(inception_weights[0], "2048", real, fake)
+    actual = ours(net, real, fake)
+    assert actual["fid"] is None and actual["fid_why"] == "12 samples cannot span 2048 features"
     a, b = (moments(embed(net, images)) for images in (real, fake))
     # Random weights tell images apart so little here that torch-fidelity's float32 sums of KID's kernel show.
-    agree(found | {"fid": distance(a, b)}, due, rounding=1e-6)
+    agree(actual | {"fid": distance(a, b)}, expected, rounding=1e-6)
 
 
 def test_scores_do_not_depend_on_the_batch(inception_weights: Weights) -> None:
@@ -115,4 +115,4 @@ def test_the_matrix_root_agrees_on_many_features() -> None:
     scale = 1 / np.arange(1, 1025) ** 0.5  # as unequal as Inception's
     x, y = (torch.from_numpy(rng.normal(size=(1250, 1024)) * scale * shift) for shift in (1.0, 1.2))
     a, b = moments(x), moments(y)
-    assert distance(a, b) == pytest.approx(by_sqrtm(a, b), rel=1e-6)
+    assert distance(a, b) == pytest.approx(distance_by_sqrtm(a, b), rel=1e-6)

@@ -1,7 +1,5 @@
 """Does the generator's gradient vanish as the critic gets better? As measured in the runs, and in closed form."""
 
-from collections import defaultdict
-from collections.abc import Iterator
 from functools import cache
 from itertools import count
 from statistics import median
@@ -13,188 +11,247 @@ from matplotlib.ticker import NullLocator
 from ganbench import theory
 from ganbench.report.compare import Method
 from ganbench.report.figures.svg import Figure, color, log_if_positive
+from ganbench.report.load import Run
 from ganbench.report.study import Study
-from ganbench.report.tables import Cell, number_cell, text_cell
+from ganbench.report.tables import MISSING, Cell, number_cell, text_cell
 
 VANISHED, EXPLODED = 1e-2, 1e2
-DRAWN_FROM = 1e-8
+SMALLEST_DRAWN = 1e-8
 HEADERS = (
     "method",
-    "images",
+    "real images seen",
     "critic",
-    "gradient left",
+    "gradient ratio",
     "verdict",
-    "told apart",
-    "flat",
-    "slope at fakes",
-    "signal to noise",
+    "critic AUC",
+    "saturated samples",
+    "critic gradient norm at fakes",
+    "gradient SNR",
     "cosine",
 )
+# By name in probes.jsonl: in a column header, and in a figure's title.
 CRITICS = {
-    "onward": "the run's own critic, trained on",
-    "scratch": "a new critic, trained from nothing",
+    "onward": ("run's critic", "the run's own critic, trained further"),
+    "scratch": ("new critic", "a new critic, trained from scratch"),
 }
 THETAS = [0.5 * k for k in range(1, 17)]
 
 
-class ProbeResult(NamedTuple):
-    """One arm's generator before one critic at one moment: for each seed its records by the critic's steps."""
+class ProbePoint(NamedTuple):
+    """Where a generator was probed: with which critic, after how many real images."""
 
-    arm: Method
-    diagnostic: str | None  # the loss asked, where it is not the run's own
-    images: int
     critic: str
+    images: int
+
+    def __str__(self) -> str:
+        return f"{critic_name(self.critic)}, {self.images:,}"
+
+
+def critic_name(critic: str) -> str:
+    return CRITICS[critic][0] if critic in CRITICS else critic
+
+
+class ProbeResult(NamedTuple):
+    """A method's generator at one probe point, under one loss: for each seed its records by critic updates."""
+
+    method: Method
+    diagnostic: str | None  # the generator's loss, where it is not the run's own
+    point: ProbePoint
     seeds: list[dict[int, dict[str, Any]]]
 
     @property
     def label(self) -> str:
-        return self.arm.label + (f", {self.diagnostic} (diagnostic)" if self.diagnostic else "")
+        return self.method.label + (f", {self.diagnostic} (diagnostic)" if self.diagnostic else "")
 
     @property
-    def ratios(self) -> list[dict[int, float]]:
-        """For each seed the gradient's norm by steps, over that before the first; of seeds where it can be told."""
-        norms = [{k: row["g_norm"] for k, row in seed.items() if row.get("g_norm") is not None} for seed in self.seeds]
-        return [{k: norm / at[0] for k, norm in at.items()} for at in norms if at.get(0)]
+    def updates(self) -> int:
+        """Return the most critic updates of any seed."""
+        return max((updates for records in self.seeds for updates in records), default=0)
 
     @property
-    def steps(self) -> int:
-        return max((k for seed in self.seeds for k in seed), default=0)
-
-    def median(self, name: str) -> float | None:
-        """Over seeds, after the most steps."""
-        found = [seed[self.steps][name] for seed in self.seeds if seed.get(self.steps, {}).get(name) is not None]
-        return median(found) if found else None
-
-    @property
-    def left(self) -> list[float]:
-        """What is left of the gradient after the most steps, for each seed."""
-        return [ratio[self.steps] for ratio in self.ratios if self.steps in ratio]
+    def gradient_ratios(self) -> list[dict[int, float]]:
+        """Return, by critic updates, the generator's gradient norm over that before them; of seeds where it was not 0."""
+        ratios = []
+        for records in self.seeds:
+            norms = {k: record["g_norm"] for k, record in records.items() if record.get("g_norm") is not None}
+            if norms.get(0):
+                ratios.append({k: norm / norms[0] for k, norm in norms.items()})
+        return ratios
 
     @property
-    def word(self) -> str:
-        return verdict(self.left)
+    def final_ratios(self) -> list[float]:
+        """Return the gradient ratio of each seed after the most critic updates."""
+        return [ratios[self.updates] for ratios in self.gradient_ratios if self.updates in ratios]
+
+    @property
+    def gradient_ratio(self) -> float | None:
+        """Return their median."""
+        return median(self.final_ratios) if self.final_ratios else None
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.final_ratios)
+
+    def final_median(self, name: str) -> float | None:
+        """Return the median of a record over seeds, after the most critic updates."""
+        values = [records.get(self.updates, {}).get(name) for records in self.seeds]
+        values = [value for value in values if value is not None]
+        return median(values) if values else None
 
 
-def verdict(left: list[float]) -> str:
-    """The rule, which the page states: what at least half of the seeds do."""
-    if not left:
-        return "not told"
-    if sum(ratio < VANISHED for ratio in left) >= len(left) / 2:
+def verdict(ratios: list[float]) -> str:
+    """Return what at least half of the seeds do, by the rule that the page states."""
+    if not ratios:
+        return "undefined"
+    if sum(ratio < VANISHED for ratio in ratios) >= len(ratios) / 2:
         return "vanishes"
-    return "explodes" if sum(ratio > EXPLODED for ratio in left) >= len(left) / 2 else "stays"
+    if sum(ratio > EXPLODED for ratio in ratios) >= len(ratios) / 2:
+        return "explodes"
+    return "stays"
 
 
 def probe_results(study: Study) -> list[ProbeResult]:
-    return [probe for arm in study.arms for probe in _of(arm)]
+    """Return every method's results; those under its own loss come first."""
+    return [result for method in study.methods for result in _method_results(method)]
 
 
-def _of(arm: Method) -> Iterator[ProbeResult]:
-    groups: dict[tuple[str, int, str], dict[int, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
-    for number, run in enumerate(arm.runs):
-        for row in run.probes:
-            groups[row["loss"], row["images"], row["critic"]][number][row["steps"]] = row
-    own = arm.runs[0].config["loss"]["name"]
-    for (loss, images, critic), seeds in sorted(groups.items(), key=lambda item: (item[0][0] != own, *item[0])):
-        yield ProbeResult(arm, None if loss == own else loss, images, critic, list(seeds.values()))
+def _method_results(method: Method) -> list[ProbeResult]:
+    own_loss = method.runs[0].config["loss"]["name"]
+    probed = {_probed(row) for run in method.runs for row in run.probes}
+    results = []
+    for loss, images, critic in sorted(probed, key=lambda probed: (probed[0] != own_loss, *probed)):
+        seeds = [_records(run, (loss, images, critic)) for run in method.runs]
+        seeds = [records for records in seeds if records]
+        diagnostic = None if loss == own_loss else loss
+        results.append(ProbeResult(method, diagnostic, ProbePoint(critic, images), seeds))
+    return results
 
 
-def probe_points(found: list[ProbeResult]) -> list[tuple[str, int]]:
-    """The critics and moments that were probed, in order."""
-    return sorted({(probe.critic, probe.images) for probe in found})
+def _probed(row: dict[str, Any]) -> tuple[str, int, str]:
+    return row["loss"], row["images"], row["critic"]
 
 
-def measured(study: Study, found: list[ProbeResult]) -> list[Figure]:
-    """A panel for each critic and moment: what is left of the gradient against the critic's further steps."""
-    panels = []
-    for critic, images in probe_points(found):
-        shown = [probe for probe in found if (probe.images, probe.critic) == (images, critic)]
-        title = f"After {images:,} images: {CRITICS.get(critic, critic)}"
-        told = ", ".join(f"{probe.label} {probe.word}" for probe in shown)
-        panel = Figure(f"probe-{critic}-{images}", title, f"Norm of the generator's gradient: {told}.")
-        with panel.draw() as axes:
-            for probe in shown:
-                _probe(axes, probe, study.tints[probe.arm.label])
-            _log_axes(axes, shown)
-        panels.append(panel)
-    return panels
+def _records(run: Run, probed: tuple[str, int, str]) -> dict[int, dict[str, Any]]:
+    """Return the run's records of one probe by critic updates."""
+    return {row["steps"]: row for row in run.probes if _probed(row) == probed}
 
 
-def _probe(axes: Axes, probe: ProbeResult, tint: int) -> None:
-    """A thin line for each seed, a thick one for their median."""
-    style = "--" if probe.diagnostic else "-"
-    for ratio in probe.ratios:
-        steps = sorted(ratio)
-        y = [_drawn(ratio[k]) for k in steps]
-        axes.plot([k + 1 for k in steps], y, style, color=color(tint), lw=0.7, alpha=0.4)
-    steps = sorted({k for ratio in probe.ratios for k in ratio})
-    middle = [_drawn(median(ratio[k] for ratio in probe.ratios if k in ratio)) for k in steps]
-    axes.plot([k + 1 for k in steps], middle, style, color=color(tint), lw=2)
+def probe_points(results: list[ProbeResult]) -> list[ProbePoint]:
+    return sorted({result.point for result in results})
 
 
-def _log_axes(axes: Axes, shown: list[ProbeResult]) -> None:
-    most = max(probe.steps for probe in shown)
+def measured(study: Study, results: list[ProbeResult]) -> list[Figure]:
+    """Draw a figure per probe point: the gradient ratio against the critic's further updates."""
+    return [_measured_at(study, point, results) for point in probe_points(results)]
+
+
+def _measured_at(study: Study, point: ProbePoint, results: list[ProbeResult]) -> Figure:
+    drawn = [result for result in results if result.point == point]
+    verdicts = ", ".join(f"{result.label} {result.verdict}" for result in drawn)
+    critic = CRITICS[point.critic][1] if point.critic in CRITICS else point.critic
+    figure = Figure(
+        f"probe-{point.critic}-{point.images}",
+        f"After {point.images:,} real images: {critic}",
+        f"Norm of the generator's gradient: {verdicts}.",
+    )
+    with figure.draw() as axes:
+        for result in drawn:
+            _draw_ratios(axes, result, study.color_index[result.method.label])
+        _set_log_axes(axes, drawn)
+    return figure
+
+
+def _draw_ratios(axes: Axes, result: ProbeResult, index: int) -> None:
+    """Draw a thin line per seed and a thick one for their median."""
+    style = "--" if result.diagnostic else "-"
+    seeds = result.gradient_ratios
+    medians = {k: median(ratios[k] for ratios in seeds if k in ratios) for k in set().union(*seeds)}
+    for ratios in seeds:
+        axes.plot(*_points(ratios), style, color=color(index), lw=0.7, alpha=0.4)
+    axes.plot(*_points(medians), style, color=color(index), lw=2)
+
+
+def _points(ratios: dict[int, float]) -> tuple[list[int], list[float]]:
+    updates = sorted(ratios)
+    return [k + 1 for k in updates], [_drawn(ratios[k]) for k in updates]
+
+
+def _set_log_axes(axes: Axes, drawn: list[ProbeResult]) -> None:
+    """Make both axes logarithmic; x is updates + 1, so that 0 updates have a place."""
+    most = max(result.updates for result in drawn)
     ticks = [k for k in (0, 1, 4, 16, 64, 256, 1024, 4096) if k <= most]
     axes.set_xscale("log", base=2)
     axes.set_xticks([k + 1 for k in ticks], [str(k) for k in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    log_if_positive(axes, [_drawn(value) for probe in shown for ratio in probe.ratios for value in ratio.values()])
-    axes.set_xlabel("steps of the critic alone")
-    axes.set_ylabel("gradient left to the generator")
+    ratios = [ratio for result in drawn for by_updates in result.gradient_ratios for ratio in by_updates.values()]
+    log_if_positive(axes, [_drawn(ratio) for ratio in ratios])
+    axes.set_xlabel("critic updates, generator frozen")
+    axes.set_ylabel("generator's gradient norm, ratio")
 
 
 def _drawn(ratio: float) -> float:
-    """A logarithmic axis has no 0."""
-    return max(ratio, DRAWN_FROM)
+    """Bound from below: a logarithmic axis has no 0."""
+    return max(ratio, SMALLEST_DRAWN)
 
 
-def matrix(found: list[ProbeResult]) -> dict[str, list[Cell]]:
-    """By method, for each occasion: the word and the median of what is left, by which it sorts."""
-    told = {(probe.label, probe.critic, probe.images): probe for probe in found}
-    return {
-        label: [_told(told.get((label, *occasion))) for occasion in probe_points(found)]
-        for label in dict.fromkeys(probe.label for probe in found)
-    }
+def matrix(results: list[ProbeResult]) -> dict[str, list[Cell]]:
+    """Return, by method, a cell per probe point: the verdict and the gradient ratio, by which it sorts."""
+    by_label_and_point = {(result.label, result.point): result for result in results}
+    rows = {}
+    for label in dict.fromkeys(result.label for result in results):
+        rows[label] = [_verdict_cell(by_label_and_point.get((label, point))) for point in probe_points(results)]
+    return rows
 
 
-def _told(probe: ProbeResult | None) -> Cell:
-    if probe is None or not probe.left:
-        return Cell("–", None)
-    return number_cell(median(probe.left), f"{probe.word} (×{median(probe.left):.2g})")
+def _verdict_cell(result: ProbeResult | None) -> Cell:
+    if result is None or result.gradient_ratio is None:
+        return Cell(MISSING, None)
+    return number_cell(result.gradient_ratio, f"{result.verdict} (×{result.gradient_ratio:.2g})")
 
 
-def table(found: list[ProbeResult]) -> list[list[Cell]]:
-    """Under HEADS, a row for each arm, moment and critic, after the critic's last step."""
+def table(results: list[ProbeResult]) -> list[list[Cell]]:
+    """Return a row per method, critic and probe point, after the most critic updates, under HEADERS."""
+    return [_row(result) for result in results]
+
+
+def _row(result: ProbeResult) -> list[Cell]:
+    measured_names = ("critic_auc", "saturated", "d_slope_fake", "snr", "cosine")
     return [
-        [text_cell(probe.label), number_cell(probe.images, f"{probe.images:,}"), text_cell(probe.critic)]
-        + [number_cell(median(probe.left) if probe.left else None), text_cell(probe.word)]
-        + [number_cell(probe.median(name)) for name in ("critic_auc", "saturated", "d_slope_fake", "snr", "cosine")]
-        for probe in found
+        text_cell(result.label),
+        number_cell(result.point.images, f"{result.point.images:,}"),
+        text_cell(critic_name(result.point.critic)),
+        number_cell(result.gradient_ratio),
+        text_cell(result.verdict),
+        *(number_cell(result.final_median(name)) for name in measured_names),
     ]
 
 
 def in_closed_form(study: Study) -> Figure:
-    """|dL_G/dθ| before the best critic of each loss that has one in closed form."""
-    told = ", ".join(f"{name} from {y[0]:.2g} to {y[-1]:.2g}" for name, y in _closed_form().items())
-    panel = Figure("closed-form", "In closed form, before the best critic", f"From θ = 0.5 to 8: {told}.")
-    with panel.draw() as axes:
-        for name, tint in loss_colors(study).items():
-            style = (0, (4, 4)) if name == "rpgan" else "-"  # it lies on gan but for the smallest θ
-            axes.plot(THETAS, _closed_form()[name], color=color(tint), lw=2, ls=style)
-        log_if_positive(axes, [value for y in _closed_form().values() for value in y])
-        axes.set_xlabel("θ, how far fakes N(θ, 1) are from reals N(0, 1)")
+    """Draw |dL_G/dθ| at the optimal critic of each loss that has one in closed form."""
+    curves = _closed_form_curves()
+    ends = ", ".join(f"{name} from {y[0]:.2g} to {y[-1]:.2g}" for name, y in curves.items())
+    figure = Figure("closed-form", "In closed form, at the optimal critic", f"From θ = 0.5 to 8: {ends}.")
+    with figure.draw() as axes:
+        for name, index in loss_colors(study).items():
+            style = (0, (4, 4)) if name == "rpgan" else "-"  # it coincides with gan except at the smallest θ
+            axes.plot(THETAS, curves[name], color=color(index), lw=2, ls=style)
+        log_if_positive(axes, [value for y in curves.values() for value in y])
+        axes.set_xlabel("θ, distance of fakes N(θ, 1) from reals N(0, 1)")
         axes.set_ylabel("|dL/dθ| of the generator")
-    return panel
+    return figure
 
 
 def loss_colors(study: Study) -> dict[str, int]:
-    """Of each loss in closed form: the colour of the method that has it, if can be without a penalty, or a free one."""
-    theirs: dict[str, int] = {}
-    for arm in sorted(study.arms, key=lambda arm: arm.runs[0].config["penalty"]["name"] != "none"):
-        theirs.setdefault(arm.runs[0].config["loss"]["name"], study.tints[arm.label])
-    free = (tint for tint in count() if tint not in study.tints.values())
-    return {name: theirs[name] if name in theirs else next(free) for name in theory.LEFT}
+    """Choose each loss's color: that of a method with it, preferably one without a penalty, else an unused color."""
+    of_methods: dict[str, int] = {}
+    for method in sorted(study.methods, key=lambda method: method.runs[0].config["penalty"]["name"] != "none"):
+        of_methods.setdefault(method.runs[0].config["loss"]["name"], study.color_index[method.label])
+    unused = (index for index in count() if index not in study.color_index.values())
+    return {
+        name: of_methods[name] if name in of_methods else next(unused) for name in theory.GENERATOR_GRADIENT
+    }
 
 
 @cache
-def _closed_form() -> dict[str, list[float]]:
-    return {name: [left(theta) for theta in THETAS] for name, left in theory.LEFT.items()}
+def _closed_form_curves() -> dict[str, list[float]]:
+    return {name: [gradient(theta) for theta in THETAS] for name, gradient in theory.GENERATOR_GRADIENT.items()}

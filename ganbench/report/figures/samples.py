@@ -1,9 +1,9 @@
-"""Samples of the same z through training, small enough to lie in the page."""
+"""Samples from fixed latents through training, small enough to be part of the page."""
 
 import base64
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -11,21 +11,23 @@ from ganbench.report.load import Run
 from ganbench.report.study import Study
 from ganbench.report.tables import format_number
 
-SIDE = 256
+MAX_SIDE = 256
 
 
 class Frame(NamedTuple):
-    images: int
-    source: str  # a data address
-    words: str
+    """A grid of samples at one evaluation."""
+
+    images: int  # real images seen
+    source: str  # a data URL
+    score: str
 
 
 class SampleHistory(NamedTuple):
-    """One arm's pictures in the order of training."""
+    """The grids of samples of a method, in the order of training."""
 
     label: str
     frames: list[Frame]
-    unreadable: list[str]  # names of pictures
+    unreadable: list[str]  # names of image files
 
     @property
     def last(self) -> Frame:
@@ -33,47 +35,59 @@ class SampleHistory(NamedTuple):
 
 
 def sample_histories(study: Study) -> list[SampleHistory]:
-    """Of the first seed that all arms have; of arms that have pictures of it."""
+    """Load the samples of the first seed that all methods have; of methods that have any."""
     if not study.seeds:
         return []
-    runs = {arm.label: next(run for run in arm.runs if run.seed == study.seeds[0]) for arm in study.arms}
-    return [film for label, run in runs.items() if (film := _film(label, run)).frames]
+    histories = []
+    for method in study.methods:
+        run = next(run for run in method.runs if run.seed == study.seeds[0])
+        histories.append(_sample_history(method.label, run))
+    return [history for history in histories if history.frames]
 
 
-def _film(label: str, run: Run) -> SampleHistory:
-    scores = dict(zip(*run.curve(run.metric), strict=True))
-    sources = {images: _source(file) for images, file in run.pictures.items()}
-    told = {images: f"{run.metric} {format_number(scores.get(images))}" for images in sources}
-    frames = [Frame(images, source, told[images]) for images, source in sources.items() if source]
-    return SampleHistory(label, frames, [run.pictures[images].name for images, source in sources.items() if not source])
+def _sample_history(label: str, run: Run) -> SampleHistory:
+    scores = run.series(run.metric)
+    history = SampleHistory(label, [], [])
+    for images, file in run.sample_grids.items():
+        if source := _data_url(file):
+            score = f"{run.metric} {format_number(scores.get(images))}"
+            history.frames.append(Frame(images, source, score))
+        else:
+            history.unreadable.append(file.name)
+    return history
 
 
-def evaluation_points(found: list[SampleHistory]) -> list[int]:
-    """The images seen at any of the pictures."""
-    return sorted({frame.images for film in found for frame in film.frames})
+def evaluation_points(histories: list[SampleHistory]) -> list[int]:
+    """List the real images seen at all samples."""
+    return sorted({frame.images for history in histories for frame in history.frames})
 
 
-def slider_data(found: list[SampleHistory]) -> dict:
-    """What the page's slider needs; a film's last picture is in the page already."""
+def slider_data(histories: list[SampleHistory]) -> dict[str, Any]:
+    """Return what the page's slider needs, without each history's last grid, which is in the page already."""
     return {
-        "moments": evaluation_points(found),
-        "films": [[[f.images, None if f is film.last else f.source, f.words] for f in film.frames] for film in found],
+        "points": evaluation_points(histories),
+        "histories": [[_slider_frame(frame, history) for frame in history.frames] for history in histories],
     }
 
 
-def _source(file: Path) -> str | None:
-    """As WebP, without loss or at quality 80, whichever is smaller; None for a file that is no picture."""
+def _slider_frame(frame: Frame, history: SampleHistory) -> list[int | str | None]:
+    source = None if frame is history.last else frame.source
+    return [frame.images, source, frame.score]
+
+
+def _data_url(file: Path) -> str | None:
+    """Encode as WebP, lossless or at quality 80, whichever is smaller; None for a file that is not an image."""
     try:
         with Image.open(file) as opened:
-            picture = opened.convert("RGB")
+            image = opened.convert("RGB")
     except (OSError, Image.DecompressionBombError):
         return None
-    picture.thumbnail((SIDE, SIDE))
-    tries = [_webp(picture, lossless=True, quality=60), _webp(picture, quality=80)]
-    return "data:image/webp;base64," + base64.b64encode(min(tries, key=len)).decode()
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    encodings = [_webp(image, lossless=True, quality=60), _webp(image, quality=80)]
+    return "data:image/webp;base64," + base64.b64encode(min(encodings, key=len)).decode()
 
 
-def _webp(picture: Image.Image, **settings: object) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, "WEBP", method=4, **settings)
-    return out.getvalue()
+def _webp(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", method=4, **options)
+    return buffer.getvalue()

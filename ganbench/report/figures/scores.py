@@ -7,75 +7,84 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ganbench.report import tuning
-from ganbench.report.compare import Method
+from ganbench.report.compare import Comparison, Method
 from ganbench.report.figures.svg import (
     CARD,
     SOFT,
     Figure,
     color,
-    finite,
-    log_where_it_can,
+    inf_as_nan,
+    line_style,
+    log_or_symlog,
     reference_line,
     short_numbers,
-    stroke,
 )
 from ganbench.report.statistics import performance_profile, rank_probabilities
 from ganbench.report.study import Study
 
-COSTS = {"images": "real images seen", "steps": "generator steps", "t_train": "training seconds"}
+COSTS = {"images": "real images seen", "steps": "generator updates", "t_train": "training seconds"}
 
 
 class Line(NamedTuple):
-    """An arm's place in a figure of one line each: a dot for each seed, its centre and the interval around it."""
+    """A method's line in a figure of dots: a dot for each seed, their center and its interval."""
 
     label: str
-    tint: int
+    color_index: int
     dots: list[float]
-    centre: float
+    center: float
     interval: tuple[float, float] | None
 
 
 def finals(study: Study) -> Figure:
-    """Final scores: every seed a dot, the interquartile mean a bar, its interval a line."""
-    ends = (f"{arm.label} {arm.iqm:.3g}" if math.isfinite(arm.iqm) else f"{arm.label} none" for arm in study.arms)
-    words = "Interquartile means: " + ", ".join(ends) + "."
-    panel = Figure("finals", f"Final {study.metric}, every seed a dot", words)
-    lines = [Line(a.label, study.tints[a.label], a.finished, a.iqm, a.interval) for a in study.arms]
-    with panel.draw(5.2, 0.8 + 0.4 * len(lines)) as axes:
-        _in_lines(axes, lines)
+    """Draw final scores: every seed a dot, the interquartile mean a bar, its interval a line."""
+    centers = ", ".join(f"{m.label} {m.iqm:.3g}" if math.isfinite(m.iqm) else f"{m.label} none" for m in study.methods)
+    figure = Figure("finals", f"Final {study.metric} of every seed", f"Interquartile means: {centers}.")
+    lines = [Line(m.label, study.color_index[m.label], m.finite_scores, m.iqm, m.interval) for m in study.methods]
+    with figure.draw(5.2, 0.8 + 0.4 * len(lines)) as axes:
+        _draw_lines(axes, lines)
         reference_line(axes, study.real_reference, vertical=True)
         axes.set_xlabel(f"{study.metric} at the end (lower is better)")
-    return panel
+    return figure
 
 
-def differences(study: Study) -> Figure | None:
-    """How far each arm is behind the first at the same seeds; None where no difference has a mean."""
-    first, lines = study.arms[0], []
-    for label, c in study.against_first.items():
-        if c.paired.mean is not None:
-            ends = [(c.first.finals[seed], c.second.finals[seed]) for seed in c.seeds]
-            each = [b - a if a != b else 0.0 for a, b in ends]  # two runs without a score are alike
-            lines.append(Line(label, study.tints[label], each, c.paired.mean, c.paired.interval))
+def gaps_to_best(study: Study) -> Figure | None:
+    """Draw how much worse each method is than the best at the same seeds; None where no gap has a mean."""
+    best = study.methods[0]
+    lines = []
+    for label, comparison in study.vs_best.items():
+        difference = comparison.difference
+        if difference.mean is not None:
+            dots = _gap_by_seed(comparison)
+            lines.append(Line(label, study.color_index[label], dots, difference.mean, difference.interval))
     if not lines:
         return None
-    words = "Means: " + ", ".join(f"{line.label} {line.centre:.3g}" for line in lines) + "."
-    panel = Figure("differences", f"Behind {first.label} at the same seed", words)
-    with panel.draw(4.6, 0.9 + 0.4 * len(lines)) as axes:
+    centers = ", ".join(f"{line.label} {line.center:.3g}" for line in lines)
+    figure = Figure("differences", f"Gap to {best.label} at the same seed", f"Means: {centers}.")
+    with figure.draw(4.6, 0.9 + 0.4 * len(lines)) as axes:
         axes.axvline(0, color=SOFT, lw=1)
-        _in_lines(axes, lines)
-        axes.set_xlabel(f"{study.metric} above that of {first.label}")
-    return panel
+        _draw_lines(axes, lines)
+        axes.set_xlabel(f"{study.metric} minus that of {best.label}")
+    return figure
 
 
-def _in_lines(axes: Axes, lines: list[Line]) -> None:
+def _gap_by_seed(comparison: Comparison) -> list[float]:
+    gaps = []
+    for seed in comparison.seeds:
+        better, worse = comparison.better.finals[seed], comparison.worse.finals[seed]
+        gaps.append(worse - better if worse != better else 0.0)  # two runs without a score are equal
+    return gaps
+
+
+def _draw_lines(axes: Axes, lines: list[Line]) -> None:
     for y, line in enumerate(lines):
-        tint = color(line.tint)
+        tint = color(line.color_index)
         if line.interval:
             axes.plot(line.interval, [y, y], color=tint, lw=2, alpha=0.55)
-        if math.isfinite(line.centre):
-            axes.plot([line.centre], [y], "|", ms=20, mew=2.5, color=tint)
+        if math.isfinite(line.center):
+            axes.plot([line.center], [y], "|", ms=20, mew=2.5, color=tint)
         axes.plot(line.dots, [y] * len(line.dots), "o", ms=5.5, color=tint, mec=CARD, mew=0.8, alpha=0.9)
     axes.set_yticks(range(len(lines)), [textwrap.fill(line.label, 20) for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
@@ -83,87 +92,98 @@ def _in_lines(axes: Axes, lines: list[Line]) -> None:
 
 
 def scores(study: Study) -> dict[str, Figure]:
-    """Score against each kind of cost: thin lines are seeds, thick ones the interquartile mean with its interval."""
-    return {along: _scores(study, along) for along in COSTS}
+    """Draw the score against each kind of cost: thin lines are seeds, thick ones IQMs, bands their intervals."""
+    return {axis: _score_vs_cost(study, axis) for axis in COSTS}
 
 
-def _scores(study: Study, along: str) -> Figure:
-    words = f"One curve for each of {_listed(study.arms)}, with a band for its 95 % interval and a thin line a seed."
-    panel = Figure(f"scores-{along}", f"{study.metric} against {COSTS[along]}", words)
-    with panel.draw(5.2, 3.5) as axes:
-        for arm in study.arms:
-            _score_curves(axes, study, arm, along)
+def _score_vs_cost(study: Study, axis: str) -> Figure:
+    description = f"A curve for each of {_labels(study.methods)}, with its 95 % interval and a thin line per seed."
+    figure = Figure(f"scores-{axis}", f"{study.metric} vs. {COSTS[axis]}", description)
+    with figure.draw(5.2, 3.5) as axes:
+        for method in study.methods:
+            _draw_score_curves(axes, study, method, axis)
         reference_line(axes, study.real_reference)
-        log_where_it_can(axes, [y for arm in study.arms for run in arm.runs for y in run.scores])
-        axes.set_xlabel(COSTS[along])
+        log_or_symlog(axes, [score for method in study.methods for run in method.runs for score in run.scores])
+        axes.set_xlabel(COSTS[axis])
         axes.set_ylabel(f"{study.metric} (lower is better)")
         short_numbers(axes)
-    return panel
+    return figure
 
 
-def _score_curves(axes: Axes, study: Study, arm: Method, along: str) -> None:
-    tint, course = study.tints[arm.label], study.courses[arm.label]
-    for run in arm.runs:
-        axes.plot(*run.curve(study.metric, along), color=color(tint), lw=0.7, alpha=0.4)
-    x = [np.mean([run.cost(n, along) for run in arm.runs if n in run.clock]) for n in course.images]
-    axes.fill_between(x, course.low, course.high, color=color(tint), alpha=0.15, lw=0)
-    axes.plot(x, finite(course.middle), color=color(tint), lw=2.2, ls=stroke(tint))
+def _draw_score_curves(axes: Axes, study: Study, method: Method, axis: str) -> None:
+    index = study.color_index[method.label]
+    curve = study.score_curves[method.label]
+    for run in method.runs:
+        axes.plot(*run.curve(study.metric, axis), color=color(index), lw=0.7, alpha=0.4)
+    x = [np.mean([run.cost(images, axis) for run in method.runs if images in run.clock]) for images in curve.images]
+    axes.fill_between(x, curve.low, curve.high, color=color(index), alpha=0.15, lw=0)
+    axes.plot(x, inf_as_nan(curve.iqm), color=color(index), lw=2.2, ls=line_style(index))
 
 
-def shares(study: Study) -> Figure:
-    """The performance profile: the share of runs that ended at or below each score."""
-    ends = {arm.label: arm.scores for arm in study.arms}
-    return profiles(
-        "profile", f"Share of runs that end at or below each {study.metric}", study.metric, ends, study.tints
-    )
+def profile(study: Study) -> Figure:
+    """Draw the performance profile: the share of runs that end at or below each score."""
+    finals_by_method = {method.label: method.scores for method in study.methods}
+    title = f"Share of runs that end at or below each {study.metric}"
+    return performance_profiles("profile", title, study.metric, finals_by_method, study.color_index)
 
 
-def profiles(name: str, title: str, along: str, ends: dict[str, list[float]], tints: dict[str, int]) -> Figure:
-    """One step line for each method; a run without a score never counts."""
-    levels = np.unique([value for each in ends.values() for value in each if math.isfinite(value)])
-    panel = Figure(name, title, f"One step line for each of {_listed(ends)}; the higher and further left, the better.")
-    with panel.draw() as axes:
+def performance_profiles(
+    name: str, title: str, x_label: str, scores: dict[str, list[float]], color_index: dict[str, int]
+) -> Figure:
+    """Draw a step line per method; a run without a score never counts."""
+    levels = np.unique([score for each in scores.values() for score in each if math.isfinite(score)])
+    figure = Figure(name, title, f"A step line for each of {_labels(scores)}; higher and further left is better.")
+    with figure.draw() as axes:
         if len(levels):
             margin = 0.05 * np.ptp(levels) or 0.05 * abs(levels[0]) or 1.0
             x = np.array([levels[0] - margin, *levels, levels[-1] + margin])
-            for label, each in ends.items():
-                tint = tints[label]
-                axes.step(x, performance_profile(each, x), where="post", color=color(tint), lw=1.8, ls=stroke(tint))
+            for label, each in scores.items():
+                index = color_index[label]
+                y = performance_profile(each, x)
+                axes.step(x, y, where="post", color=color(index), lw=1.8, ls=line_style(index))
         axes.set_ylim(-0.03, 1.03)
-        axes.set_xlabel(along)
+        axes.set_xlabel(x_label)
         axes.set_ylabel("share of runs")
-    return panel
+    return figure
 
 
-def budgets(study: Study) -> Figure | None:
-    """The best score to be expected of 1, 2, 4, … of a search's trials, by method; None without a search."""
+def expected_best(study: Study) -> Figure | None:
+    """Draw the expected best score of 1, 2, 4, … of a search's trials; None without a search."""
     if not study.trials:
         return None
-    panel = Figure("budgets", "The best of so many trials", f"One curve for each of {_listed(study.trials)}.")
-    with panel.draw() as axes:
-        for label, curve in tuning.budget_curves(study.trials).items():
+    figure = Figure(
+        "expected-best", "Expected best score by number of trials", f"A curve for each of {_labels(study.trials)}."
+    )
+    with figure.draw() as axes:
+        for label, curve in tuning.expected_best_curves(study.trials).items():
             known = {n: score for n, score in curve.items() if score is not None}
-            tint = study.tints.get(label, len(study.tints))
-            axes.plot(known.keys(), known.values(), marker="o", ms=4, color=color(tint), lw=1.8, ls=stroke(tint))
+            index = study.color_index.get(label, len(study.color_index))
+            axes.plot(
+                list(known), list(known.values()), marker="o", ms=4, color=color(index), lw=1.8, ls=line_style(index)
+            )
         axes.set_xlabel("random trials")
         axes.set_ylabel(f"{study.metric}, expected best")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    return panel
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return figure
 
 
-def _listed(arms: Iterable[Method | str]) -> str:
-    return ", ".join(arm if isinstance(arm, str) else arm.label for arm in arms)
+def _labels(methods: Iterable[Method | str]) -> str:
+    return ", ".join(method if isinstance(method, str) else method.label for method in methods)
 
 
-def wins(study: Study) -> list[list[float | None]]:
-    """The share of seeds at which the row's method is ahead of the column's, ties half; None for pairs without one."""
-    share = {(c.first.label, c.second.label): c.paired.wins for c in study.pairs}
-    share |= {(b, a): 1 - w for (a, b), w in share.items()}
-    return [[share.get((a.label, b.label)) for b in study.arms] for a in study.arms]
+def win_rates(study: Study) -> list[list[float | None]]:
+    """Return the share of seeds at which the row's method beats the column's; None for pairs without a common seed."""
+    rates: dict[tuple[str, str], float] = {}
+    for comparison in study.comparisons:
+        better, worse = comparison.better.label, comparison.worse.label
+        rates[better, worse] = comparison.difference.win_rate
+        rates[worse, better] = 1 - comparison.difference.win_rate
+    labels = [method.label for method in study.methods]
+    return [[rates.get((row, column)) for column in labels] for row in labels]
 
 
-def ranks(arms: list[Method]) -> list[list[float]] | None:
-    """For each arm the chance of each rank over resampled seeds; None where the arms have not the same seeds."""
-    if len({tuple(arm.finals) for arm in arms}) != 1:
+def ranks(methods: list[Method]) -> list[list[float]] | None:
+    """Return each method's probability of each rank; None where the methods do not have the same seeds."""
+    if len({tuple(method.finals) for method in methods}) != 1:
         return None
-    return rank_probabilities(np.array([arm.scores for arm in arms])).tolist()
+    return rank_probabilities(np.array([method.scores for method in methods])).tolist()

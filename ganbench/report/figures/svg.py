@@ -1,11 +1,11 @@
-"""How a figure becomes SVG text in a page, in the page's own colours."""
+"""Draw a figure as SVG text for a page, in the page's own colors."""
 
 import io
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -15,14 +15,17 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-# Told apart by people with any colour vision (after Okabe and Ito 2008): on white, and on dark.
+if TYPE_CHECKING:
+    from matplotlib.typing import LineStyleType, RcKeyType
+
+# Distinct with any color vision (after Okabe and Ito 2008): on white, and on dark.
 COLORS = ("#0072b2", "#c85500", "#00805e", "#b0508f", "#947000", "#4a4a4a", "#3d93cc", "#8b5a2b")
 COLORS_ON_DARK = ("#4aa3e8", "#f0883e", "#2fc79a", "#e08cc4", "#e0bb3c", "#c3cad2", "#a8d8f8", "#c99c6e")
 INK, SOFT, AXIS, GRID, CARD = "#1f2933", "#52606d", "#9aa5b1", "#e4e7eb", "#ffffff"
-# The page's name of each colour that a figure is drawn in, so that its style sheet has the last word.
-NAMES = {INK: "ink", SOFT: "soft", AXIS: "axis", GRID: "line", CARD: "card"}
-NAMES |= {color: f"c{i}" for i, color in enumerate(COLORS)}
-STYLE = {
+# The style sheet's variable for each color that a figure is drawn in, so that figures follow light and dark.
+CSS_VARIABLES = {INK: "--ink", SOFT: "--soft", AXIS: "--axis", GRID: "--line", CARD: "--card"}
+CSS_VARIABLES |= {color: f"--c{i}" for i, color in enumerate(COLORS)}
+STYLE: "dict[RcKeyType, object]" = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -37,17 +40,21 @@ STYLE = {
     "xtick.color": SOFT,
     "ytick.color": SOFT,
 }
+NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # it would differ from day to day
 
 
 class Figure:
-    """One figure of a page: its heading, what is drawn in words, and its SVG once it is drawn."""
+    """A figure of a page: its title, a description of what is drawn, and its SVG once it is drawn."""
 
-    def __init__(self, name: str, title: str, words: str):
-        self.name, self.title, self.words, self.svg = name, title, words, Markup()
+    def __init__(self, name: str, title: str, description: str):
+        self.name = name
+        self.title = title
+        self.description = description
+        self.svg = Markup()
 
     @contextmanager
     def draw(self, width: float = 4.6, height: float = 3.1) -> Iterator[Axes]:
-        """Axes to draw on; the SVG is there once the block has ended."""
+        """Yield axes to draw on, of a size in inches; the SVG is there once the block has ended."""
         with matplotlib.rc_context(STYLE | {"svg.hashsalt": self.name}):
             figure = MatplotlibFigure(figsize=(width, height), layout="constrained")
             figure.patch.set_alpha(0)
@@ -55,46 +62,71 @@ class Figure:
             axes.patch.set_alpha(0)
             yield axes
             buffer = io.StringIO()
-            plain = {"Date": None, "Creator": None, "Format": None, "Type": None}
-            FigureCanvasSVG(figure).print_svg(buffer, metadata=plain)
-        self.svg = Markup(_inline(buffer.getvalue(), self.name, f"{self.title}. {self.words}"))
+            FigureCanvasSVG(figure).print_svg(buffer, metadata=NO_METADATA)
+        self.svg = Markup(_inline_svg(buffer.getvalue(), self.name, f"{self.title}. {self.description}"))
 
 
-def _inline(svg: str, name: str, words: str) -> str:
-    """Only the <svg> element, as wide as its place, its ids distinct from other figures', its colours the page's."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' (?:xmlns(?::xlink)?|version)="[^"]*"', "", svg)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', svg).replace("url(#", f"url(#{name}-")
-    svg = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda found: f"var(--{NAMES[found[0]]})", svg)
-    svg = re.sub(r"\n\s*", "\n", svg)
-    label = Markup.escape(words)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{label}"', svg, count=1)
+def _inline_svg(file: str, name: str, label: str) -> str:
+    """Turn an SVG file into an <svg> element for a page: ids with a prefix, colors as CSS variables, no fixed size."""
+    root = ElementTree.fromstring(file)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local_name(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _local_name(element.tag)
+        attributes = {_local_name(key): value for key, value in element.attrib.items()}
+        element.attrib = {key: _for_page(key, value, name) for key, value in attributes.items()}
+        if element.tail and element.tail.isspace():
+            element.tail = "\n"  # instead of indentation
+    for key in ("width", "height", "version"):
+        del root.attrib[key]
+    root.attrib |= {"role": "img", "aria-label": label}
+    return ElementTree.tostring(root, encoding="unicode")
 
 
-def color(tint: int) -> str:
-    return COLORS[tint % len(COLORS)]
+def _local_name(tag: str) -> str:
+    """Drop the XML namespace, which HTML does not use."""
+    return tag.rpartition("}")[2]
 
 
-def stroke(tint: int) -> str:
-    """Solid; dashed where colours begin again."""
-    return ("-", (0, (5, 1.5)), (0, (1, 1)))[min(tint // len(COLORS), 2)]
+def _for_page(key: str, value: str, name: str) -> str:
+    """Rewrite an attribute: ids and references get the figure's name, because a page has several figures."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "href":
+        return value.replace("#", f"#{name}-")
+    value = value.replace("url(#", f"url(#{name}-")
+    for color, variable in CSS_VARIABLES.items():
+        value = value.replace(color, f"var({variable})")
+    return value
+
+
+def color(index: int) -> str:
+    """Return the color of this number; they repeat."""
+    return COLORS[index % len(COLORS)]
+
+
+def line_style(index: int) -> "LineStyleType":
+    """Return a solid line, or a dashed one where colors repeat."""
+    return ("-", (0, (5, 1.5)), (0, (1, 1)))[min(index // len(COLORS), 2)]
 
 
 def reference_line(axes: Axes, value: float | None, vertical: bool = False) -> None:
-    """A dotted line at what real data get."""
+    """Draw a dotted line at the real-data reference, if there is one."""
     if value is not None:
-        (axes.axvline if vertical else axes.axhline)(value, color=SOFT, lw=1.2, ls=":")
+        draw = axes.axvline if vertical else axes.axhline
+        draw(value, color=SOFT, lw=1.2, ls=":")
 
 
-def finite(values: Any) -> np.ndarray:
-    """With nan, which leaves a gap in a line, for what is infinite."""
+def inf_as_nan(values: Iterable[float]) -> np.ndarray:
+    """Replace inf by nan, which leaves a gap in a line."""
     values = np.array(values, float)
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def log_if_positive(axes: Axes, values: list[float]) -> None:
+    """Make the y axis logarithmic if all values are positive."""
     if values and min(values) > 0:
         axes.set_yscale("log")
         decades = math.log10(max(values) / min(values))
@@ -103,13 +135,14 @@ def log_if_positive(axes: Axes, values: list[float]) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def log_where_it_can(axes: Axes, values: list[float]) -> None:
-    """As above; where some are not above 0, evenly around it and in the logarithm beyond."""
+def log_or_symlog(axes: Axes, values: list[float]) -> None:
+    """Make the y axis logarithmic; where values have both signs, linear around 0 and logarithmic beyond."""
     if values and min(values) <= 0 < max(values):
-        even = 10 ** math.ceil(math.log10(max(-min(values), max(values) * 1e-4)))
-        axes.set_yscale("symlog", linthresh=even, linscale=0.5)
-        axes.set_ylim(bottom=-2 * even)
-        axes.set_yticks([-even, 0, *(even * 10**k for k in range(math.floor(math.log10(max(values) / even)) + 1))])
+        linear = 10 ** math.ceil(math.log10(max(-min(values), max(values) * 1e-4)))
+        decades = math.floor(math.log10(max(values) / linear))
+        axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
+        axes.set_ylim(bottom=-2 * linear)
+        axes.set_yticks([-linear, 0, *(linear * 10**k for k in range(decades + 1))])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
@@ -117,4 +150,5 @@ def log_where_it_can(axes: Axes, values: list[float]) -> None:
 
 
 def short_numbers(axes: Axes) -> None:
+    """Show 25,000 on the x axis as 25k."""
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

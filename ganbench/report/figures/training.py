@@ -1,109 +1,122 @@
-"""Figures of what happened on the way: losses, logits, gradients, diversity, and the classes of samples."""
+"""Figures of training: losses, logits, gradients, diversity, and the classes of samples."""
 
 from statistics import fmean
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from ganbench.report.compare import Method
-from ganbench.report.figures.svg import INK, Figure, color, log_if_positive, reference_line, short_numbers, stroke
+from ganbench.report.figures.svg import INK, Figure, color, line_style, log_if_positive, reference_line, short_numbers
 from ganbench.report.study import Study, mean_at_end, values_at_end
 
+# By name in metrics.jsonl: the figure's title.
 DIVERSITY = {
     "modes": "modes found",
     "classes": "classes found",
-    "high_quality": "share of good samples",
+    "high_quality": "share of samples near a mode",
     "recall": "recall",
     "coverage": "coverage",
     "density": "density",
     "precision": "precision",
-    "memorisation": "memorisation",
+    "memorisation": "memorization",
 }
 GRADIENTS = {
-    "g_grad_norm": "gradient norm of the generator",
-    "d_grad_norm": "gradient norm of the critic",
-    "g_saturated": "share of fakes where the generator's loss is flat",
+    "g_grad_norm": "gradient norm of the generator's weights",
+    "d_grad_norm": "gradient norm of the critic's weights",
+    "g_saturated": "share of saturated samples (generator's loss is flat)",
 }
+LOSS_NAMES = ("d_loss", "g_loss", "d_penalty")
+LOGIT_NAMES = ("d_real", "d_fake")
 STROKES = ("-", "--", ":")
-# Above these, samples get marks for being near to real ones by being near to each other.
-CROWDED, LOPSIDED = 1.5, 0.3
+# Above these, samples score well for being near real ones although they are too near each other.
+MAX_DENSITY = 1.5
+MAX_COVERAGE_OVER_RECALL = 0.3
 
 
-def mean_curve(arm: Method, name: str) -> tuple[list[float], list[float]]:
-    """Over seeds, point by point, as far as all runs got that have it."""
-    found = [curve for run in arm.runs if (curve := run.curve(name))[0]]
-    shared = min((len(x) for x, _ in found), default=0)
-    return tuple([fmean(c[axis][i] for c in found) for i in range(shared)] for axis in (0, 1))
+def mean_curve(method: Method, name: str) -> tuple[list[float], list[float]]:
+    """Return the mean over seeds, point by point, as far as all runs that recorded `name` got."""
+    curves = [run.curve(name) for run in method.runs]
+    curves = [(x, y) for x, y in curves if x]
+    shared = min((len(x) for x, _ in curves), default=0)
+    mean_x = [fmean(x[i] for x, _ in curves) for i in range(shared)]
+    mean_y = [fmean(y[i] for _, y in curves) for i in range(shared)]
+    return mean_x, mean_y
 
 
-def by_arm(study: Study, names: tuple[str, ...]) -> list[Figure]:
-    """A panel for each arm: the named records against images seen, one kind of stroke each."""
-    panels = []
-    for number, arm in enumerate(study.arms):
-        drawn = {name: mean_curve(arm, name) for name in names}
-        shown = {name: curve for name, curve in drawn.items() if any(curve[1])}
-        if shown:
-            words = f"{', '.join(shown)} against real images seen, mean over seeds."
-            panel = Figure(f"{names[0]}-{number}", arm.label, words)
-            with panel.draw(4.6, 2.5) as axes:
-                for name, curve in shown.items():
-                    tint = color(study.tints[arm.label])
-                    axes.plot(*curve, color=tint, lw=1.5, ls=STROKES[names.index(name)])
-                _along_images(axes)
-            panels.append(panel)
-    return panels
+def by_method(study: Study, names: tuple[str, ...]) -> list[Figure]:
+    """Draw a figure per method: the named records against real images seen, each in its own stroke."""
+    figures = []
+    for number, method in enumerate(study.methods):
+        curves = {name: mean_curve(method, name) for name in names}
+        drawn = {name: curve for name, curve in curves.items() if any(curve[1])}
+        if not drawn:
+            continue
+        description = f"{', '.join(drawn)} against real images seen, mean over seeds."
+        figure = Figure(f"{names[0]}-{number}", method.label, description)
+        with figure.draw(4.6, 2.5) as axes:
+            for name, curve in drawn.items():
+                stroke = STROKES[names.index(name)]
+                axes.plot(*curve, color=color(study.color_index[method.label]), lw=1.5, ls=stroke)
+            _images_on_x(axes)
+        figures.append(figure)
+    return figures
 
 
 def gradients(study: Study) -> list[Figure]:
-    """Of both players' weights, and how much of the generator's loss is flat, if that was told."""
-    return [panel for name, title in GRADIENTS.items() if (panel := _over_arms(study, name, title))]
+    """Draw the gradient norms of both players' weights and, if recorded, the share of saturated samples."""
+    return _figures(study, GRADIENTS)
 
 
 def diversity(study: Study) -> list[Figure]:
-    """What there is of it, over training."""
-    return [panel for name, title in DIVERSITY.items() if (panel := _over_arms(study, name, title))]
+    """Draw what was recorded of fidelity and diversity."""
+    return _figures(study, DIVERSITY)
 
 
-def _over_arms(study: Study, name: str, title: str) -> Figure | None:
-    """A curve for each arm and what real data get; None if no run has it."""
-    curves = {arm.label: curve for arm in study.arms if (curve := mean_curve(arm, name))[0]}
+def _figures(study: Study, titles: dict[str, str]) -> list[Figure]:
+    figures = [_all_methods(study, name, title) for name, title in titles.items()]
+    return [figure for figure in figures if figure is not None]
+
+
+def _all_methods(study: Study, name: str, title: str) -> Figure | None:
+    """Draw a curve per method and the real-data reference; None if no run recorded `name`."""
+    curves = {method.label: mean_curve(method, name) for method in study.methods}
+    curves = {label: curve for label, curve in curves.items() if curve[0]}
     if not curves:
         return None
-    panel = Figure(name, title, f"Against real images seen, mean over seeds of {', '.join(curves)}.")
-    with panel.draw(4.6, 2.7) as axes:
+    figure = Figure(name, title, f"Against real images seen, mean over seeds of {', '.join(curves)}.")
+    with figure.draw(4.6, 2.7) as axes:
         for label, curve in curves.items():
-            tint = study.tints[label]
-            axes.plot(*curve, color=color(tint), lw=1.8, ls=stroke(tint))
-        reference_line(axes, study.real.get(name))
+            index = study.color_index[label]
+            axes.plot(*curve, color=color(index), lw=1.8, ls=line_style(index))
+        reference_line(axes, study.real_scores.get(name))
         if name.endswith("_norm"):
             log_if_positive(axes, [y for _, values in curves.values() for y in values])
-        _along_images(axes)
-    return panel
+        _images_on_x(axes)
+    return figure
 
 
-def _along_images(axes: Axes) -> None:
+def _images_on_x(axes: Axes) -> None:
     axes.set_xlabel("real images seen")
     short_numbers(axes)
 
 
 def histograms(study: Study) -> list[Figure]:
-    """A panel for each arm: the share of samples in each class or mode at the end, a tick at that of real data."""
-    real = study.real.get("histogram")
-    panels = []
-    for number, arm in enumerate(study.arms):
-        ends, _ = values_at_end(arm, lambda row: row.get("histogram"))
-        if ends:
-            shares = np.mean(ends, axis=0)
-            words = f"Share of samples in each of {len(shares)}, mean over seeds at the end; a tick for real data."
-            panel = Figure(f"histogram-{number}", arm.label, words)
-            with panel.draw(4.6, 2.2) as axes:
-                _bars(axes, shares, real, color(study.tints[arm.label]))
-            panels.append(panel)
-    return panels
+    """Draw a figure per method: the share of samples in each class or mode at the end, with a tick for real data."""
+    figures = []
+    for number, method in enumerate(study.methods):
+        at_end, _ = values_at_end(method, lambda row: row.get("histogram"))
+        if not at_end:
+            continue
+        shares = np.mean(at_end, axis=0)
+        description = f"Share of samples in each of {len(shares)}, mean over seeds at the end; a tick for real data."
+        figure = Figure(f"histogram-{number}", method.label, description)
+        with figure.draw(4.6, 2.2) as axes:
+            _draw_bars(axes, shares, study.real_scores.get("histogram"), color(study.color_index[method.label]))
+        figures.append(figure)
+    return figures
 
 
-def _bars(axes: Axes, shares: np.ndarray, real: list[float] | None, tint: str) -> None:
+def _draw_bars(axes: Axes, shares: np.ndarray, real: list[float] | None, tint: str) -> None:
     n = len(shares)
     axes.bar(range(n), shares, width=0.75, color=tint, alpha=0.75)
     if real:
@@ -114,27 +127,25 @@ def _bars(axes: Axes, shares: np.ndarray, real: list[float] | None, tint: str) -
     axes.set_xlim(-0.6, n - 0.4)
 
 
-class Crowd(NamedTuple):
-    density: float | None
-    coverage: float | None
-    recall: float | None
-
-    def __str__(self) -> str:
-        told = []
-        if self.density is not None and self.density > CROWDED:
-            told.append(f"density {self.density:.2g} is above {CROWDED}")
-        if None not in (self.coverage, self.recall) and self.coverage - self.recall > LOPSIDED:
-            told.append(
-                f"coverage {self.coverage:.2g} is more than {LOPSIDED} above recall {self.recall:.2g}",
-            )
-        return " and ".join(told)
+def low_diversity_signs(density: float | None, coverage: float | None, recall: float | None) -> list[str]:
+    """Name the scores which show that samples are near real ones but nearer to each other than real ones are."""
+    signs = []
+    if density is not None and density > MAX_DENSITY:
+        signs.append(f"density {density:.2g} is above {MAX_DENSITY}")
+    if coverage is not None and recall is not None and coverage - recall > MAX_COVERAGE_OVER_RECALL:
+        signs.append(f"coverage {coverage:.2g} is more than {MAX_COVERAGE_OVER_RECALL} above recall {recall:.2g}")
+    return signs
 
 
-def too_much_alike(study: Study) -> list[str]:
-    """A sentence for each arm whose samples lie near real ones but also nearer to each other than real ones do."""
-    crowds = {arm.label: Crowd(*(mean_at_end(arm, name) for name in Crowd._fields)) for arm in study.arms}
-    return [
-        f"{label}: {crowd}, so its samples may be too much alike: near to real ones, and nearer to each other."
-        for label, crowd in crowds.items()
-        if str(crowd)
-    ]
+def low_diversity(study: Study) -> list[str]:
+    """Return a warning for each method with signs of low diversity at the end."""
+    warnings = []
+    for method in study.methods:
+        signs = low_diversity_signs(
+            density=mean_at_end(method, "density"),
+            coverage=mean_at_end(method, "coverage"),
+            recall=mean_at_end(method, "recall"),
+        )
+        if signs:
+            warnings.append(f"{method.label}: {' and '.join(signs)}; its samples may be too similar to each other.")
+    return warnings

@@ -1,4 +1,4 @@
-"""Several sweeps in one folder, such as one a dataset: a page for each, and one over all of them."""
+"""Write the pages of several sweeps in one folder, such as one per dataset, and an overview of all."""
 
 import math
 from pathlib import Path
@@ -14,152 +14,165 @@ from ganbench.report.figures.svg import Figure
 from ganbench.report.load import sweep_folders
 from ganbench.report.pages.sweep import render, write_study
 from ganbench.report.study import Study, load_study
-from ganbench.report.tables import format_interval, format_number, markdown_table
+from ganbench.report.tables import MISSING, format_interval, format_number, markdown_table
+
+BOLD_LEGEND = "Bold: the best method of each dataset, and those not significantly worse."
 
 
 class Scale(NamedTuple):
-    """Puts the scores of a dataset between those of real data, 0, and of an untrained generator, 1."""
+    """Normalizes the scores of a dataset: 0 is the score of real data, 1 that of an untrained generator."""
 
     real_reference: float
-    start: float
-    log: bool
+    untrained: float
+    log: bool  # whether to normalize logarithms of scores
 
     def __call__(self, score: float) -> float:
         if not math.isfinite(score):
             return math.inf
-        of = math.log if self.log else float
-        return (of(score) - of(self.real_reference)) / (of(self.start) - of(self.real_reference))
+        transform = math.log if self.log else float
+        zero, one = transform(self.real_reference), transform(self.untrained)
+        return (transform(score) - zero) / (one - zero)
 
     def __str__(self) -> str:
-        kind = "logarithms of scores" if self.log else "scores themselves, since some are not above 0"
-        return f"{kind}; 0 is {format_number(self.real_reference)}, 1 is {format_number(self.start)}"
+        kind = "logarithms of scores" if self.log else "scores themselves, because some are not positive"
+        return f"{kind}; 0 is {format_number(self.real_reference)}, 1 is {format_number(self.untrained)}"
 
 
-def scale(found: Study) -> Scale | None:
-    """By the scores before training, mean over arms; None where real data's are unknown or no better than those."""
-    starts = [fmean(run.scores[0] for run in arm.runs if run.scores) for arm in found.arms if _evaluated(arm)]
-    if found.real_reference is None or not starts or fmean(starts) <= found.real_reference:
+def scale(study: Study) -> Scale | None:
+    """Make a study's scale; None where the real-data reference is unknown or no better than untrained generators."""
+    reference = study.real_reference
+    starts = [_untrained_score(method) for method in study.methods if any(run.scores for run in method.runs)]
+    if reference is None or not starts or fmean(starts) <= reference:
         return None
-    ends = [score for arm in found.arms for score in arm.finished]
-    return Scale(found.real_reference, fmean(starts), log=min(found.real_reference, *starts, *ends) > 0)
+    ends = [score for method in study.methods for score in method.finite_scores]
+    return Scale(reference, fmean(starts), log=min(reference, *starts, *ends) > 0)
 
 
-def _evaluated(arm: Method) -> bool:
-    return any(run.scores for run in arm.runs)
+def _untrained_score(method: Method) -> float:
+    return fmean(run.scores[0] for run in method.runs if run.scores)
 
 
 def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
-    """Write the pages of all sweeps in `folder`, report.html and results.md over them; return the latter's text.
+    """Write the pages of all sweeps in `folder`, and report.html and results.md of all; return the latter's text.
 
-    Raises Unlike if the runs of one of them stand on unequal footing, before anything is written.
+    Raise NotComparable if the runs of one sweep, or the tracks of all, differ; nothing is written then.
     """
-    studies, broken = _studies(folder, allowed)
-    _refuse_mixed(studies, allowed)
-    for found in studies:
-        write_study(found)
-    over = Overview(studies, broken)
-    text = over.markdown()
+    studies, left_out = _load_studies(folder, allowed)
+    _check_one_track(studies, allowed)
+    for study in studies:
+        write_study(study)
+    overview = Overview(studies, left_out)
+    text = overview.markdown()
     (folder / "results.md").write_text(text, encoding="utf-8")
-    page = render("overview.html.j2", title=over.title, over=over, folder=folder.resolve().name)
+    page = render("overview.html.j2", title=overview.title, overview=overview, folder=folder.resolve().name)
     (folder / "report.html").write_text(page, encoding="utf-8")
     return text
 
 
-def _studies(folder: Path, allowed: tuple[str, ...]) -> tuple[list[Study], list[str]]:
-    """Of every sweep that holds a run to compare; and a sentence on each that holds none."""
-    studies, broken = [], []
+def _load_studies(folder: Path, allowed: tuple[str, ...]) -> tuple[list[Study], list[str]]:
+    """Load every sweep with a run to compare; return also a sentence on each sweep without one."""
+    studies, left_out = [], []
     for child in sweep_folders(folder):
         try:
-            studies.append(_study(child, allowed))
+            studies.append(_load_study(child, allowed))
         except FileNotFoundError:
-            broken.append(f"{child.name}: left out, since no run in it can be compared.")
+            left_out.append(f"{child.name}: left out, because no run in it can be compared.")
     if not studies:
-        raise FileNotFoundError(f"No sweep in {folder} holds a run that can be compared.")
-    return studies, broken
+        raise FileNotFoundError(f"No sweep in {folder} has a run that can be compared.")
+    return studies, left_out
 
 
-def _refuse_mixed(studies: list[Study], allowed: tuple[str, ...]) -> None:
-    tracks: dict[str, list[str]] = {}
-    for found in studies:
-        tracks.setdefault(str(found.config["protocol"].get("track")), []).append(found.folder.name)
-    if len(tracks) > 1 and "track" not in allowed:
-        raise NotComparable(
-            f"{Mismatch('track', tracks)}: sweeps of several tracks answer different questions, and stand in no table "
-            "together. Report each folder by itself; or, with the tracks named on the page: --allow-mismatch track"
-        )
-
-
-def _study(folder: Path, allowed: tuple[str, ...]) -> Study:
+def _load_study(folder: Path, allowed: tuple[str, ...]) -> Study:
     try:
         return load_study(folder, allowed)
     except NotComparable as error:
         raise NotComparable(f"{folder.name}: {error}") from None
 
 
+def _check_one_track(studies: list[Study], allowed: tuple[str, ...]) -> None:
+    folders: dict[str, list[str]] = {}
+    for study in studies:
+        track = str(study.config["protocol"].get("track"))
+        folders.setdefault(track, []).append(study.folder.name)
+    if len(folders) > 1 and "track" not in allowed:
+        raise NotComparable(
+            f"{Mismatch('track', folders)}: sweeps of different tracks answer different questions and are never mixed in "
+            "one table. Report each folder by itself, or name the tracks on the page with --allow-mismatch track"
+        )
+
+
 class Overview:
-    """Methods over datasets. What is compared over all of them are the methods that each of them has."""
+    """Methods over datasets. Profiles and ranks are of the methods that every dataset has."""
 
-    def __init__(self, studies: list[Study], broken: list[str]):
-        self.studies, self.broken = studies, broken
-        self.names = [found.folder.name for found in studies]
-        self.arms = [{arm.label: arm for arm in found.arms} for found in studies]
-        self.scales = [scale(found) for found in studies]
+    def __init__(self, studies: list[Study], left_out: list[str]):
+        self.studies = studies
+        self.left_out = left_out  # sentences on sweeps without a run to compare
         self.title = f"GAN methods in {plural(len(studies), 'sweep')}"
-        self.shared = [label for label in self.arms[0] if all(label in arms for arms in self.arms)]
-        self.ranks = self._ranks()
-        self.labels = self._ordered()
-        self.tints = {label: i for i, label in enumerate(sorted(self.labels))}
+        self.names = [study.folder.name for study in studies]
+        self.methods = [{method.label: method for method in study.methods} for study in studies]
+        self.scales = [scale(study) for study in studies]
+        self.shared = [label for label in self.methods[0] if all(label in methods for methods in self.methods)]
+        self.ranks = self._mean_ranks()
+        self.labels = self._sorted_labels()
+        self.color_index = {label: i for i, label in enumerate(sorted(self.labels))}
 
-    def _ranks(self) -> dict[str, list[float]]:
-        """For each method the chance of each rank, averaged over datasets whose methods have the same seeds."""
-        found = [scores.ranks([arms[label] for label in self.shared]) for arms in self.arms]
-        told = [chances for chances in found if chances is not None]
-        return dict(zip(self.shared, np.mean(told, axis=0).tolist(), strict=True)) if told and self.shared else {}
+    def _mean_ranks(self) -> dict[str, list[float]]:
+        """Return each shared method's probability of each rank: the mean over datasets with the same seeds for all."""
+        if not self.shared:
+            return {}
+        by_dataset = [scores.ranks([methods[label] for label in self.shared]) for methods in self.methods]
+        known = [ranks for ranks in by_dataset if ranks is not None]
+        return dict(zip(self.shared, np.mean(known, axis=0).tolist(), strict=True)) if known else {}
 
-    def _ordered(self) -> list[str]:
-        """By the mean rank; then methods that some dataset lacks."""
-        rank = {label: sum(i * chance for i, chance in enumerate(row)) for label, row in self.ranks.items()}
-        every = list(dict.fromkeys(label for arms in self.arms for label in arms))
-        return sorted(every, key=lambda label: (label not in self.shared, rank.get(label, 0.0)))
-
-    @property
-    def verdicts(self) -> list[tuple[str, str, list[str], list[str]]]:
-        """Of each sweep its folder's name, what it is, its verdict, and what to know before believing it."""
-        found = zip(self.names, self.studies, strict=True)
-        return [(name, one.subtitle, one.verdict, one.notes) for name, one in found]
+    def _sorted_labels(self) -> list[str]:
+        """Sort by expected rank; methods that some dataset lacks come last."""
+        expected = {
+            label: sum(rank * chance for rank, chance in enumerate(chances)) for label, chances in self.ranks.items()
+        }
+        labels = dict.fromkeys(label for methods in self.methods for label in methods)
+        return sorted(labels, key=lambda label: (label not in self.shared, expected.get(label, 0.0)))
 
     @property
     def rows(self) -> list[tuple[str, list[tuple[str, float | None, bool]]]]:
-        """By method, for each dataset: the interquartile mean in words and as a number, and whether it is in bold."""
+        """Return, by method, a cell per dataset: the IQM as text and as a number, and whether it is in bold."""
         return [(label, [self._cell(i, label) for i in range(len(self.studies))]) for label in self.labels]
 
-    def _cell(self, i: int, label: str) -> tuple[str, float | None, bool]:
-        arm = self.arms[i].get(label)
-        if arm is None or not math.isfinite(arm.iqm):
-            return "–", None, False
-        behind = self.studies[i].against_first.get(label)
-        around = f" ({format_interval(arm.interval)})" if arm.interval else ""
-        return format_number(arm.iqm) + around, arm.iqm, not (behind and behind.shown)
+    def _cell(self, dataset: int, label: str) -> tuple[str, float | None, bool]:
+        method = self.methods[dataset].get(label)
+        if method is None or not math.isfinite(method.iqm):
+            return MISSING, None, False
+        interval = f" ({format_interval(method.interval)})" if method.interval else ""
+        vs_best = self.studies[dataset].vs_best.get(label)
+        is_worse = vs_best is not None and vs_best.significant
+        return format_number(method.iqm) + interval, method.iqm, not is_worse
 
     def profiles(self) -> list[Figure]:
-        """Over all runs on normalised scores; logarithms and scores themselves spread differently, so apart."""
-        return [panel for log in (True, False) if (panel := self._profile(log))]
+        """Draw the performance profiles of normalized scores; apart for logarithms, which spread differently."""
+        figures = [self._profile(log) for log in (True, False)]
+        return [figure for figure in figures if figure is not None]
 
     def _profile(self, log: bool) -> Figure | None:
-        pooled = [(arms, to) for arms, to in zip(self.arms, self.scales, strict=True) if to and to.log == log]
+        pooled = [(methods, scale) for methods, scale in zip(self.methods, self.scales, strict=True) if scale]
+        pooled = [(methods, scale) for methods, scale in pooled if scale.log == log]
         if not pooled:
             return None
-        ends = {label: [to(score) for arms, to in pooled for score in arms[label].scores] for label in self.shared}
-        of = "logarithms" if log else "scores themselves"
-        title = f"Share of runs that end at or below each normalised score ({of})"
-        return scores.profiles(f"profile-{of.split()[0]}", title, "normalised score", ends, self.tints)
+        finals = {
+            label: [scale(score) for methods, scale in pooled for score in methods[label].scores]
+            for label in self.shared
+        }
+        name, kind = ("profile-logarithms", "logarithms") if log else ("profile-scores", "scores themselves")
+        title = f"Share of runs that end at or below each normalized score ({kind})"
+        return scores.performance_profiles(name, title, "normalized score", finals, self.color_index)
 
     def markdown(self) -> str:
+        """Return the text of results.md."""
         lines = [f"# {self.title}", ""]
-        for name, what, sentences, notes in self.verdicts:
-            lines += [f"- [{name}]({name}/report.html) ({what}): {' '.join(sentences)}"]
-            lines += [f"  - {note}" for note in notes]
-        lines += [f"- {told}" for told in self.broken]
-        table = [[label, *(f"**{text}**" if bold else text for text, _, bold in row)] for label, row in self.rows]
-        about = "Interquartile means with 95 % intervals; in bold the best, and what is not shown to be worse."
-        return "\n".join([*lines, "", about, "", markdown_table([["method", *self.names], *table])])
+        for name, study in zip(self.names, self.studies, strict=True):
+            lines.append(f"- [{name}]({name}/report.html) ({study.subtitle}): {' '.join(study.verdict)}")
+            lines += [f"  - {note}" for note in study.notes]
+        lines += [f"- {sentence}" for sentence in self.left_out]
+        lines += ["", f"Interquartile means (IQM) of final scores with 95 % intervals; lower is better. {BOLD_LEGEND}", ""]
+        rows = [["method", *self.names]]
+        for label, cells in self.rows:
+            rows.append([label, *(f"**{text}**" if bold else text for text, _, bold in cells)])
+        return "\n".join(lines) + "\n" + markdown_table(rows)

@@ -1,4 +1,4 @@
-"""report.html: a study as one page, beside results.md and results.csv."""
+"""Write report.html, results.md and results.csv of a sweep."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -19,130 +19,137 @@ HERE = Path(__file__).parent
 def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
     """Write the three files into `folder` and return the text of results.md.
 
-    Raises Unlike for runs whose footing differs, but for the fields `allowed`, which get a stamp.
+    Raise NotComparable for runs whose footing differs, except in the fields `allowed`, which are noted on the page.
     """
     return write_study(load_study(folder, allowed))
 
 
-def write_study(found: Study) -> str:
-    text = tables.markdown(found)
-    (found.folder / "results.md").write_text(text, encoding="utf-8")
-    (found.folder / "results.csv").write_text(tables.csv_of_runs(found.runs), encoding="utf-8")
-    (found.folder / "report.html").write_text(page(found), encoding="utf-8")
+def write_study(study: Study) -> str:
+    text = tables.markdown(study)
+    (study.folder / "results.md").write_text(text, encoding="utf-8")
+    (study.folder / "results.csv").write_text(tables.csv_of_runs(study.runs), encoding="utf-8")
+    (study.folder / "report.html").write_text(page(study), encoding="utf-8")
     return text
 
 
-def page(found: Study) -> str:
-    shown = _scores(found) | _gradients(found) | _diversity(found) | _samples(found) | _training(found)
-    return render(
-        "page.html.j2",
-        title=found.title,
-        study=found,
-        facts=_facts(found),
-        runs=tables.all_runs(found),
-        software=_software(found.runs),
-        searched=found.searched,
-        budgets=scores.budgets(found),
-        **shown,
-    )
+def page(study: Study) -> str:
+    """Return the text of report.html. Each part of the dictionary below is a section's."""
+    parts = _scores(study) | _gradients(study) | _diversity(study) | _samples(study) | _training(study)
+    return render("page.html.j2", title=study.title, study=study, **parts, **_search(study), **_runs(study))
 
 
-def render(template: str, **what: Any) -> str:
-    return _environment().get_template(template).render(light=svg.COLORS, dark=svg.COLORS_ON_DARK, **what)
+def render(template: str, **variables: Any) -> str:
+    colors = {"light": svg.COLORS, "dark": svg.COLORS_ON_DARK}
+    return _environment().get_template(template).render(**colors, **variables)
 
 
 @cache
 def _environment() -> jinja2.Environment:
-    here = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    here.filters |= {"number": tables.format_number, "tint": lambda index: index % len(svg.COLORS)}
-    here.globals["text_of"] = lambda name: Markup((HERE / name).read_text(encoding="utf-8"))
-    return here
+    loader = jinja2.FileSystemLoader(HERE)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = tables.format_number
+    environment.filters["repeat_colors"] = lambda index: index % len(svg.COLORS)
+    environment.globals["text_of"] = lambda name: Markup((HERE / name).read_text(encoding="utf-8"))
+    return environment
 
 
-def _facts(found: Study) -> dict[str, str]:
-    """What a reader asks first."""
-    config = found.config
-    seeds = f"{len(found.seeds)} ({_listed(found.seeds)})" if found.seeds else "none that all methods share"
+def _scores(study: Study) -> dict[str, Any]:
     return {
-        "Track": f"{config['protocol']['name']}: {found.track}",
+        "facts": _facts(study),
+        "headers": tables.HEADERS[:-1],  # the dots of the figure below are the last column
+        "results": [row[:-1] for row in tables.results(study)],
+        "n_fake": study.config["metric"].get("n_fake"),
+        "finals": scores.finals(study),
+        "scores": scores.scores(study),
+        "costs": scores.COSTS,
+        "gaps": scores.gaps_to_best(study),
+        "profile": scores.profile(study),
+        "win_rates": scores.win_rates(study) if study.comparisons else None,
+        "ranks": scores.ranks(study.methods) if len(study.methods) > 1 else None,
+        "pair_headers": tables.PAIR_HEADERS,
+        "pairs": tables.pairs(study),
+    }
+
+
+def _facts(study: Study) -> dict[str, str]:
+    """Return what a reader asks first."""
+    config = study.config
+    seeds = f"{len(study.seeds)} ({_ranges(study.seeds)})" if study.seeds else "none that all methods share"
+    return {
+        "Track": f"{config['protocol']['name']}: {study.track}",
         "Seeds": seeds,
         "Budget": f"{config['protocol']['images']:,} real images a run",
-        "Data and nets": f"{found.dataset}, {config['model']['name']}",
-        "Runs": str(len(found.runs)),
-        "Folder": found.folder.resolve().name,
+        "Dataset and model": f"{study.dataset}, {config['model']['name']}",
+        "Runs": str(len(study.runs)),
+        "Folder": study.folder.resolve().name,
     }
 
 
-def _listed(seeds: list[int]) -> str:
-    together = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    return f"{seeds[0]} to {seeds[-1]}" if together else ", ".join(map(str, seeds))
+def _ranges(seeds: list[int]) -> str:
+    """List seeds; as a range if they are four or more in a row."""
+    is_range = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]} to {seeds[-1]}" if is_range else ", ".join(map(str, seeds))
 
 
-def _scores(found: Study) -> dict[str, Any]:
+def _gradients(study: Study) -> dict[str, Any]:
+    results = gradients.probe_results(study)
+    matrix = gradients.matrix(results)
     return {
-        "heads": tables.HEADERS[:-1],  # the dots of the figure beside it are the last column
-        "results": [row[:-1] for row in tables.results(found)],
-        "finals": scores.finals(found),
-        "scores": scores.scores(found),
-        "costs": scores.COSTS,
-        "differences": scores.differences(found),
-        "wins": scores.wins(found) if found.pairs else None,
-        "ranks": scores.ranks(found.arms) if len(found.arms) > 1 else None,
-        "shares": scores.shares(found),
-        "pair_heads": tables.PAIR_HEADERS,
-        "pairs": tables.pairs(found),
-        "n_fake": found.config["metric"].get("n_fake"),
-    }
-
-
-def _gradients(found: Study) -> dict[str, Any]:
-    probes = gradients.probe_results(found)
-    return {
-        "probes": gradients.measured(found, probes),
-        "probe_matrix": [[tables.text_cell(label), *cells] for label, cells in gradients.matrix(probes).items()],
-        "occasions": [f"{critic}, {images:,}" for critic, images in gradients.probe_points(probes)],
-        "probe_heads": gradients.HEADERS,
-        "probe_table": gradients.table(probes),
-        "probed": list(dict.fromkeys(probe.arm.label for probe in probes)),
-        "probe_tints": {probe.label: found.tints[probe.arm.label] for probe in probes},
-        "diagnostics": list(dict.fromkeys(probe.diagnostic for probe in probes if probe.diagnostic)),
-        "closed_form": gradients.in_closed_form(found),
-        "closed_tints": gradients.loss_colors(found),
+        "probes": gradients.measured(study, results),
+        "probe_points": gradients.probe_points(results),
+        "probe_matrix": [[tables.text_cell(label), *cells] for label, cells in matrix.items()],
+        "probe_headers": gradients.HEADERS,
+        "probe_table": gradients.table(results),
+        "probed_methods": list(dict.fromkeys(result.method.label for result in results)),
+        "probe_colors": {result.label: study.color_index[result.method.label] for result in results},
+        "diagnostics": list(dict.fromkeys(result.diagnostic for result in results if result.diagnostic)),
+        "closed_form": gradients.in_closed_form(study),
+        "loss_colors": gradients.loss_colors(study),
         "vanished": gradients.VANISHED,
         "exploded": gradients.EXPLODED,
-        "drawn_from": gradients.DRAWN_FROM,
+        "smallest_drawn": gradients.SMALLEST_DRAWN,
     }
 
 
-def _diversity(found: Study) -> dict[str, Any]:
+def _diversity(study: Study) -> dict[str, Any]:
     return {
-        "diversity": training.diversity(found),
-        "alike": training.too_much_alike(found),
-        "side_heads": ["method", *tables.side_metrics(found)],
-        "sides": tables.side_scores(found),
-        "histograms": training.histograms(found),
+        "diversity": training.diversity(study),
+        "low_diversity": training.low_diversity(study),
+        "other_headers": ["method", *tables.other_metrics(study)],
+        "other_scores": tables.other_scores(study),
+        "histograms": training.histograms(study),
     }
 
 
-def _samples(found: Study) -> dict[str, Any]:
-    films = samples.sample_histories(found)
-    return {"films": films, "film_script": samples.slider_data(films), "moments": samples.evaluation_points(films)}
-
-
-def _training(found: Study) -> dict[str, Any]:
-    losses, logits = ("d_loss", "g_loss", "d_penalty"), ("d_real", "d_fake")
+def _samples(study: Study) -> dict[str, Any]:
+    histories = samples.sample_histories(study)
     return {
-        "losses": training.by_arm(found, losses),
-        "logits": training.by_arm(found, logits),
-        "gradients": training.gradients(found),
-        "strokes": {"losses": losses, "logits": logits},
+        "histories": histories,
+        "slider_data": samples.slider_data(histories),
+        "evaluation_points": samples.evaluation_points(histories),
     }
+
+
+def _training(study: Study) -> dict[str, Any]:
+    return {
+        "losses": training.by_method(study, training.LOSS_NAMES),
+        "logits": training.by_method(study, training.LOGIT_NAMES),
+        "gradients": training.gradients(study),
+    }
+
+
+def _search(study: Study) -> dict[str, Any]:
+    return {"expected_best": scores.expected_best(study), "search_tables": study.search_tables}
+
+
+def _runs(study: Study) -> dict[str, Any]:
+    return {"run_headers": tables.RUN_HEADERS, "runs": tables.all_runs(study), "software": _software(study.runs)}
 
 
 def _software(runs: Iterable[Run]) -> str:
-    def seen(key: str) -> str:
+    """Name the versions and devices of the runs."""
+
+    def values(key: str) -> str:
         return ", ".join(sorted({str(run.facts[key]) for run in runs if run.facts.get(key)})) or "unknown"
 
-    return f"ganbench {seen('ganbench')} (commit {seen('commit')}), torch {seen('torch')}, on {seen('device')}"
+    return f"ganbench {values('ganbench')} (commit {values('commit')}), torch {values('torch')}, on {values('device')}"

@@ -1,7 +1,8 @@
-"""What Hydra finds: it takes plugins from the namespace `hydra_plugins` only. The work is in ganbench.sweep."""
+"""What Hydra finds: it takes plugins from the namespace `hydra_plugins` only. The work is in ganbench.sweeps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -13,48 +14,82 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ganbench.config.schema import Track
-from ganbench.sweeps import launcher, tuning
-from ganbench.sweeps.jobs import compose_jobs
+from ganbench.sweeps.jobs import PROCESS_LAUNCHER, Job
+from ganbench.sweeps.launcher import compose_jobs, run_jobs, save_command
+from ganbench.sweeps.tuning import tune
 
 
 @dataclass
 class CheckedConf:
+    """The settings of hydra/sweeper=checked: those of Hydra's own sweeper."""
+
     _target_: str = "hydra_plugins.ganbench_sweep.CheckedSweeper"
     max_batch_size: int | None = None
     params: dict[str, str] | None = None
 
 
 class CheckedSweeper(BasicSweeper):
-    """Hydra's own sweeper, once every run of the sweep has been composed and checked."""
+    """Hydra's own sweeper, but every run is composed and checked, once, before anything is written."""
 
-    def sweep(self, arguments: list[str]) -> Any:
-        params = [f"{k}={v}" for k, v in (self.params or {}).items()]
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        batches = self.split_arguments(parser.parse_overrides(params + arguments), None)
-        jobs = [overrides for batch in batches for overrides in batch]
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Run a search if the protocol is one, and else every combination of the values given."""
+        assert self.hydra_context is not None and self.config is not None
+        batches = self._batches(arguments)
+        job_overrides = [overrides for batch in batches for overrides in batch]
         if OmegaConf.select(self.config, "protocol.track") is Track.tuned:
-            return tuning.tune(self.launcher, self.hydra_context, self.config, jobs)
-        compose_jobs(self.hydra_context, self.config, jobs)
-        return super().sweep(arguments)
+            tune(self._launch, self.hydra_context, self.config, job_overrides)
+            return []
+        jobs = iter(compose_jobs(self.hydra_context, self.config, job_overrides))
+        save_command(self.config)
+        return [self._launch_and_raise(list(islice(jobs, len(batch)))) for batch in batches]
+
+    def _batches(self, arguments: list[str]) -> list[list[list[str]]]:
+        """Return the overrides of each run, in batches of `max_batch_size`."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parameters = [f"{key}={value}" for key, value in (self.params or {}).items()]
+        return self.split_arguments(parser.parse_overrides(parameters + arguments), self.max_batch_size)
+
+    def _launch(self, jobs: list[Job]) -> Sequence[JobReturn]:
+        """Hand the composed runs to our launcher; other launchers take overrides, and compose them again."""
+        assert self.launcher is not None
+        if isinstance(self.launcher, ProcessLauncher):
+            return self.launcher.run(jobs)
+        return self.launcher.launch([job.overrides for job in jobs], initial_job_idx=jobs[0].index)
+
+    def _launch_and_raise(self, jobs: list[Job]) -> Sequence[JobReturn]:
+        results = self._launch(jobs)
+        for result in results:
+            _ = result.return_value  # raises what a run failed with, as Hydra's own launcher returns it
+        return results
 
 
 @dataclass
 class ProcessesConf:
-    _target_: str = "hydra_plugins.ganbench_sweep.ProcessLauncher"
+    """The settings of hydra/launcher=processes."""
+
+    _target_: str = PROCESS_LAUNCHER
     n_jobs: Any = "${sweep.parallel}"
 
 
 class ProcessLauncher(Launcher):
-    """Each run in a process of its own, `n_jobs` at a time."""
+    """Runs each job in a process of its own, `n_jobs` at a time."""
 
     def __init__(self, n_jobs: int | str):
         self.n_jobs = n_jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.context, self.task, self.config = hydra_context, task_function, config
+        self.context = hydra_context
+        self.task = task_function
+        self.config = config
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        return launcher.run_jobs(self.context, self.task, self.config, job_overrides, initial_job_idx, self.n_jobs)
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Compose, check and run jobs, for sweepers that are not ours."""
+        return self.run(compose_jobs(self.context, self.config, job_overrides, initial_job_idx))
+
+    def run(self, jobs: list[Job]) -> list[JobReturn]:
+        """Run jobs that have been composed and checked."""
+        return run_jobs(self.context, self.task, self.config, jobs, self.n_jobs)
 
 
 store = ConfigStore.instance()

@@ -1,6 +1,7 @@
 """One training step of every loss with every penalty, on points and on images."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,24 +10,23 @@ from conftest import settings
 from ganbench import randomness
 from ganbench.config.compose import build
 from ganbench.config.schema import CONF, Precision
+from ganbench.training.batches import CriticBatch, GeneratorBatch
 from ganbench.training.device import AutocastPenalty, player_autocast
+from ganbench.training.iteration import update_average
+from ganbench.training.players import Players, make_players
 from ganbench.training.preflight import check_critic
-from ganbench.training.steps import critic_step, generator_step, update_average
+from ganbench.training.updates import Objective, critic_update, generator_update
 
 LOSSES = ["gan", "minimax", "lsgan", "wgan", "hinge", "rpgan", "ragan"]
 PENALTIES = sorted(p.stem for p in (CONF / "penalty").glob("*.yaml"))
 
 
-def players(cfg):
-    with randomness.seeded_initialization(cfg.seed, "init/G"):
-        G = build(cfg.model.generator)
-    with randomness.seeded_initialization(cfg.seed, "init/D"):
-        D = build(cfg.model.critic)
-    opt_g, opt_d = (
-        build(cfg.optimizer.generator, params=G.parameters()),
-        build(cfg.optimizer.critic, params=D.parameters()),
-    )
-    return G, D, opt_g, opt_d
+def players(cfg) -> Players:
+    return make_players(cfg, torch.device("cpu"))
+
+
+def critic_batch(real: torch.Tensor, z: torch.Tensor, rng: torch.Generator) -> CriticBatch:
+    return CriticBatch(real, z, rng, when={})
 
 
 def weights(net):
@@ -38,22 +38,23 @@ def weights(net):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_step(loss: str, penalty: str, dataset: str, rng: torch.Generator) -> None:
     cfg = settings(f"dataset={dataset}", f"loss={loss}", f"penalty={penalty}", "model.width=8")
-    G, D, opt_g, opt_d = players(cfg)
+    everyone = players(cfg)
+    G, D = everyone.G, everyone.D
     shape = tuple(cfg.dataset.shape)
     real, z = torch.rand(6, *shape, generator=rng) * 2 - 1, torch.randn(6, cfg.model.z_dim, generator=rng)
-    loss, penalty = build(cfg.loss), build(cfg.penalty)
+    objective = Objective(build(cfg.loss), build(cfg.penalty))
     g0, d0 = weights(G), weights(D)
 
     with torch.no_grad():
         fake = G(z)
     on_real, on_fake = D(real), D(fake)
-    told = critic_step(D, G, real, z, loss, penalty, opt_d, rng)
-    assert told["d_loss"].item() == pytest.approx(loss.d(on_real, on_fake).item(), rel=1e-4, abs=1e-5)
+    told = critic_update(everyone, critic_batch(real, z, rng), objective)
+    assert told["d_loss"].item() == pytest.approx(objective.loss.d(on_real, on_fake).item(), rel=1e-4, abs=1e-5)
     assert told["d_real"].item() == pytest.approx(on_real.mean().item(), rel=1e-4, abs=1e-5)
     assert torch.equal(weights(G), g0) and not torch.equal(weights(D), d0)
 
     d1 = weights(D)
-    told |= generator_step(D, G, real, z, loss, opt_g)
+    told |= generator_update(everyone, GeneratorBatch(real, z), objective)
     assert torch.equal(weights(D), d1) and not torch.equal(weights(G), g0)
     assert all(w.requires_grad for w in D.parameters())
     assert all(value.isfinite() and not value.requires_grad for value in told.values())
@@ -65,11 +66,13 @@ def test_a_step(loss: str, penalty: str, dataset: str, rng: torch.Generator) -> 
 def test_a_critic_step_follows_the_sum_of_loss_and_penalty() -> None:
     """Against plain gradient descent on the same sum, written out."""
     cfg = settings("dataset=ring", "loss=wgan-gp", "optimizer=rmsprop", "penalty.weight=3")
-    G, D, _, _ = players(cfg)
+    everyone = players(cfg)
+    G, D = everyone.G, everyone.D
     twin = copy.deepcopy(D)
     real, z = torch.randn(16, 2), torch.randn(16, cfg.model.z_dim)
-    loss, penalty = build(cfg.loss), build(cfg.penalty)
-    critic_step(D, G, real, z, loss, penalty, torch.optim.SGD(D.parameters(), 0.1), randomness.generator(0, "p"))
+    descending = everyone._replace(opt_d=torch.optim.SGD(D.parameters(), 0.1))
+    objective = Objective(build(cfg.loss), build(cfg.penalty))
+    critic_update(descending, critic_batch(real, z, randomness.generator(0, "p")), objective)
     fake = G(z).detach()
     share = torch.rand(16, generator=randomness.generator(0, "p"))[:, None]
     x = (real + share * (fake - real)).requires_grad_()
@@ -82,13 +85,13 @@ def test_a_critic_step_follows_the_sum_of_loss_and_penalty() -> None:
 
 @pytest.mark.parametrize("norm", ["none", "layer", "instance", "spectral"])
 def test_no_critic_mixes_samples(norm: str) -> None:
-    _, D, _, _ = players(settings(f"model.critic_norm={norm}"))
+    D = players(settings(f"model.critic_norm={norm}")).D
     check_critic(D, torch.randn(4, 1, 32, 32))
     assert D(torch.randn(4, 1, 32, 32)).shape == (4,)
 
 
 def test_average_follows_weights_and_statistics() -> None:
-    G, _, _, _ = players(settings())
+    G = players(settings()).G
     average = copy.deepcopy(G)
     start = {k: v.clone() for k, v in average.state_dict().items()}
     for value in G.state_dict().values():
@@ -102,7 +105,7 @@ def test_average_follows_weights_and_statistics() -> None:
 @pytest.mark.parametrize("name", ["gp", "dragan", "r1", "clip"])
 def test_penalties_in_bf16_are_those_of_fp32_to_its_digits(name: str, rng: torch.Generator) -> None:
     cfg = settings("loss=wgan", f"penalty={name}", "model.width=8")
-    _, D, _, _ = players(cfg)
+    D = players(cfg).D
     real, fake = torch.rand(2, 32, 1, 32, 32, generator=rng) * 2 - 1
     penalty = build(cfg.penalty)
     half = AutocastPenalty(penalty, player_autocast(Precision.bf16_all, torch.device("cpu")))
@@ -125,9 +128,8 @@ def test_penalties_in_bf16_are_those_of_fp32_to_its_digits(name: str, rng: torch
 def test_bf16_leaves_the_penalty_in_fp32(rng: torch.Generator) -> None:
     cfg = settings("loss=wgan-gp", "model.width=8")
     found = []
-    for autocast in (None, lambda: torch.autocast("cpu", torch.bfloat16)):
-        G, D, _, opt_d = players(cfg)
-        extra = {"autocast": autocast} if autocast else {}
+    for autocast in (nullcontext, lambda: torch.autocast("cpu", torch.bfloat16)):
+        everyone = players(cfg)
         seen = []
 
         def watching(D, real, fake, rng, seen=seen):
@@ -135,17 +137,8 @@ def test_bf16_leaves_the_penalty_in_fp32(rng: torch.Generator) -> None:
             return build(cfg.penalty)(D, real, fake, rng)
 
         real, z = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(1)), torch.ones(8, 64)
-        told = critic_step(
-            D,
-            G,
-            real,
-            z,
-            build(cfg.loss),
-            watching,
-            opt_d,
-            randomness.generator(0, "p"),
-            **extra,
-        )
+        objective = Objective(build(cfg.loss), watching, autocast)
+        told = critic_update(everyone, critic_batch(real, z, randomness.generator(0, "p")), objective)
         assert seen == [(torch.float32,) * 3]
         found.append(told["d_penalty"].item())
     assert found[1] == pytest.approx(found[0], rel=1e-2)

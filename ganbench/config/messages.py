@@ -1,0 +1,111 @@
+"""Turn settings and the errors of Hydra and OmegaConf into one plain sentence."""
+
+import re
+import sys
+from enum import Enum
+from typing import Any
+
+import yaml
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ganbench.errors import RENAMED, Refused, renamed_message, unknown_key_message, unknown_option_message
+
+# What OmegaConf says of a value that has the wrong type, and what the setting must do.
+TYPE_ERRORS = (
+    (r"expected one of \[(.*)\]", r"be one of: \1"),
+    (r"could not be converted to Integer", "be a whole number"),
+    (r"could not be converted to Float", "be a number"),
+    (r"not a valid bool|could not be converted to Boolean", "be true or false"),
+    (r"Incompatible value 'None'|not Optional", "not be null"),
+)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the error that all others were raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def setting(key: str, value: Any) -> str:
+    """Write `key=value` as it was typed on the command line; a value from elsewhere as YAML writes it."""
+    for argument in reversed(sys.argv[1:]):
+        typed_key, _, text = argument.lstrip("+").partition("=")
+        if typed_key == key and _stands_for(text, value):
+            return f"{key}={text}"
+    return f"{key}={_as_yaml(value)}"
+
+
+def _stands_for(text: str, value: Any) -> bool:
+    """Tell whether `text` is how `value` was typed."""
+    try:
+        if type(value) in (int, float):
+            return float(text) == value
+        return text == value or yaml.safe_load(text) == value
+    except (ValueError, yaml.YAMLError):
+        return False
+
+
+def _as_yaml(value: Any) -> str:
+    if OmegaConf.is_list(value):
+        return f"[{', '.join(map(_as_yaml, value))}]"
+    if isinstance(value, Enum):
+        return value.name
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def one_line_error(error: Exception) -> str:
+    """Say in one sentence what Hydra, OmegaConf or a check of ours found wrong."""
+    message = str(error)
+    if isinstance(error, Refused):
+        return message
+    for name in RENAMED:
+        if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.=-])", message):
+            return renamed_message(name)
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read; write key=value or group=option, and quote special characters."
+    if ambiguous := re.match(r"Ambiguous value for argument '(.+)'\n", message):
+        return f"{ambiguous[1]} has several values; add -m to run a sweep over them."
+    cause = root_cause(error)
+    return _key_error(cause) if isinstance(cause, OmegaConfBaseException) and cause.full_key else _one_line(message)
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    """Name the options there are, a user's own included."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if not group or error.options is None:
+        return _one_line(str(error))
+    file = re.match(r"In '(.+?)'", str(error))  # whose defaults list asks for it; `config` is the command line, too
+    where = "" if file is None or file[1] in ("config", "hydra/config") else f"{file[1]}.yaml: "
+    return where + unknown_option_message(group, option, error.options)
+
+
+def _key_error(cause: OmegaConfBaseException) -> str:
+    """Say what OmegaConf found wrong with the key that it names."""
+    key, reason = str(cause.full_key), str(cause).splitlines()[0]
+    if cause.parent_node is not None and cause.key is not None and "not in" in reason:
+        return unknown_key_message(key, map(str, cause.parent_node), owner(key, cause.parent_node))
+    written = next((arg.lstrip("+~") for arg in sys.argv[1:] if arg.lstrip("+~").partition("=")[0] == key), key)
+    for pattern, allowed in TYPE_ERRORS:
+        if found := re.search(pattern, reason):
+            return f"{written} must {found.expand(allowed)}."
+    return f"{written}: {reason}"
+
+
+def owner(key: str, node: Any) -> str:
+    """Name what holds the setting `key`: the option of a group, as in `loss=gan`, or else the path."""
+    parent = key.rpartition(".")[0]
+    name = node.get("name") if parent and "." not in parent and OmegaConf.is_dict(node) else None
+    return f"{parent}={name}" if isinstance(name, str) else parent
+
+
+def _one_line(message: str) -> str:
+    """Join the lines of Hydra's own messages; links to its documentation of another version are left out."""
+    lines = [line.strip() for line in message.splitlines() if line.strip() and not line.startswith("See https")]
+    return "; ".join(lines)

@@ -1,0 +1,41 @@
+"""Check what was typed before Hydra composes it, where Hydra would answer with a traceback, or not at all."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from typing import Any
+
+from ganbench.config.schema import CONF, Config
+from ganbench.errors import Refused, unknown_key_message
+
+# Values that are no texts in Hydra's grammar, which raises a bare ValueError for them as the option of a group.
+NO_TEXT = re.compile(r"(?<=[=,])(null|true|false|nan|[-+]?[\d.]+)(?=,|$)", re.IGNORECASE)
+
+
+def quote_options(overrides: Sequence[str]) -> list[str]:
+    """Quote options such as `loss=1` and `penalty=null`, so that Hydra looks for them and lists those there are."""
+    return [NO_TEXT.sub(r"'\1'", override) if _is_of_a_group(override) else override for override in overrides]
+
+
+def _is_of_a_group(override: str) -> bool:
+    group = override.lstrip("+").partition("=")[0]
+    return bool(group) and (CONF / group).is_dir()
+
+
+def reject_dropped_overrides(overrides: Sequence[str]) -> None:
+    """Raise Refused for `+key=value` below a dataclass of the schema: Hydra would drop it silently."""
+    for override in overrides:
+        key = override.lstrip("+").partition("=")[0]
+        group, _, setting = key.partition(".")
+        schema = _schema_of(group)
+        if override.startswith("+") and setting and schema:
+            fields = list(schema.__dataclass_fields__)
+            if setting.partition(".")[0] not in fields:
+                raise Refused(unknown_key_message(key, fields))
+
+
+def _schema_of(group: str) -> Any:
+    """Return the dataclass of a group's settings, None for a group that is free to have any."""
+    field = Config.__dataclass_fields__.get(group)
+    schema = field.default_factory if field else None
+    return schema if is_dataclass(schema) else None

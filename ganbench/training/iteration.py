@@ -1,0 +1,68 @@
+"""One iteration of training: `n_critic` updates of the critic, one of the generator, and the average's move."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from ganbench.errors import Diverged
+from ganbench.training.batches import Batch, CriticBatch
+from ganbench.training.cuda_graphs import CudaGraphIteration
+from ganbench.training.players import Players
+from ganbench.training.updates import Objective, Terms, critic_update, generator_update
+
+Iteration = Callable[[Batch], list[Terms]]
+
+
+def make_iteration(cfg: DictConfig, players: Players, objective: Objective, first: Batch) -> Iteration:
+    """Bind the iteration of a run; with speed.graphs=true it is captured on `first`, whose shapes all others have."""
+    run = partial(iterate, players, objective, ema_decay=cfg.protocol.ema, reuse_fakes=cfg.protocol.reuse_fakes)
+    return CudaGraphIteration(run, players, first) if cfg.speed.graphs else run
+
+
+def iterate(
+    players: Players, objective: Objective, batch: Batch, *, ema_decay: float, reuse_fakes: bool = False
+) -> list[Terms]:
+    """Update all players once; return the terms of each update, the generator's last.
+
+    With `reuse_fakes` the generator learns from the samples of the critic's last update. Diverged says when it was.
+    """
+    *earlier, last = batch.critic
+    rows = [_critic_update(players, objective, critic_batch) for critic_batch in earlier]
+    fake = None
+    if reuse_fakes:
+        with objective.autocast():
+            fake = players.G(last.z)
+    rows.append(_critic_update(players, objective, last._replace(fake=fake)))
+    with annotate_divergence(last.when):
+        rows.append(generator_update(players, batch.generator._replace(fake=fake), objective))
+    update_average(players.average, players.G, ema_decay)
+    return rows
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, G: nn.Module, decay: float) -> None:
+    """Move the average's weights towards G's by 1 - decay, and batch norm's statistics with them.
+
+    Statistics copied from G would belong to other weights than the averaged ones.
+    """
+    ours, theirs = ([t for t in net.state_dict().values() if t.is_floating_point()] for net in (average, G))
+    torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+
+@contextmanager
+def annotate_divergence(when: dict[str, int]) -> Iterator[None]:
+    """Add `when` to any Diverged raised inside."""
+    try:
+        yield
+    except Diverged as error:
+        error.facts |= when
+        raise
+
+
+def _critic_update(players: Players, objective: Objective, batch: CriticBatch) -> Terms:
+    with annotate_divergence(batch.when):
+        return critic_update(players, batch, objective)

@@ -1,0 +1,161 @@
+"""One run in memory: what it is made of, and what it does at each step of its schedule."""
+
+import logging
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from ganbench.config.compose import build
+from ganbench.datasets import Data, select_evaluation_split, to_float
+from ganbench.interfaces import Metric, Scores
+from ganbench.runs.recorder import Recorder
+from ganbench.training.batches import draw_batch
+from ganbench.training.device import autocast_and_penalty, to_memory_format
+from ganbench.training.evaluate import evaluate, evaluate_raw, final_line, format_score, progress_line, sample
+from ganbench.training.footing import check_footing_at_end, footing
+from ganbench.training.iteration import Iteration, make_iteration
+from ganbench.training.meter import Meter
+from ganbench.training.pictures import picture_size, sample_picture
+from ganbench.training.players import make_players, with_copied_critic, with_fresh_critic
+from ganbench.training.preflight import check_critic, check_loss, check_penalty
+from ganbench.training.progress import progress_bar
+from ganbench.training.schedule import make_schedule
+from ganbench.training.updates import Objective
+
+log = logging.getLogger("ganbench")
+
+
+class Run:
+    """A run's data, players and objective. Raise Refused for parts that make no fair comparison."""
+
+    def __init__(self, cfg: DictConfig, device: torch.device, recorder: Recorder):
+        self.cfg = cfg
+        self.device = device
+        self.recorder = recorder
+        self.data = load_data(cfg, device)
+        self.metric: Metric = build(cfg.metric, name=cfg.metric.name, data=self.data, device=device)
+        self.players = make_players(cfg, device)
+        self.objective = make_objective(cfg, device, self.players.D, self.data)
+        self.vanishing = build(cfg.probe, name=cfg.loss.name)
+        self.schedule = make_schedule(cfg, self.vanishing.moments)
+        self.footing = self._footing()
+        recorder.write_footing(self.footing)
+        self._announce()
+        self.meter = Meter(device)
+        self.bar = progress_bar(cfg.protocol.images)
+        self.losses: dict[str, float] = {}
+        self.scores: Scores = {}
+
+    def start(self) -> int:
+        """Restore the last checkpoint, if there is one; return the generator step to go on with."""
+        first = self.recorder.restore(self.players, self.meter)
+        batch = draw_batch(self.cfg, self.data.train, first)
+        self.iteration: Iteration = make_iteration(self.cfg, self.players, self.objective, batch)
+        return first
+
+    def save(self, step: int) -> None:
+        """Save the state before this step is logged; a resumed run logs the step again."""
+        self.meter.raise_if_not_finite()
+        with self.meter.paused():
+            self.recorder.save(step, self.schedule.images(step), self.players, self.meter)
+
+    def log(self, step: int) -> None:
+        """Record the mean losses since the last log line."""
+        images = self.schedule.images(step)
+        self.losses = self.meter.read(images)
+        self.bar.update(images - self.bar.n)
+        self.recorder.log(images, self.losses)
+
+    def evaluate(self, step: int) -> None:
+        """Score the averaged generator and record scores and samples; at the end also the generator itself."""
+        images = self.schedule.images(step)
+        with self.meter.paused():
+            sampler = partial(sample, z_dim=self.cfg.model.z_dim, seed=self.cfg.seed, device=self.device)
+            self.scores = evaluate(self.metric, sampler, self.players, self.data)
+            if step == self.schedule.steps:
+                self.scores |= evaluate_raw(self.metric, sampler, self.players.G)
+            self.recorder.log(images, self.scores)
+            self.recorder.note_collapse()
+            shown = sampler(self.players.average, n=picture_size(self.data), stream="z_grid")
+            self.recorder.log_samples(images, sample_picture(shown, self.data, self.players.D))
+            score = self.scores[self.metric.name]
+            self.recorder.note(score=score, images=images, t_train=self.meter.training_seconds)
+            total = self.cfg.protocol.images
+            log.info(progress_line(images, total, self.metric.name, self.scores, self.losses))
+
+    def probe(self, step: int) -> None:
+        """Measure, on copies, whether the generator's gradient vanishes as the critic gets better."""
+        self.meter.raise_if_not_finite()
+        with self.meter.paused():
+            critics = {
+                "onward": with_copied_critic(self.cfg, self.players),
+                "scratch": with_fresh_critic(self.cfg, self.players, self.device),
+            }
+            rows = self.vanishing(critics, self.objective, self.data, step * self.cfg.protocol.n_critic)
+            self.recorder.log_probe(self.schedule.images(step), rows)
+
+    def update(self, step: int) -> None:
+        """Run one iteration: `n_critic` updates of the critic, one of the generator."""
+        batch = draw_batch(self.cfg, self.data.train, step)
+        self.recorder.now = batch.when[-1]
+        for terms, when in zip(self.iteration(batch), batch.when, strict=True):
+            self.meter.add(terms, when)
+
+    def finish(self) -> float:
+        """Check that the footing is still what it was, say the final scores, and return the one that ranks."""
+        self.bar.close()
+        self.recorder.note(t_beside=self.meter.other_seconds)
+        check_footing_at_end(self.footing, self._footing())
+        log.info(final_line(self.scores, self.metric.real_reference))
+        score = self.scores[self.metric.name]
+        return score if isinstance(score, float) else math.inf
+
+    def _footing(self) -> dict[str, dict[str, Any]]:
+        G, D, _, opt_g, opt_d = self.players
+        return footing(self.cfg, self.data, self.metric, G, D, opt_g, opt_d)
+
+    def _announce(self) -> None:
+        """Say and record what was chosen, and what real data score."""
+        name, reference = self.metric.name, self.metric.real_reference
+        device = _device_name(self.cfg, self.device)
+        weights = {"G": count_weights(self.players.G), "D": count_weights(self.players.D)}
+        precision = self.cfg.precision.value
+        self.recorder.note(device=device, precision=precision, weights=weights, real_reference=reference)
+        self.recorder.mirror.summary({f"real_reference/{key}": value for key, value in reference.items()})
+        log.info(
+            f"{device}, {precision}; {self.cfg.dataset.name}; {self.cfg.model.name} with {weights['G']:,} (generator) + "
+            f"{weights['D']:,} (critic) weights; {self.schedule.steps:,} generator steps; "
+            f"real-data reference: {name} {format_score(reference[name])}"
+        )
+
+
+def load_data(cfg: DictConfig, device: torch.device) -> Data:
+    """Load the dataset to the device, split for the evaluation that the protocol asks for."""
+    data = select_evaluation_split(build(cfg.dataset), cfg.protocol.scored_on.value)
+    return to_memory_format(data.to(device), cfg)
+
+
+def make_objective(cfg: DictConfig, device: torch.device, D: nn.Module, data: Data) -> Objective:
+    """Build loss and penalty and refuse what is no fair game for this critic."""
+    loss = build(cfg.loss)
+    penalty = build(cfg.penalty)
+    check_critic(D, to_float(data.train[:4]))
+    check_loss(loss, cfg.loss.name)
+    check_penalty(penalty, cfg.penalty.name, D, *to_float(data.train[:8]).chunk(2))
+    autocast, penalty = autocast_and_penalty(cfg.precision, device, penalty)
+    return Objective(loss, penalty, autocast)
+
+
+def count_weights(net: nn.Module) -> int:
+    """Return the number of trained numbers in a net."""
+    return sum(w.numel() for w in net.parameters())
+
+
+def _device_name(cfg: DictConfig, device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {cfg.threads} thread{'s' * (cfg.threads != 1)}"

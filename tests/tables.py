@@ -1,0 +1,152 @@
+"""Rewrite the generated parts of all READMEs: `python -m tests.tables`, or with `--check` only say what is stale.
+
+A part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. It is made from recorded results in
+outputs/reference, from the conformance suite, or from the files in tests/examples.
+"""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+from ganbench.bench import tables as bench
+from ganbench.conformance import tables as conformance
+from ganbench.report.compare import Method, compare_all
+from tests.conformance import mutants
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "outputs/reference"
+EXAMPLES = ROOT / "tests/examples"
+PART = re.compile(r"<!-- (\S+):begin -->\n.*?<!-- \1:end -->", re.DOTALL)
+# Dataset, head of its column, and the factor that brings its scores to a readable size.
+RESULTS = (
+    ("mnist5k", "mnist5k: fd_lenet", 1),
+    ("grid", "grid: energy distance × 1000", 1000),
+    ("ring", "ring: energy distance × 1000", 1000),
+)
+
+
+def generated() -> dict[str, Callable[[], str]]:
+    """Every part by the name in its markers."""
+    steps_and_runs = bench.tables(_json("bench"), _json("precision"))
+    return {
+        "results": results,
+        "soak": soak,
+        "refusal": refusal,
+        "wrong-versions": mutants.markdown_table,
+        "generator-gradient": conformance.generator_gradient_table,
+        **{name: lambda text=text: text for name, text in steps_and_runs.items()},
+        **{f"example-{folder.name}": lambda folder=folder: example(folder) for folder in sorted(EXAMPLES.iterdir())},
+    }
+
+
+def results() -> str:
+    """The final scores of `make benchmark`: IQM and 95 % interval; bold where nothing is significantly better."""
+    columns = [_cells(dataset, factor) for dataset, _, factor in RESULTS]
+    heads = ["method", *(head for _, head, _ in RESULTS), "seconds a run, mnist5k"]
+    rows = [[m.label, *(cells[m.label] for cells in columns), f"{m.seconds:.1f}"] for m in _methods("mnist5k")]
+    return markdown([heads, *rows])
+
+
+def _cells(dataset: str, factor: float) -> dict[str, str]:
+    methods, intervals = _methods(dataset), _intervals(dataset)
+    best = methods[0]
+    beaten = {c.worse.label for c in compare_all(methods) if c.better is best and c.significant}
+    cells = {}
+    for method in methods:
+        score = f"{factor * method.iqm:.3g}"
+        low, high = (f"{factor * end:.3g}" for end in intervals[method.label])
+        cells[method.label] = (score if method.label in beaten else f"**{score}**") + f" ({low} to {high})"
+    return cells
+
+
+def _methods(dataset: str) -> list[Method]:
+    """The methods of a recorded sweep, the best first."""
+    runs: dict[str, list[SimpleNamespace]] = {}
+    with (REFERENCE / f"{dataset}.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            run = SimpleNamespace(seed=int(row["seed"]), final=float(row["final"]), seconds=float(row["seconds"]))
+            runs.setdefault(row["method"], []).append(run)
+    return sorted((Method(label, found) for label, found in runs.items()), key=lambda method: method.sort_key)
+
+
+def _intervals(dataset: str) -> dict[str, tuple[float, float]]:
+    """The recorded report's 95 % intervals by method. A bootstrap made again with another scipy differs a little."""
+    lines = (REFERENCE / f"{dataset}.md").read_text(encoding="utf-8").splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("| method | seeds |"))
+    column = next(i for i, head in enumerate(lines[first].split(" | ")) if head.startswith("95 %"))
+    rows = [line.strip("| ").split(" | ") for line in lines[first + 2 : lines.index("", first)]]
+    return {row[0]: _ends(row[column]) for row in rows}
+
+
+def _ends(interval: str) -> tuple[float, float]:
+    low, high = interval.split(" to ")
+    return float(low), float(high)
+
+
+def soak() -> str:
+    """The last recorded crash test."""
+    found = _json("soak")
+    heads = ["commit", "kills", "of them inside a save", "signals", "lock races", "runs", "runs that differ"]
+    row = [found["commit"]] + [f"{found[key]:,}" for key in ("kills", "inside_a_save", "signals", "contests", "runs")]
+    return markdown([heads, [*row, str(len(found["differ"]))]])
+
+
+def refusal() -> str:
+    """A mistyped setting, and what the program answers."""
+    command = ["python", "-m", "ganbench", "loss=wgan-gp", "penalty.wieght=5"]
+    answer = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True).stderr
+    return f"```\n$ {' '.join(command)}\n{answer.strip()}\n```"
+
+
+def example(folder: Path) -> str:
+    """The files of an example, a fenced block each; code before options."""
+    files = sorted((p for p in folder.rglob("*") if p.suffix in (".py", ".yaml")), key=lambda p: (p.suffix, p))
+    return "\n\n".join(_block(file, folder) for file in files)
+
+
+def _block(file: Path, folder: Path) -> str:
+    language = {".py": "python", ".yaml": "yaml"}[file.suffix]
+    return f"```{language}\n# {file.relative_to(folder)}\n{file.read_text(encoding='utf-8').rstrip()}\n```"
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table whose first row is its head."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "| " + " | ".join(["---"] * len(rows[0])) + " |", *lines[1:]])
+
+
+def documents() -> Iterator[Path]:
+    for pattern in ("README.md", ".github/*.md", "conf/*.md", "outputs/*.md", "outputs/reference/README.md"):
+        yield from sorted(ROOT.glob(pattern))
+    yield from sorted(ROOT.glob("ganbench/**/README.md"))
+
+
+def rewritten(text: str, parts: dict[str, Callable[[], str]]) -> str:
+    return PART.sub(lambda m: f"<!-- {m[1]}:begin -->\n\n{parts[m[1]]()}\n\n<!-- {m[1]}:end -->", text)
+
+
+def _json(name: str) -> dict:
+    return json.loads((REFERENCE / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    parts, stale = generated(), []
+    for file in documents():
+        before = file.read_text(encoding="utf-8")
+        after = rewritten(before, parts)
+        if after != before:
+            stale.append(file.relative_to(ROOT))
+            if "--check" not in sys.argv:
+                file.write_text(after, encoding="utf-8")
+    for file in stale:
+        print(f"{file}: tables {'are stale; run `make tables`' if '--check' in sys.argv else 'rewritten'}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
