@@ -71,7 +71,7 @@ browser: ## install Chromium for the tests of the report page, unless there is o
 	fi
 
 tables: .venv/ready ## rewrite the generated tables of all READMEs
-	$(BIN)/python -m tests.tables
+	PYTHONPATH=. $(BIN)/python tests/tables.py
 
 clean: ## remove .venv and caches; outputs stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build *.egg-info

@@ -53,7 +53,7 @@ class LSGAN:
 
 
 class WGAN:
-    """Wasserstein (Arjovsky et al. 2017, arXiv:1701.07875, equation 2); needs a critic kept Lipschitz."""
+    """Wasserstein (Arjovsky et al. 2017, arXiv:1701.07875, equation 2); needs a Lipschitz critic."""
 
     def d(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()

@@ -3,8 +3,8 @@ compare bits.
 
     python tests/crash_soak.py --kills 1000
 
-Each attempt is a fork of this process, so that torch is imported once; what it does is what a run does, and the kill
-is a real SIGKILL. Prints one line of JSON; the exit code is 1 if anything differs.
+Each attempt is a fork of this process, so that torch is imported once; it does what a run does, and the kill is a real
+SIGKILL. Print one line of JSON; the exit code is 1 if anything differs.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -28,11 +29,11 @@ from tqdm import tqdm
 from ganbench.errors import Refused
 from ganbench.runs import checkpoint
 from ganbench.runs.signals import SIGNALS, Interrupted
-from ganbench.runs.status import read_status
+from ganbench.runs.status import RunComplete, read_status
 from ganbench.training.train import train
 
 METHODS = SIX.split(",")
-REFUSED = 2
+REFUSED, COMPLETE = 2, 4  # exit codes
 INSIDE = ("open", "write", "fsync", "replace", "unlink")  # what a save consists of
 
 
@@ -47,24 +48,23 @@ def composed(method: str) -> DictConfig:
 
 
 def digest(run: Path) -> str:
-    """Of all that a run leaves, wall-clock fields apart."""
+    """Return a digest of all that a run leaves, without wall-clock fields."""
     state = checkpoint.load(run)
-    kept = {k: v for k, v in state.items() if k not in ("meter", "records")}
-    found = hashlib.sha256(repr(_plain(kept)).encode())
-    found.update(json.dumps(rows(run)).encode())
+    timeless = {k: v for k, v in state.items() if k not in ("meter", "records")}
+    digest = hashlib.sha256(repr(_plain(timeless)).encode())
+    digest.update(json.dumps(rows(run)).encode())
     probes = run / "probes.jsonl"
-    found.update(probes.read_bytes() if probes.exists() else b"")
+    digest.update(probes.read_bytes() if probes.exists() else b"")
     for picture in sorted((run / "samples").glob("*.png")):
-        found.update(picture.name.encode() + picture.read_bytes())
+        digest.update(picture.name.encode() + picture.read_bytes())
     status = read_status(run)
-    found.update(
-        repr([status[k] for k in ("status", "score", "images", "label", "seed", "weights", "real_reference")]).encode()
-    )
-    return found.hexdigest()
+    facts = ("status", "score", "images", "label", "seed", "weights", "real_reference")
+    digest.update(repr([status[fact] for fact in facts]).encode())
+    return digest.hexdigest()
 
 
 def _plain(value):
-    """Tensors by their bytes, at any depth."""
+    """Replace tensors by their bytes, at any depth."""
     if isinstance(value, torch.Tensor):
         return str(value.dtype), tuple(value.shape), value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     if isinstance(value, dict):
@@ -75,7 +75,7 @@ def _plain(value):
 
 
 def begin(cfg: DictConfig, out: Path, fatal: tuple[str, int] | None = None) -> int:
-    """A child that makes the run, or goes on with it; with `fatal` it dies before the nth such call inside a save."""
+    """Start a child that makes or resumes the run; with `fatal` it dies before the nth such call inside a save."""
     child = os.fork()
     if child:
         return child
@@ -84,9 +84,10 @@ def begin(cfg: DictConfig, out: Path, fatal: tuple[str, int] | None = None) -> i
             os.dup2(nowhere.fileno(), 1)
         if fatal:
             arm(*fatal)
-        if not (out / "status.json").exists() or read_status(out)["status"] != "finished":
-            train(cfg, out)
+        train(cfg, out)
         os._exit(0)
+    except RunComplete:
+        os._exit(COMPLETE)
     except Refused:
         os._exit(REFUSED)
     except (Interrupted, KeyboardInterrupt) as left:
@@ -97,7 +98,7 @@ def begin(cfg: DictConfig, out: Path, fatal: tuple[str, int] | None = None) -> i
 
 
 def arm(call: str, nth: int) -> None:
-    """Have the process kill itself at that call, half of its bytes written if it is a write."""
+    """Have this process kill itself at that call; if it is a write, with half of the bytes written."""
     inside, left = [False], [nth]
 
     def dies(name: str) -> bool:
@@ -153,18 +154,18 @@ def opened(original, dies):
     return replacement
 
 
-def waited(child: int) -> bool:
-    """Whether it was stopped, rather than done; anything else is a finding of its own."""
+def was_stopped(child: int) -> bool:
+    """Wait for the child; return whether it was stopped rather than done. Raise SystemExit for any other end."""
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in (130, 143):
         return True
-    if os.WEXITSTATUS(status):
+    if os.WEXITSTATUS(status) not in (0, COMPLETE):
         raise SystemExit(f"a run ended with code {os.WEXITSTATUS(status)} where it should go on")
     return False
 
 
 def harass(cfg: DictConfig, out: Path, stops: int, whole: float, rng: random.Random) -> Counter:
-    """Stop the run that often (less, if it is done before), then let it end; how often it was stopped in which way."""
+    """Stop the run that often (less, if it is done before), then let it end; count the ways it was stopped."""
     done = Counter()
     while done["kill"] + done["save"] + done["signal"] < stops:
         how = rng.choice(("save", "save", "kill", "kill", "signal"))
@@ -172,28 +173,29 @@ def harass(cfg: DictConfig, out: Path, stops: int, whole: float, rng: random.Ran
         if how != "save":
             time.sleep(rng.uniform(0.02, whole))
             os.kill(child, signal.SIGKILL if how == "kill" else rng.choice(SIGNALS))
-        if not waited(child):
+        if not was_stopped(child):
             break
         done[how] += 1
         if how == "signal" and out.exists() and read_status(out)["status"] == "interrupted":
-            refuse_lost(out)
+            check_nothing_lost(out)
             done["saved"] += 1
-    while waited(begin(cfg, out)):
+    while was_stopped(begin(cfg, out)):
         pass
     return done
 
 
-def refuse_lost(run: Path) -> None:
-    """A signal loses nothing: what is recorded ends where the newest checkpoint begins."""
+def check_nothing_lost(run: Path) -> None:
+    """Raise SystemExit unless the records end where the newest checkpoint begins: a signal loses nothing."""
     size = (run / "metrics.jsonl").stat().st_size
     if checkpoint.load(run)["records"]["metrics.jsonl"] != size:
         raise SystemExit(f"{run}: a signal lost records")
 
 
 def contest(cfg: DictConfig, out: Path) -> bool:
-    """Whether of two that begin in one folder at once exactly one makes the run."""
-    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (begin(cfg, out), begin(cfg, out)))
-    return codes == [0, REFUSED]
+    """Return whether, of two processes that begin in one folder at once, exactly one makes the run."""
+    children = [begin(cfg, out), begin(cfg, out)]
+    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+    return codes in ([0, REFUSED], [0, COMPLETE])  # the other one came during the run, or after it
 
 
 def main() -> int:
@@ -208,7 +210,7 @@ def main() -> int:
     wanted, took = {}, {}
     for method, cfg in configs.items():
         began = time.time()
-        waited(begin(cfg, top / method))
+        was_stopped(begin(cfg, top / method))
         wanted[method], took[method] = digest(top / method), time.time() - began
     done, runs, differ = Counter(), 0, []
     bar = tqdm(total=given.kills, unit=" kills", disable=not sys.stderr.isatty())
@@ -225,8 +227,10 @@ def main() -> int:
         if not contest(configs["gan"], out) or digest(out) != wanted["gan"]:
             differ.append(str(out))
     kills = {"kills": done["kill"] + done["save"], "inside_a_save": done["save"], "signals": done["signal"]}
-    told = kills | {"saved_by_signal": done["saved"], "contests": given.contests, "runs": runs, "differ": differ}
-    print(json.dumps(told | {"seconds": round(time.time() - start), "folder": str(top)}))
+    counts = kills | {"saved_by_signal": done["saved"], "contests": given.contests, "runs": runs, "differ": differ}
+    print(json.dumps(counts | {"seconds": round(time.time() - start), "folder": str(top)}))
+    if not differ:
+        shutil.rmtree(top)
     return 1 if differ else 0
 
 

@@ -1,4 +1,4 @@
-"""Rewrite the generated parts of all READMEs: `python -m tests.tables`, or with `--check` only say what is stale.
+"""Rewrite the generated parts of all READMEs: `make tables`. With `--check` only say what is stale.
 
 A part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. It is made from recorded results in
 outputs/reference, from the conformance suite, or from the files in tests/examples.
@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+from conformance import mutants
+
 from ganbench.bench import tables as bench
 from ganbench.conformance import tables as conformance
 from ganbench.report.compare import Method, compare_all
-from tests.conformance import mutants
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "outputs/reference"

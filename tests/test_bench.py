@@ -25,6 +25,7 @@ from ganbench.training.updates import Objective, critic_update, generator_update
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_it_prints_one_document() -> None:
     parts = ["--part", "peak", "--part", "memory"]
     command = [sys.executable, "-m", "ganbench.bench", *parts, "--width", "4"]

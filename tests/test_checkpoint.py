@@ -18,6 +18,8 @@ from ganbench.errors import Refused
 from ganbench.runs import checkpoint
 from ganbench.training.train import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,4 +1,4 @@
-"""What the user types, and what it means."""
+"""Compose command lines and check what they mean."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY, SIX, ganbench, settings
 from omegaconf import OmegaConf
 
-from ganbench.config.compose import method_label
+from ganbench.config.compose import build, method_label
 from ganbench.config.schema import CONF
 from ganbench.config.validate import validate
 from ganbench.runs.status import CONSECUTIVE
@@ -62,7 +62,7 @@ def test_datasets_bring_what_suits_them(dataset: str) -> None:
 
 
 def test_the_papers_settings() -> None:
-    """Each of the six with its authors' settings; budget, batch and nets as in `equal`."""
+    """Check that each of the six has its authors' settings, with budget, batch size and nets as in `equal`."""
     found = {}
     for name in SIX.split(","):
         cfg = settings(f"loss={name}", "protocol=paper")
@@ -93,6 +93,39 @@ def test_methods_differ_in_nothing_but_loss_and_penalty() -> None:
     assert len(set(rest)) == 1
 
 
+class Holder:
+    """Keeps its arguments."""
+
+    def __init__(self, **arguments: object):
+        if "failure" in arguments:
+            raise LookupError(arguments["failure"])
+        self.arguments = arguments
+
+
+def test_arguments_from_code_reach_the_target_as_they_are() -> None:
+    """Not copied, resolved or instantiated, whatever they look like; the configuration's are added."""
+    given = {"nested": {"_target_": "nowhere.Thing", "value": "${nope}", "missing": "???"}, "list": [1, {"a": 2}]}
+    node = OmegaConf.create({"name": "x", "_target_": f"{__name__}.Holder", "width": 3})
+    built = build(node, **given).arguments
+    assert built == given | {"width": 3}
+    assert all(built[key] is value for key, value in given.items())
+
+
+def test_a_partial_node_is_called_later_with_what_was_given() -> None:
+    node = OmegaConf.create({"_target_": f"{__name__}.Holder", "_partial_": True, "width": 3})
+    samples = [1]
+    assert build(node)(real=5).arguments == {"width": 3, "real": 5}
+    assert build(node, samples=samples)(real=5).arguments["samples"] is samples
+
+
+def test_what_a_target_raises_comes_out_as_it_is() -> None:
+    inner = {"_target_": f"{__name__}.Holder", "failure": "inner"}
+    for node in (inner, {"_target_": f"{__name__}.Holder", "part": inner}):
+        with pytest.raises(LookupError, match="inner"):
+            build(OmegaConf.create(node))
+
+
+@pytest.mark.slow
 def test_from_any_directory_and_a_users_own_folder_of_options(tmp_path: Path) -> None:
     (tmp_path / "mine" / "loss").mkdir(parents=True)
     (tmp_path / "mine" / "loss" / "own.yaml").write_text("name: own\n_target_: ganbench.losses.LSGAN\nscale: 0.5\n")
@@ -102,6 +135,7 @@ def test_from_any_directory_and_a_users_own_folder_of_options(tmp_path: Path) ->
     assert cfg.loss == {"name": "own", "_target_": "ganbench.losses.LSGAN", "scale": 0.5}
 
 
+@pytest.mark.slow
 def test_from_an_installed_wheel(tmp_path: Path) -> None:
     source = tmp_path / "source"
     subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(source)], check=True)

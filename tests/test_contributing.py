@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import PATIENCE, REPOSITORY
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = REPOSITORY / "tests/examples"
 CONTRIBUTING = (REPOSITORY / ".github/CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -22,6 +24,7 @@ def commands(kind: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in re.findall(r"^python .*$", section, re.MULTILINE)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(folder.name for folder in EXAMPLES.iterdir()))
 def test_example_runs_with_the_commands_shown(kind: str, tmp_path: Path) -> None:
     folder = shutil.copytree(EXAMPLES / kind, tmp_path / kind)
@@ -35,7 +38,7 @@ def test_example_runs_with_the_commands_shown(kind: str, tmp_path: Path) -> None
             env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert not trains or '"status": "finished"' in (folder / "outputs/run/own/status.json").read_text()

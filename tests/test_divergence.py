@@ -20,6 +20,8 @@ from ganbench.training import run as module
 from ganbench.training.evaluate import relative_std
 from ganbench.training.train import Players, train
 
+pytestmark = pytest.mark.slow
+
 BATCH, AT = 32, 2  # of a step; the step that is spoiled
 OFTEN = (*TINY, "protocol.evaluations=4")
 

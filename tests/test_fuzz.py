@@ -1,5 +1,5 @@
-"""Every key of every option, with what it could not be: refused by name, or accepted by a rule that stands here and
-then built. Never another error than a refusal.
+"""Set every key of every option to hostile values. Each is refused with the key's name, or accepted because a rule
+below allows it and then built; no other error may occur.
 """
 
 import copy
@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganbench.config.compose import build, option_names, resolve
-from ganbench.config.schema import Track
 from ganbench.config.messages import one_line_error
+from ganbench.config.schema import Track
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.sweeps import tuning
@@ -28,8 +28,8 @@ HOSTILE = [None, True, "x", "", math.nan, math.inf, -1, 0, 0.5, 10**9, 10**30, [
            LONG, "../../x", "${nope}", "a\nb"]  # fmt: skip
 
 GROUPS = ("dataset", "model", "metric", "optimizer", "protocol", "probe", "penalty", "loss", "wandb", "experiment")
-# What an option needs beside it.
-BESIDE = {
+# Other options that an option needs.
+REQUIRED = {
     "dataset=folder": ["dataset.root=photos"],
     "model=mlp": ["dataset=ring"],
     "metric=energy_distance": ["dataset=ring"],
@@ -49,12 +49,12 @@ def one_of(*values: Any) -> Any:
     return lambda v: any(type(v) is type(value) and v == value for value in values)
 
 
-def written(v: Any) -> bool:
-    """What is typed without quotes where a text is due is that text."""
+def unquoted_text(v: Any) -> bool:
+    """Allow what a setting that is a text takes without quotes."""
     return v == "x" or (isinstance(v, bool | int | float) and len(str(v)) < 50)
 
 
-# Which of the hostile values a key may have after all; every other key may have none.
+# Which of the hostile values a key may have; other keys may have none of them.
 LEGITIMATE = {
     r"seed|probe\.seed": whole(0),
     # As OmegaConf reads a yes or no.
@@ -79,9 +79,9 @@ LEGITIMATE = {
     r"model\.((generator|critic)\.)?(fuse_rescaling|fast_double_backward)": one_of(True),
     r"penalty\.(_partial_|clip)": one_of(True),
     r"(loss|penalty|model|dataset|metric|probe)\.name": one_of("x"),
-    r"(protocol|optimizer)\.name|name|wandb\.project": written,
-    r"wandb\.entity": lambda v: v is None or written(v),
-    r"wandb\.group": lambda v: v is None or v == "../../x" or written(v),
+    r"(protocol|optimizer)\.name|name|wandb\.project": unquoted_text,
+    r"wandb\.entity": lambda v: v is None or unquoted_text(v),
+    r"wandb\.group": lambda v: v is None or v == "../../x" or unquoted_text(v),
     r"dataset\.root": one_of("x", "../../x", "a\nb"),
     r"metric\.features\.weights": one_of(None, "x", "../../x", "a\nb"),
     r"protocol\.space\.(lr|penalty_weight)\.high": one_of(0.5, 10**9),
@@ -98,13 +98,13 @@ def legitimate(key: str, value: Any) -> bool:
 
 @cache
 def compositions() -> list[DictConfig]:
-    """The default, and then each option of each group."""
+    """Compose the default and each option of each group."""
     typed = [f"{group}={option}" for group in GROUPS for option in option_names(group)]
-    return [settings(), *(settings(*BESIDE.get(option, []), option) for option in typed)]
+    return [settings(), *(settings(*REQUIRED.get(option, []), option) for option in typed)]
 
 
 def keys(node: DictConfig, path: str = "") -> Iterator[str]:
-    """All but `smoke`, of which only numbers of samples are taken, and whole groups, which Hydra itself judges."""
+    """List all keys but `smoke`, which is read for sample counts only, and whole groups, which Hydra itself checks."""
     for key in [key for key in node if f"{path}{key}" != "smoke"]:
         inner = None if OmegaConf.is_missing(node, key) else node._get_node(key)
         if path or not isinstance(inner, DictConfig):
@@ -114,7 +114,7 @@ def keys(node: DictConfig, path: str = "") -> Iterator[str]:
 
 
 def cases() -> Iterator[tuple[DictConfig, str, Any]]:
-    """Each key once, of one method's authors for all, but every dataset's shape: they allow different ones."""
+    """List each key once with each hostile value; `dataset.shape` once per dataset, since what is allowed differs."""
     seen = set()
     for cfg in compositions():
         for key in keys(cfg):
@@ -125,7 +125,7 @@ def cases() -> Iterator[tuple[DictConfig, str, Any]]:
 
 
 def refusal(cfg: DictConfig, key: str, value: Any) -> str | None:
-    """What is said to `key=value`, None if it is accepted; `cfg` is as it was afterwards."""
+    """Return the refusal of `key=value`, None if it is accepted; leave `cfg` unchanged."""
     group = key.partition(".")[0]
     before = copy.deepcopy(cfg._get_node(group))
     try:
@@ -142,13 +142,11 @@ def refusal(cfg: DictConfig, key: str, value: Any) -> str | None:
 
 
 def make(cfg: DictConfig) -> None:
-    """What a run makes of its settings, but for data and metric."""
+    """Build what a run builds, except data and metric."""
     resolve(cfg)
-    (
-        build(cfg.loss),
-        build(cfg.penalty),
-        build(cfg.probe, name=cfg.loss.name),
-    )
+    build(cfg.loss)
+    build(cfg.penalty)
+    build(cfg.probe, name=cfg.loss.name)
     make_players(cfg, torch.device("cpu"))
 
 

@@ -134,6 +134,7 @@ def test_a_curved_critic_would_lose_by_it(monkeypatch: pytest.MonkeyPatch) -> No
     assert not torch.allclose(found[0], due[0], rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [(), ("dataset=ring", "metric.n_real=256"), ("model=resnet",)])
 def test_the_same_run_without(other: tuple[str, ...], tmp_path: Path) -> None:
     told = []

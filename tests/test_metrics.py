@@ -127,7 +127,7 @@ def test_classes_that_are_missing_are_counted() -> None:
     metric.class_counter.classify = lambda features: torch.full((len(features),), 12)  # only clothes
     none = metric(digits.train[:100])
     assert none["classes"] == 0 and none["classes_kl"] is None and none["histogram"] == [0] * 10
-    assert none["classes_kl_why"] == "no sample belongs to a class of the real data"
+    assert none["classes_kl_why"] == "no sample is of a class that reals have"
 
 
 def test_points_are_counted_by_mode() -> None:

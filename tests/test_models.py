@@ -51,6 +51,7 @@ def test_fused_nets_are_the_paper_s(norm: str) -> None:
     _same(*(_told(G, G(z)) for G in generators))
 
 
+@pytest.mark.slow
 def test_a_run_with_them(tmp_path: Path) -> None:
     """Fused or not, the records agree: to what rounding leaves after a few steps."""
     told = []

@@ -25,54 +25,56 @@ from ganbench.report.pages.sweep import write
 from ganbench.report.study import load_study
 from ganbench.training import pictures
 
-MOMENTS = (0, 1600, 3200, 4800, 6400)
+pytestmark = pytest.mark.slow
+
+POINTS = (0, 1600, 3200, 4800, 6400)
 STEPS = (0, *(2**k for k in range(11)))
 
 
-def enrich(run: Path, start: int = 0, moments: tuple[int, ...] = MOMENTS, recall: float = 0.9) -> None:
-    """Give a planted run what a long one has: scores on the way, diversity, classes, probes and other pictures."""
+def enrich(run: Path, start: int = 0, points: tuple[int, ...] = POINTS, recall: float = 0.9) -> None:
+    """Give a planted run what a long one has: a score curve, diversity, classes and other samples."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     final = next((row["fd_lenet"] for row in rows if row["images"] == 6400 and "fd_lenet" in row), None)
-    kept = [row for row in rows if "fd_lenet" not in row]
-    for i, images in enumerate(moments):
-        share = i / (len(moments) - 1)
+    enriched = [row for row in rows if "fd_lenet" not in row]
+    for i, images in enumerate(points):
+        share = i / (len(points) - 1)
         score = 20 * ((final or 10) / 20) ** share
         if final is None and images == 6400:
             continue
         classes = [0.1 + 0.05 * math.sin(k + start) for k in range(10)]
-        kept.append({
+        enriched.append({
             "images": images, "fd_lenet": score, "recall": recall * share, "coverage": 0.8 * share, "density": 0.6,
             "memorisation": 0.9, "kid": None, "histogram": classes,
         })  # fmt: skip
-    kept.sort(key=lambda row: row["images"])
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    enriched.sort(key=lambda row: row["images"])
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in enriched))
     status = json.loads((run / "status.json").read_text())
     status["real_reference"] |= {"coverage": 0.97, "density": 1.0, "memorisation": 0.85, "histogram": [0.1] * 10}
     (run / "status.json").write_text(json.dumps(status))
-    for images in moments:
+    for images in points:
         paint(start, images).save(run / "samples" / f"{images:09d}.png")
 
 
 def paint(start: int, images: int) -> Image.Image:
-    """One grey a picture, told by its run and its moment."""
-    return Image.new("L", (256, 256), grey(start, images))
+    """Return one shade of gray per image, by its run and the real images seen."""
+    return Image.new("L", (256, 256), gray(start, images))
 
 
-def grey(start: int, images: int) -> int:
+def gray(start: int, images: int) -> int:
     return 20 + 40 * start + images // 200
 
 
 def probe(run: Path, rates: dict[str, float], images: tuple[int, ...] = (0, 3200)) -> None:
-    """Probes of which each loss's gradient falls by `rate` for each doubling of the critic's steps."""
+    """Write probes in which each loss's gradient changes by a factor for each doubling of the critic's updates."""
     lines = []
     for loss, rate in rates.items():
-        for moment in images:
+        for seen in images:
             for critic in ("onward", "scratch"):
                 for k in STEPS:
                     norm = 3 * rate ** math.log2(k + 1)
-                    told = {"g_norm": norm, "snr": 2.0, "saturated": None, "d_slope_fake": 0.5, "critic_auc": 0.9}
-                    at = {"images": moment, "critic": critic, "steps": k, "loss": loss, "cosine": 0.7}
-                    lines.append(json.dumps(at | told))
+                    probed = {"images": seen, "critic": critic, "steps": k, "loss": loss}
+                    result = {"g_norm": norm, "snr": 2.0, "saturated": None, "d_slope_fake": 0.5, "critic_auc": 0.9}
+                    lines.append(json.dumps(probed | result | {"cosine": 0.7}))
     (run / "probes.jsonl").write_text("\n".join(lines) + "\n")
 
 
@@ -112,23 +114,23 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens a page; at the end nothing may have been said on its console or asked from outside."""
-    heard, asked, contexts = [], [], []
+    """Open pages; fail at the end if one wrote to its console or made a request."""
+    console, requests, contexts = [], [], []
 
     def go(file: Path, width: int = 1280, **settings: object) -> Page:
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **settings))
         page = contexts[-1].new_page()
-        page.on("console", lambda message: heard.append(message.text))
-        page.on("pageerror", lambda error: heard.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: console.append(message.text))
+        page.on("pageerror", lambda error: console.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(file.as_uri())
         return page
 
     yield go
     for context in contexts:
         context.close()
-    assert heard == []
-    assert asked and all(url.startswith(("file:", "data:")) for url in asked)
+    assert console == []
+    assert requests and all(url.startswith(("file:", "data:")) for url in requests)
 
 
 SECTIONS = ["verdict", "results", "curves", "differences", "vanishing", "diversity", "samples", "training", "runs"]
@@ -159,7 +161,7 @@ def test_a_missing_probe_says_how_to_get_it(tmp_path: Path) -> None:
 def test_the_switch_shows_one_axis(rich: Path, opened) -> None:
     page = opened(rich / "report.html")
     shown = page.locator(".axes figure:visible")
-    drawn = {"images": "real images seen", "steps": "generator steps", "t_train": "training seconds"}
+    drawn = {"images": "real images seen", "steps": "generator updates", "t_train": "training seconds"}
     assert shown.count() == 1 and drawn["images"] in shown.text_content()
     page.get_by_role("radio", name="training seconds").click()
     assert shown.count() == 1 and drawn["t_train"] in shown.locator("svg").text_content()
@@ -187,7 +189,7 @@ def test_tables_sort_and_what_is_missing_comes_last(rich: Path, opened) -> None:
     assert (head.get_attribute("aria-sort"), other.get_attribute("aria-sort")) == ("none", "ascending")
     page.locator("#runs-table th", has_text="folder").get_by_role("button").click()
     assert column(page, "runs-table", 1)[:2] == ["gan-s0", "gan-s1"]
-    page.locator("#probed th", has_text="scratch, 3,200").get_by_role("button").click()
+    page.locator("#probed th", has_text="new critic, 3,200").get_by_role("button").click()
     assert column(page, "probed", 1) == ["hinge", "gan, minimax (diagnostic)", "wgan-gp", "gan"]
     page.locator("#sides th", has_text="recall").get_by_role("button").click()
     assert page.locator("#sides tfoot th").inner_text() == "real data"
@@ -208,22 +210,22 @@ def settled(page: Page) -> list[int]:
 
 def test_the_slider_moves_every_picture(rich: Path, opened) -> None:
     page = opened(rich / "report.html")
-    order = ["wgan-gp", "gan", "hinge"]  # arms by score; planted as 1, 0 and 2
-    captions = page.locator(".film-of figcaption")
+    order = ["wgan-gp", "gan", "hinge"]  # methods by score; planted as 1, 0 and 2
+    captions = page.locator(".history figcaption")
     assert [words.split(" ")[0] for words in captions.all_inner_texts()] == order
-    # hinge has no picture at the end, and shows its last
-    assert settled(page) == [grey(1, 6400), grey(0, 6400), grey(2, 4800)]
+    # hinge has no samples at the end, and shows its last
+    assert settled(page) == [gray(1, 6400), gray(0, 6400), gray(2, 4800)]
     assert "4,800 images" in captions.nth(2).inner_text()
-    page.locator("#moment").focus()
+    page.locator("#slider").focus()
     page.keyboard.press("Home")
-    assert settled(page) == [grey(1, 0), grey(0, 0), grey(2, 0)]
+    assert settled(page) == [gray(1, 0), gray(0, 0), gray(2, 0)]
     page.keyboard.press("ArrowRight")
-    assert settled(page) == [grey(1, 1600), grey(0, 1600), grey(2, 1600)]
+    assert settled(page) == [gray(1, 1600), gray(0, 1600), gray(2, 1600)]
     assert page.locator("#seen").inner_text() == "1,600 images"
     assert captions.nth(0).inner_text() == "wgan-gp fd_lenet 11.2, 1,600 images"  # 20 (2 / 20)^(1/4)
-    assert page.locator(".film-of img").nth(0).get_attribute("alt").endswith("after 1,600 images")
+    assert page.locator(".history img").nth(0).get_attribute("alt").endswith("after 1,600 images")
     page.keyboard.press("End")
-    assert settled(page) == [grey(1, 6400), grey(0, 6400), grey(2, 4800)]
+    assert settled(page) == [gray(1, 6400), gray(0, 6400), gray(2, 4800)]
 
 
 def test_play_runs_to_the_end_and_stops(rich: Path, opened) -> None:
@@ -251,8 +253,8 @@ def test_light_and_dark(rich: Path, opened) -> None:
     assert opened(rich / "report.html", color_scheme="dark").evaluate(INKS) == dark
 
 
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
@@ -262,15 +264,15 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_colours_have_contrast(rich: Path) -> None:
+def test_colors_have_contrast(rich: Path) -> None:
     """WCAG 2 AA: 4.5 for text, 3 for lines; on cards, light and dark."""
     sheets = re.findall(r"color-scheme: (?:light|dark);[^}]*", (rich / "report.html").read_text())
     assert len(sheets) == 3
     for sheet in sheets:
         tokens = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", sheet))
         least = dict.fromkeys(("ink", "soft", "accent", "bad"), 4.5) | {f"c{i}": 3 for i in range(8)}
-        for name, due in least.items():
-            assert contrast(tokens[name], tokens["card"]) >= due, (name, tokens[name])
+        for name, minimum in least.items():
+            assert contrast(tokens[name], tokens["card"]) >= minimum, (name, tokens[name])
         assert contrast(tokens["amber"], tokens["amber-paper"]) >= 4.5
 
 
@@ -290,26 +292,26 @@ def test_on_a_phone(rich: Path, opened) -> None:
 
 def test_in_print(rich: Path, opened) -> None:
     page = opened(rich / "report.html", color_scheme="dark")
-    page.locator("#moment").focus()
+    page.locator("#slider").focus()
     page.keyboard.press("Home")
     page.emulate_media(media="print", color_scheme="dark")
     assert page.locator(".axes figure:visible").count() == 3
-    for control in ("nav", "#play", "#moment", "fieldset"):
+    for control in ("nav", "#play", "#slider", "fieldset"):
         assert not page.locator(control).is_visible()
     assert page.locator("#training svg:visible").count() == page.locator("#training svg").count() > 3
     page.wait_for_function(SEEN, arg="6,400 images")
-    assert settled(page) == [grey(1, 6400), grey(0, 6400), grey(2, 4800)]
+    assert settled(page) == [gray(1, 6400), gray(0, 6400), gray(2, 4800)]
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 41, 51)"
     page.emulate_media(media="screen")
     page.wait_for_function(SEEN, arg="0 images")
-    assert settled(page) == [grey(1, 0), grey(0, 0), grey(2, 0)]
+    assert settled(page) == [gray(1, 0), gray(0, 0), gray(2, 0)]
     assert page.locator("#training svg:visible").count() == 0
 
 
 def test_without_javascript(rich: Path, opened) -> None:
     page = opened(rich / "report.html", java_script_enabled=False)
     assert page.locator(".axes figure:visible").count() == 3
-    assert page.locator(".film-of img:visible").count() == 3
+    assert page.locator(".history img:visible").count() == 3
     assert page.locator(".control:visible").count() == 0
     page.locator("#training summary").first.click()
     assert page.locator("#training svg:visible").count() == 3
@@ -321,12 +323,12 @@ def test_two_reports_are_the_same(rich: Path) -> None:
     assert (rich / "report.html").read_bytes() == before
 
 
-def test_a_method_has_one_colour(rich: Path) -> None:
-    found = load_study(rich)
-    assert found.tints == {"gan": 0, "hinge": 1, "wgan-gp": 2}
-    for panels in (training.by_arm(found, ("d_loss",)), training.histograms(found)):
-        for panel in panels:
-            assert set(re.findall(r"var\(--c(\d)\)", panel.svg)) == {str(found.tints[panel.title])}
+def test_a_method_has_one_color(rich: Path) -> None:
+    study = load_study(rich)
+    assert study.color_index == {"gan": 0, "hinge": 1, "wgan-gp": 2}
+    for figures in (training.by_method(study, ("d_loss",)), training.histograms(study)):
+        for figure in figures:
+            assert set(re.findall(r"var\(--c(\d)\)", figure.svg)) == {str(study.color_index[figure.title])}
 
 
 def test_every_seed_is_a_dot(rich: Path, opened) -> None:
@@ -336,17 +338,17 @@ def test_every_seed_is_a_dot(rich: Path, opened) -> None:
 
 
 def test_bands_need_three_scores(rich: Path) -> None:
-    courses = load_study(rich).courses
-    assert courses["gan"].images == list(MOMENTS)
-    assert courses["gan"].middle == pytest.approx([20 * (5 / 20) ** (i / 4) for i in range(5)], rel=0.01)
-    low, high = courses["gan"].low[-1], courses["gan"].high[-1]
+    curves = load_study(rich).score_curves
+    assert curves["gan"].images == list(POINTS)
+    assert curves["gan"].iqm == pytest.approx([20 * (5 / 20) ** (i / 4) for i in range(5)], rel=0.01)
+    low, high = curves["gan"].low[-1], curves["gan"].high[-1]
     assert 4 <= low < 5 < high <= 6
-    assert math.isnan(courses["hinge"].low[-1]) and courses["hinge"].middle[-1] == math.inf
-    assert math.isfinite(courses["hinge"].low[-2])
+    assert math.isnan(curves["hinge"].low[-1]) and curves["hinge"].iqm[-1] == math.inf
+    assert math.isfinite(curves["hinge"].low[-2])
 
 
 @pytest.mark.parametrize(
-    ("left", "due"),
+    ("ratios", "expected"),
     [
         ([0.009, 0.5], "vanishes"),
         ([0.009, 0.5, 0.5], "stays"),
@@ -354,40 +356,40 @@ def test_bands_need_three_scores(rich: Path) -> None:
         ([100.0, 100.0], "stays"),
         ([101.0, 1.0], "explodes"),
         ([0.0], "vanishes"),
-        ([], "not told"),
+        ([], "undefined"),
     ],
 )
-def test_the_rule_of_the_probe(left: list[float], due: str) -> None:
-    assert gradients.verdict(left) == due
+def test_the_rule_of_the_probe(ratios: list[float], expected: str) -> None:
+    assert gradients.verdict(ratios) == expected
 
 
-def test_probes_are_read_by_method_moment_and_critic(rich: Path) -> None:
+def test_probes_are_grouped_by_method_critic_and_images(rich: Path) -> None:
     rows = [[str(cell) for cell in row] for row in gradients.table(gradients.probe_results(load_study(rich)))]
     assert len(rows) == 16
-    assert rows[0] == ["wgan-gp", "0", "onward", "1", "stays", "0.9", "–", "0.5", "2", "0.7"]
-    asked = {row[0]: row[3:5] for row in rows if row[1:3] == ["3,200", "scratch"]}
-    assert asked["gan"] == ["2.59", "stays"]  # 1.1 by doubling, log2(1025) doublings
-    assert asked["gan, minimax (diagnostic)"] == ["0.000105", "vanishes"]
-    assert asked["hinge"] == ["5.89e-06", "vanishes"]
+    assert rows[0] == ["wgan-gp", "0", "run's critic", "1", "stays", "0.9", "–", "0.5", "2", "0.7"]
+    shown = {row[0]: row[3:5] for row in rows if row[1:3] == ["3,200", "new critic"]}
+    assert shown["gan"] == ["2.59", "stays"]  # 1.1 by doubling, log2(1025) doublings
+    assert shown["gan, minimax (diagnostic)"] == ["0.000105", "vanishes"]
+    assert shown["hinge"] == ["5.89e-06", "vanishes"]
 
 
 def test_the_page_says_what_vanishes(rich: Path, opened) -> None:
     page = opened(rich / "report.html")
-    heads = page.locator("#probed thead th").all_inner_texts()
-    assert heads == ["method", "onward, 0", "onward, 3,200", "scratch, 0", "scratch, 3,200"]
-    told = dict(zip(column(page, "probed", 1), column(page, "probed", 5), strict=True))
-    assert told == {
+    headers = page.locator("#probed thead th").all_inner_texts()
+    assert headers == ["method", "run's critic, 0", "run's critic, 3,200", "new critic, 0", "new critic, 3,200"]
+    verdicts = dict(zip(column(page, "probed", 1), column(page, "probed", 5), strict=True))
+    assert verdicts == {
         "wgan-gp": "stays (×1)",
         "gan": "stays (×2.6)",
         "gan, minimax (diagnostic)": "vanishes (×0.0001)",
         "hinge": "vanishes (×5.9e-06)",
     }
     assert "less than 0.01 of its norm" in page.locator("#vanishing").inner_text()
-    assert page.locator("#vanishing svg").count() == 5  # two moments, two critics, and the closed form
+    assert page.locator("#vanishing svg").count() == 5  # two points, two critics, and the closed form
 
 
 def test_a_gradient_that_was_nothing_from_the_start(tmp_path: Path) -> None:
-    """It cannot be told what is left of it; nor does a null crash the page."""
+    """It has no ratio; nor does a null crash the page."""
     run = plant(tmp_path, "gan", 0, 4.0)
     lines = [
         {"images": 0, "critic": "onward", "steps": k, "loss": "gan", "g_norm": n} for k, n in ((0, 0.0), (1, None))
@@ -395,27 +397,27 @@ def test_a_gradient_that_was_nothing_from_the_start(tmp_path: Path) -> None:
     (run / "probes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write(tmp_path)
     (row,) = gradients.table(gradients.probe_results(load_study(tmp_path)))
-    assert str(row[4]) == "not told"
+    assert str(row[4]) == "undefined"
 
 
-def test_samples_too_much_alike_are_flagged(rich: Path) -> None:
-    (told,) = training.too_much_alike(load_study(rich))
-    assert told.startswith("hinge: coverage 0.8 is more than 0.3 above recall 0.3")
-    assert str(training.Crowd(1.6, None, 0.1)) == "density 1.6 is above 1.5"
-    assert str(training.Crowd(1.5, 0.8, 0.55)) == ""
+def test_low_diversity_is_flagged(rich: Path) -> None:
+    (warning,) = training.low_diversity(load_study(rich))
+    assert warning.startswith("hinge: coverage 0.8 is more than 0.3 above recall 0.3")
+    assert training.low_diversity_signs(1.6, None, 0.1) == ["density 1.6 is above 1.5"]
+    assert training.low_diversity_signs(1.5, 0.8, 0.55) == []
 
 
 def test_a_list_is_no_score(rich: Path) -> None:
     head = next(line for line in write(rich).splitlines() if line.startswith("| method | recall"))
     assert "histogram" not in head
-    assert [panel.title for panel in training.histograms(load_study(rich))] == ["wgan-gp", "gan", "hinge"]
+    assert [figure.title for figure in training.histograms(load_study(rich))] == ["wgan-gp", "gan", "hinge"]
 
 
-def test_a_broken_picture_is_named(tmp_path: Path) -> None:
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
     run = plant(tmp_path, "gan", 0, 4.0)
     (run / "samples/000003200.png").write_bytes(b"cut off")
-    (film,) = samples.sample_histories(load_study(tmp_path))
-    assert [frame.images for frame in film.frames] == [0, 6400]
+    (history,) = samples.sample_histories(load_study(tmp_path))
+    assert [frame.images for frame in history.frames] == [0, 6400]
     write(tmp_path)
     assert "could not be read: 000003200.png" in (tmp_path / "report.html").read_text()
 
@@ -430,11 +432,11 @@ def test_one_broken_sweep_does_not_cost_the_others(tmp_path: Path) -> None:
     for name in ("a", "b"):
         plant(tmp_path / name, "gan", 0, 4.0)
     (tmp_path / "b/gan-s0/config.yaml").unlink()
-    assert "- b: left out, since no run in it can be compared." in overview.write(tmp_path)
+    assert "- b: left out, because no run in it can be compared." in overview.write(tmp_path)
     assert (tmp_path / "a/report.html").exists() and "b: left out" in (tmp_path / "report.html").read_text()
 
 
-def test_sweeps_of_two_tracks_stand_in_no_table(tmp_path: Path) -> None:
+def test_sweeps_of_two_tracks_are_not_mixed(tmp_path: Path) -> None:
     plant(tmp_path / "a", "gan", 0, 4.0)
     plant(tmp_path / "b", "gan", 0, 4.0, "protocol=paper")
     with pytest.raises(NotComparable, match="track is equal in a, paper in b"):
@@ -493,18 +495,18 @@ def test_an_overview_of_several_sweeps(tmp_path: Path, opened) -> None:
     assert page.locator("h1").inner_text() == "3 GAN methods on mnist5k"
 
 
-def test_normalised_scores(tmp_path: Path) -> None:
+def test_normalized_scores(tmp_path: Path) -> None:
     """By hand: of 0.5 for real data and 20 untrained, 4 lies at ln 8 / ln 40; of -0.5 and 20, at 4.5 / 20.5."""
     plant(tmp_path, "gan", 0, 4.0)
-    to = overview.scale(load_study(tmp_path))
-    assert (to(0.5), to(20.0), to(math.inf)) == (0, 1, math.inf)
-    assert to(4.0) == pytest.approx(0.56371, abs=1e-5) and "logarithms" in str(to)
+    scale = overview.scale(load_study(tmp_path))
+    assert (scale(0.5), scale(20.0), scale(math.inf)) == (0, 1, math.inf)
+    assert scale(4.0) == pytest.approx(0.56371, abs=1e-5) and "logarithms" in str(scale)
     status = json.loads((tmp_path / "gan-s0/status.json").read_text())
-    for floor, due in ((-0.5, pytest.approx(4.5 / 20.5)), (20.0, None), (None, None)):
-        status["real_reference"]["fd_lenet"] = floor
+    for reference, expected in ((-0.5, pytest.approx(4.5 / 20.5)), (20.0, None), (None, None)):
+        status["real_reference"]["fd_lenet"] = reference
         (tmp_path / "gan-s0/status.json").write_text(json.dumps(status))
-        to = overview.scale(load_study(tmp_path))
-        assert due == (to and to(4.0)) and (to is None or "scores themselves" in str(to))
+        scale = overview.scale(load_study(tmp_path))
+        assert expected == (scale and scale(4.0)) and (scale is None or "scores themselves" in str(scale))
 
 
 def test_a_score_below_zero_is_not_put_into_a_logarithm(tmp_path: Path) -> None:
@@ -524,13 +526,14 @@ def test_the_command_takes_a_folder_of_sweeps(tmp_path: Path) -> None:
     plant(tmp_path / "b", "gan", 0, 4.0)
     plant(tmp_path / "b", "hinge", 0, 5.0, "protocol.batch=64")
     refused = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert refused.returncode == 6 and refused.stderr.startswith("b: These runs do not stand on equal footing")
+    assert refused.returncode == 6 and refused.stderr.startswith("b: These runs are not comparable")
 
 
 def test_the_report_needs_neither_torch_nor_wandb(rich: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from ganbench.report import overview, page, search; "
-        f"page.write(Path({str(rich)!r})); sys.exit(', '.join({{'torch', 'wandb'}} & set(sys.modules)) or None)"
+        "import sys; from pathlib import Path; from ganbench.report import search; "
+        "from ganbench.report.pages import overview, sweep; "
+        f"sweep.write(Path({str(rich)!r})); sys.exit(', '.join({{'torch', 'wandb'}} & set(sys.modules)) or None)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

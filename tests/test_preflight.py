@@ -101,6 +101,7 @@ class PerSample:
 """
 
 
+@pytest.mark.slow
 def test_a_run_with_a_broken_loss_ends_before_its_first_step(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     done = ganbench("loss._target_=mine.PerSample", "experiment=smoke", "wandb=disabled", "name=x", cwd=tmp_path)

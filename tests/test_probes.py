@@ -36,6 +36,7 @@ class Shift(nn.Module):
         return z + self.theta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["gan", "wgan-gp", "dragan", "wgan", "rpgan"])
 def test_a_run_does_not_notice(loss: str, tmp_path: Path) -> None:
     """Spectral norm's power iteration, batch norm's statistics and Adam's moments included."""
@@ -56,6 +57,7 @@ def test_a_run_does_not_notice(loss: str, tmp_path: Path) -> None:
     assert len(told) == len(lines) and not (without / "probes.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_run_s_own_critic_goes_on_and_a_fresh_one_starts(tmp_path: Path) -> None:
     train(settings(*TINY, *PROBE, "loss=hinge"), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "probes.jsonl").read_text().splitlines()]
@@ -76,6 +78,7 @@ class Remembering(GAN):
         return super().g(fake) / self.seen
 
 
+@pytest.mark.slow
 def test_a_loss_with_a_memory_keeps_it(tmp_path: Path) -> None:
     own = (*TINY, "loss._target_=test_probes.Remembering")
     train(settings(*own, *PROBE), tmp_path / "with")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, ganbench
+from conftest import PATIENCE, REPOSITORY, ganbench
 
 from ganbench.config.compose import option_names
 from ganbench.config.schema import CONF
@@ -49,12 +49,15 @@ def test_there_are_commands_to_test() -> None:
     assert len(RUNS) >= 4 and len(SWEEPS) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS, ids=" ".join)
 def test_commands_compose(command: list[str], tmp_path: Path) -> None:
     shown = ganbench(*command, "--cfg", "job", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("command", SWEEPS, ids=" ".join)
 def test_sweeps_compose(command: list[str], tmp_path: Path) -> None:
     """Every run of a sweep has been composed and checked by the time that a bad launcher is refused."""
@@ -64,11 +67,14 @@ def test_sweeps_compose(command: list[str], tmp_path: Path) -> None:
 
 def test_generated_parts_are_up_to_date() -> None:
     """`make tables` would change nothing. This also holds the tables of results against the recorded runs."""
-    check = [sys.executable, "-m", "tests.tables", "--check"]
-    done = subprocess.run(check, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    check = [sys.executable, "tests/tables.py", "--check"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(check, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_own_loss_and_its_generator(tmp_path: Path) -> None:
     """The loss of README trains, its settings are checked and swept, and outputs/README's lines load its generator."""
     shutil.copytree(REPOSITORY / "tests/examples/loss", tmp_path, dirs_exist_ok=True)
@@ -84,10 +90,11 @@ def test_own_loss_and_its_generator(tmp_path: Path) -> None:
     script = again + "import torch\nprint(tuple(G.eval()(torch.zeros(5, 64)).shape))\n"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", script]
-    out = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    out = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert out.stdout == "(5, 1, 32, 32)\n", out.stderr
 
 
+@pytest.mark.slow
 def test_refusals_shown_are_the_ones_given(tmp_path: Path) -> None:
     """A block that begins with `$ python -m ganbench` shows a command and what it answers."""
     shown = [

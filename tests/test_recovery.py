@@ -20,8 +20,11 @@ from conftest import PATIENCE, REPOSITORY, RING, SIX, ganbench, rows, until
 from PIL import Image
 
 from ganbench.runs import checkpoint
+from ganbench.runs.identity import READ_ONLY_PACKAGES
 from ganbench.runs.signals import SIGNALS, GracefulStop, Interrupted
 from ganbench.runs.status import read_status
+
+pytestmark = pytest.mark.slow
 
 Start = Callable[..., subprocess.Popen]  # the fixture `start`
 
@@ -179,7 +182,7 @@ def test_a_refused_run_can_be_rerun_without_retry(tmp_path: Path) -> None:
     images = ("dataset=folder", "dataset.root=photos", "dataset.shape=[1,32,32]", "metric=fd_lenet", "model.width=8")
     typed = (*images, "experiment=smoke", "wandb=disabled", "device=cpu", "name=later", "protocol.images=128")
     refusal = ganbench(*typed, cwd=tmp_path)
-    assert refusal.returncode != 0 and "found 0 images, at least 10 are needed" in refusal.stderr
+    assert refusal.returncode != 0 and "must hold at least 10 images" in refusal.stderr
     (tmp_path / "photos").mkdir()
     for k in range(20):
         Image.effect_noise((32, 32), 10 * k).save(tmp_path / f"photos/{k}.png")
@@ -216,6 +219,15 @@ def test_other_code_or_settings_are_another_run(mine: Path) -> None:
     (mine / "own_losses.py").write_text(OWN_LOSSES + "\n# another version\n")
     changed = ganbench(*typed, cwd=mine)
     assert changed.returncode == 2 and "made with other code" in changed.stderr and "another name=" in changed.stderr
+
+
+def test_the_digest_of_the_code_covers_all_that_a_run_imports() -> None:
+    command = [sys.executable, "-c", "import sys, ganbench.training.train; print(*sys.modules)"]
+    names = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
+    modules = [name for name in names if name.startswith("ganbench.")]
+    assert len(modules) > 30
+    rooms = {module.split(".")[1] for module in modules}
+    assert not rooms & {name.removesuffix(".py") for name in READ_ONLY_PACKAGES}
 
 
 TWELVE = ("-m", *RING, f"loss={SIX}", "seed=0,1", "protocol.images=25600", "checkpoint_every=50")

@@ -1,18 +1,16 @@
 """Whole runs: what they record, and what must be equal between them."""
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, SIX, TINY, ganbench, rows, settings
+from conftest import PATIENCE, SIX, TINY, ganbench, rows, settings, until
 from PIL import Image
 
 from ganbench import datasets
@@ -21,6 +19,8 @@ from ganbench.runs import checkpoint
 from ganbench.training.evaluate import sample
 from ganbench.training.pictures import sample_picture
 from ganbench.training.train import train
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +146,9 @@ def test_a_generator_that_breaks_last_is_not_scored(tmp_path: Path, monkeypatch:
     from ganbench.training import iteration as module
 
     def broken(players, *rest):
-        told = original(players, *rest)
+        terms = original(players, *rest)
         next(players.G.parameters()).data.fill_(float("nan"))
-        return told
+        return terms
 
     original = module.generator_update
     monkeypatch.setattr(module, "generator_update", broken)
@@ -178,19 +178,17 @@ def test_online_without_a_key_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_an_interrupted_run_says_so(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ganbench", "name=cut", "wandb=disabled"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    lines, give_up = tmp_path / "outputs/run/cut/metrics.jsonl", time.time() + 60
-    while time.time() < give_up and not (lines.exists() and lines.read_text().count("\n") > 2):
-        time.sleep(0.1)
+def test_an_interrupted_run_says_so(
+    number: signal.Signals, code: int, start: Callable[..., subprocess.Popen], tmp_path: Path
+) -> None:
+    process = start("name=cut", "wandb=disabled", cwd=tmp_path)
+    folder = tmp_path / "outputs/run/cut"
+    metrics = folder / "metrics.jsonl"
+    until(lambda: metrics.exists() and metrics.read_text().count("\n") > 2)
     process.send_signal(number)
-    process.communicate(timeout=30)
-    status = json.loads((tmp_path / "outputs/run/cut/status.json").read_text())
+    process.communicate(timeout=PATIENCE)
+    message = f"{number.name}: checkpoint saved; rerun the same command with name=cut to resume"
+    assert message in (folder / "ganbench.log").read_text()
+    status = json.loads((folder / "status.json").read_text())
     assert status["status"] == "interrupted"
     assert process.returncode == code

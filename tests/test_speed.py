@@ -36,6 +36,7 @@ def losses(folder: Path) -> list[list[float]]:
 WAYS = {"dcgan": ("speed.fused_optimizer=true", "speed=channels_last"), "resnet": ("model.fast_double_backward=false",)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "model"), [*((method, "dcgan") for method in SIX.split(",")), ("wgan-gp", "resnet"), ("gan", "resnet")]
 )
@@ -83,6 +84,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 @pytest.mark.parametrize("keep", [True, False])
 def test_memory_that_is_freed_is_there_for_the_next_step(keep: bool, tmp_path: Path) -> None:
@@ -118,6 +120,7 @@ def test_fakes_that_are_reused_are_those_of_the_same_z(method: str) -> None:
     assert (made_once, made_again) == (4, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reuse", "made"), [("false", 3), ("true", 2)])
 def test_a_run_reuses_them_if_asked(reuse: str, made: int, tmp_path: Path) -> None:
     """Of an iteration of two critic steps: how often the generator makes samples."""
@@ -174,6 +177,7 @@ def test_a_recorded_iteration_is_the_same(method: str, model: str, monkeypatch: 
     side_by_side(cfg, torch.device("cuda"), resumed=2)
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @GPU
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -233,6 +237,7 @@ def test_nets_are_wholly_where_their_weights_are(model: str) -> None:
         assert stray == [] and net.to("meta")(x.to("meta")).is_meta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -259,6 +264,7 @@ def test_what_cannot_be_is_refused(overrides: list[str], said: list[str], tmp_pa
     assert all(part in refusal.stderr for part in said), refusal.stderr
 
 
+@pytest.mark.slow
 def test_what_was_done_is_told(tmp_path: Path) -> None:
     train(settings(*TINY, "speed.fused_optimizer=true", "speed.channels_last=true"), tmp_path)
     told = json.loads((tmp_path / "footing.json").read_text())

@@ -14,6 +14,8 @@ import pytest
 import torch
 from conftest import PATIENCE, REPOSITORY, RING, ganbench, rows, until
 
+pytestmark = pytest.mark.slow
+
 OWN_LOSSES = """
 import os, signal
 from ganbench.losses import GAN

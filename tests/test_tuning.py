@@ -20,7 +20,7 @@ from scipy.stats import kstest
 
 from ganbench.datasets import Data, select_evaluation_split
 from ganbench.report.load import Run, load_runs
-from ganbench.report.tuning import budgets, expected_best, table_of_trials, tables, trials
+from ganbench.report.tuning import expected_best, expected_best_table, table_of_trials, tables, trials
 from ganbench.runs.lock import run_lock
 from ganbench.runs.status import read_status
 from ganbench.sweeps.tuning import FIRST_TRIAL_SEED, draw_settings
@@ -102,17 +102,18 @@ def test_the_table_of_trials() -> None:
         ["t000", "0.1", "0", "2", "diverged"],
         ["t001", "0.05", "1", "**1.25**", "no score"],
     ]
-    assert budgets(methods)[1:] == [["gan", "1.62", "1.25"], ["wgan-gp", "–", "–"]]
+    assert expected_best_table(methods)[1:] == [["gan", "1.62", "1.25"], ["wgan-gp", "–", "–"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "named"),
     [
-        ("protocol.trials=0", ["protocol.trials=0", "1 or more"]),
+        ("protocol.trials=0", ["protocol.trials=0", "whole number >= 1"]),
         ("protocol.space.lr.low=1", ["protocol.space.lr.low=1", "0.01", "less"]),
         ("protocol.space.lr.low=-1", ["protocol.space.lr.low=-1", "> 0"]),
-        ("protocol.space.penalty_weight.low=0", ["penalty_weight.low=0", "logarithm", "above 0"]),
-        ("protocol.space.betas.of=[]", ["protocol.space.betas", "[]", "{of: […]}"]),
+        ("protocol.space.penalty_weight.low=0", ["penalty_weight.low=0", "logarithm", "> 0"]),
+        ("protocol.space.betas.of=[]", ["protocol.space.betas", "[]", "{of: [...]}"]),
         ("protocol.space.betas.of=[[2,3]]", ["protocol.space.betas.of=[2, 3]", "< 1"]),
         ("+protocol.space.images.of=[64]", ["protocol.space.images", "n_critic", "penalty_weight"]),
         ("+protocol.space.n_critic.low=1", ["protocol.space.n_critic.low", "of"]),
@@ -139,6 +140,7 @@ def test_a_bad_search_is_refused_before_anything_is_written(typed: str, named: l
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_single_run_is_told_how(tmp_path: Path) -> None:
     refusal = ganbench("protocol=tuned", cwd=tmp_path)
     assert refusal.returncode == 2 and len(refusal.stderr.splitlines()) == 1
@@ -171,6 +173,7 @@ def bytes_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
 
 
+@pytest.mark.slow
 def test_every_method_has_the_same_trials(whole: Path) -> None:
     found = runs(whole)
     trials = {f"trials/{method}-t00{k}" for method in METHODS for k in (0, 1)}
@@ -183,6 +186,7 @@ def test_every_method_has_the_same_trials(whole: Path) -> None:
         assert config["wandb"]["group"] == "whole-trials"
 
 
+@pytest.mark.slow
 def test_the_best_of_each_is_run_again_on_the_held_out_data(whole: Path) -> None:
     found = runs(whole)
     for method in METHODS:
@@ -197,6 +201,7 @@ def test_the_best_of_each_is_run_again_on_the_held_out_data(whole: Path) -> None
             assert final["seed"] == seed and final["wandb"]["group"] is None
 
 
+@pytest.mark.slow
 def test_a_trial_sees_other_data_than_a_final_run(whole: Path) -> None:
     trial, final = (
         json.loads((whole / name / "footing.json").read_text())["equal"]
@@ -208,6 +213,7 @@ def test_a_trial_sees_other_data_than_a_final_run(whole: Path) -> None:
     assert final["trials"] == 2 and final["space"] == OmegaConf.to_container(plain.protocol.space)
 
 
+@pytest.mark.slow
 def test_the_report_names_the_track_and_what_differs(whole: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(whole, tmp_path / "whole")
     command = [sys.executable, "-m", "ganbench.report", str(folder)]
@@ -224,10 +230,11 @@ def test_the_report_names_the_track_and_what_differs(whole: Path, tmp_path: Path
     assert text.count("**") == 4 and "| method | 1 trial | 2 trials |" in text
     page = (folder / "report.html").read_text()
     assert "each method with the best of 2 random trials" in page and "protocol.trial" in page
-    assert 'id="tuning"' in page and 'aria-label="The best of so many trials.' in page
+    assert 'id="tuning"' in page and 'aria-label="Expected best score by number of trials.' in page
     assert load_runs(folder)[0].footing["equal"]["scored_on"] == "held_out"
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(whole: Path) -> None:
     before = bytes_of(whole)
     again = ganbench(*TYPED, "name=whole", cwd=whole.parents[2])
@@ -237,6 +244,7 @@ def test_the_same_command_again_trains_nothing(whole: Path) -> None:
     assert bytes_of(whole) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "named"),
     [
@@ -263,6 +271,7 @@ def test_another_search_of_the_same_name_is_refused(typed: str, named: str, whol
     assert bytes_of(whole) == before
 
 
+@pytest.mark.slow
 def test_two_at_once_share_the_work(whole: Path, start: Callable[..., subprocess.Popen], tmp_path: Path) -> None:
     both = [start(*TYPED, "name=two", cwd=tmp_path) for _ in range(2)]
     errors = [process.communicate(timeout=PATIENCE)[1] for process in both]
@@ -274,6 +283,7 @@ def test_two_at_once_share_the_work(whole: Path, start: Callable[..., subprocess
         assert (folder / name / "ganbench.log").read_text().count("real-data reference: ") == 1
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_from_fewer(whole: Path) -> None:
     top = whole.parents[2]
     shutil.copytree(whole / "trials", top / "outputs/sweep/more/trials")
@@ -304,6 +314,7 @@ def exit_code_of_stopped(
     return process.returncode
 
 
+@pytest.mark.slow
 def test_stopped_twice_and_continued_it_ends_the_same(
     whole: Path, start: Callable[..., subprocess.Popen], tmp_path: Path
 ) -> None:
@@ -334,6 +345,7 @@ class Raises(GAN):
 """
 
 
+@pytest.mark.slow
 def test_a_method_without_a_score_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "own_losses.py").write_text(OWN_LOSS)
     (tmp_path / "mine/loss").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What is read from files: only what is known to be whole, and never code."""
+"""Files are read only if their digest is right, and never run code."""
 
 import hashlib
 import os
@@ -211,6 +211,7 @@ def test_hostile_batches_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.slow
 def test_a_run_on_a_damaged_file_takes_no_step(tmp_path: Path) -> None:
     for name in (TRAIN, TEST):
         (tmp_path / name).write_bytes(b"anything else")

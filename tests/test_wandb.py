@@ -1,4 +1,4 @@
-"""Weights & Biases unreachable, dying, hanging or out of disk: the same run comes out, and is sent again later."""
+"""With Weights & Biases unreachable, dying, hanging or out of disk a run is the same, and can be sent later."""
 
 import gzip
 import json
@@ -18,11 +18,12 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
-from conftest import REPOSITORY, ganbench, rows, settings
+from conftest import PATIENCE, REPOSITORY, ganbench, rows, settings, until
 
-from ganbench.config.compose import resolve
 from ganbench.runs import checkpoint
-from ganbench.runs.wandb_mirror import WandbMirror, can_connect, gradient_ratios, records
+from ganbench.runs.wandb_mirror import CONNECT_TIMEOUT, WandbMirror, can_connect, gradient_ratios, records
+
+pytestmark = pytest.mark.slow
 
 KEY, SECRET = "f4ce" * 10, "do-not-write-me-down"
 RUN = ("experiment=smoke", "dataset=ring", "loss=gan", "device=cpu", "probe=vanishing", "protocol.images=5120")
@@ -98,9 +99,7 @@ class Answers(BaseHTTPRequestHandler):
 
 def kill_its_core(cwd: Path, written: Path) -> None:
     """SIGKILL the wandb-core process of a run in `cwd` as soon as the run has written its first lines."""
-    give_up = time.time() + 100
-    while time.time() < give_up and not (written.exists() and written.read_text().count("\n") > 2):
-        time.sleep(0.02)
+    until(lambda: written.exists() and written.read_text().count("\n") > 2)
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if "wandb-core" in (process / "cmdline").read_text() and (process / "cwd").resolve() == cwd:
@@ -145,12 +144,12 @@ def cases(urls: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dic
     """One run for each fault, at the same time: most of what they do is to wait."""
     top = tmp_path_factory.mktemp("mirror")
     with ThreadPoolExecutor(4) as pool:
-        begun = {
+        running = {
             name: pool.submit(Case, name, top, f"wandb={'online' if url else name}", WANDB_BASE_URL=url or NOWHERE)
             for name, url in (urls | {"offline": None, "disabled": None}).items()
         }
-        begun |= {name: pool.submit(Case, name, top) for name in ("killed", "full")}
-        return {name: case.result() for name, case in begun.items()}
+        running |= {name: pool.submit(Case, name, top) for name in ("killed", "full")}
+        return {name: case.result() for name, case in running.items()}
 
 
 @pytest.mark.parametrize("name", ["offline", "unreachable", "deaf", "mute", "killed", "full"])
@@ -163,9 +162,9 @@ def test_the_run_is_the_same(name: str, cases: dict[str, Case]) -> None:
     for player in ("G", "D", "average"):
         there, here = (checkpoint.load(c.folder)[player] for c in (alone, case))
         assert all(torch.equal(there[k], here[k]) for k in there)
-    said = case.done.stdout + case.done.stderr
-    assert "Traceback" not in said and "Logging error" not in said
-    assert case.warnings == (name != "offline"), said
+    output = case.done.stdout + case.done.stderr
+    assert "Traceback" not in output and "Logging error" not in output
+    assert case.warnings == (name != "offline"), output
     assert json.loads((case.folder / "status.json").read_text())["status"] == "finished"
 
 
@@ -173,23 +172,35 @@ MIRROR = """
 import sys
 from pathlib import Path
 from omegaconf import OmegaConf
-from ganbench.mirror import Mirror
-cfg = OmegaConf.load(sys.argv[1])
-mirror = Mirror(Path(sys.argv[2]), cfg, OmegaConf.to_container(cfg))
+from ganbench.runs.wandb_mirror import WandbMirror
+mirror = WandbMirror(Path(sys.argv[2]), OmegaConf.load(sys.argv[1]))
 mirror.log({"images": 0, "d_loss": 1.0})
 mirror.finish(0)
-assert mirror.warned
+print(mirror.warned)
 """
 
 
+def timed_mirror(run: Path, out: Path, **environment: str) -> tuple[float, subprocess.CompletedProcess]:
+    """Return how long a mirror takes with a run's settings, from before the import of W&B until after its exit."""
+    out.mkdir()
+    command = [sys.executable, "-c", MIRROR, run / "config.yaml", out]
+    known = {"PYTHONPATH": str(REPOSITORY), "WANDB_API_KEY": KEY}
+    start = time.monotonic()
+    done = subprocess.run(
+        command, env=os.environ | known | environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    return time.monotonic() - start, done
+
+
 @pytest.mark.parametrize("name", ["unreachable", "deaf", "mute"])
-def test_it_costs_20_seconds_at_most(name: str, urls: dict[str, str], cases: dict[str, Case], tmp_path: Path) -> None:
-    """From before the import of W&B to after its leave."""
-    command, start = [sys.executable, "-c", MIRROR, cases[name].folder / "config.yaml", tmp_path], time.monotonic()
-    environment = {"PYTHONPATH": str(REPOSITORY), "WANDB_API_KEY": KEY, "WANDB_BASE_URL": urls[name]}
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=100)
-    assert time.monotonic() - start < 20  # KNOCK, INIT and FINISH together are 17
-    assert done.returncode == 0 and done.stderr.count("\n") == done.stderr.count(SENT_LATER) == 1, done.stderr
+def test_an_outage_costs_20_seconds_at_most(
+    name: str, urls: dict[str, str], cases: dict[str, Case], tmp_path: Path
+) -> None:
+    usual, _ = timed_mirror(cases["offline"].folder, tmp_path / "offline")  # what this machine needs in any case
+    seconds, done = timed_mirror(cases[name].folder, tmp_path / name, WANDB_BASE_URL=urls[name])
+    assert seconds < 20 + 3 * usual  # CONNECT_TIMEOUT, INIT_TIMEOUT and FINISH_TIMEOUT together are 17
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    assert done.stderr.count("\n") == done.stderr.count(SENT_LATER) == 1, done.stderr
 
 
 def test_no_key_and_no_environment_in_any_record(cases: dict[str, Case]) -> None:
@@ -206,7 +217,7 @@ def sync(*runs: Path, **environment: str) -> subprocess.CompletedProcess:
         cwd=runs[0].parent,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
     )
 
 
@@ -215,8 +226,8 @@ def history(run: Path) -> list[dict]:
     [segment] = run.glob("wandb/offline-run-*")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(segment)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = [json.loads(line) for line in out.splitlines() if line.startswith('{"num"')]
-    return [record["history"]["item"] for record in found if record["type"] == "history"]
+    entries = [json.loads(line) for line in out.splitlines() if line.startswith('{"num"')]
+    return [entry["history"]["item"] for entry in entries if entry["type"] == "history"]
 
 
 def assert_mirrored(run: Path, sent: list[dict]) -> None:
@@ -229,7 +240,7 @@ def assert_mirrored(run: Path, sent: list[dict]) -> None:
         assert ("samples" in record) == any(k.startswith("samples") for k in item)
 
 
-def test_live_and_sent_again_are_the_same(cases: dict[str, Case], tmp_path: Path) -> None:
+def test_live_and_synced_runs_are_the_same(cases: dict[str, Case], tmp_path: Path) -> None:
     """Offline: read back from the run itself, from one that died, and from one that never had a mirror."""
     assert_mirrored(cases["offline"].folder, history(cases["offline"].folder))
     runs = [Path(shutil.copytree(cases[name].folder, tmp_path / name)) for name in ("killed", "disabled")]
@@ -240,11 +251,11 @@ def test_live_and_sent_again_are_the_same(cases: dict[str, Case], tmp_path: Path
         [segment] = run.glob(f"wandb/offline-run-*-{status['wandb_id']}")
         assert_mirrored(run, history(run))
         assert len(rows(run)) == sum(len(item) > 6 and "samples" not in str(item) for item in history(run))
-        for told in ('"status"', "finished", "real_reference/", '"label"', "gan", '"ring"', '"seed-0"'):
-            assert told.strip('"').encode() in next(segment.glob("*.wandb")).read_bytes()
+        for word in ("status", "finished", "real_reference/", "label", "gan", "ring", "seed-0"):
+            assert word.encode() in next(segment.glob("*.wandb")).read_bytes()
 
 
-def test_a_server_gets_what_it_has_not(cases: dict[str, Case]) -> None:
+def test_sync_sends_only_what_the_server_does_not_have(cases: dict[str, Case]) -> None:
     server, run = Server(), cases["mute"].folder
     for known in (0, 7):
         del server.history[known:]
@@ -259,8 +270,7 @@ def test_a_server_gets_what_it_has_not(cases: dict[str, Case]) -> None:
 def test_a_resumed_run_is_mirrored_without_gap_or_repetition(cases: dict[str, Case], tmp_path: Path) -> None:
     run = Path(shutil.copytree(cases["offline"].folder, tmp_path / "run"))
     everything, id = records(run), json.loads((run / "status.json").read_text())["wandb_id"]
-    cfg = settings(*RUN)
-    mirror = WandbMirror(run, cfg, resolve(cfg), id=id, sent=5)
+    mirror = WandbMirror(run, settings(*RUN), id=id, sent=5)
     for values in everything[5:]:
         mirror.log(values)
     mirror.finish(0)
@@ -273,14 +283,16 @@ def test_sync_says_what_is_wrong(cases: dict[str, Case], tmp_path: Path) -> None
     damaged = Path(shutil.copytree(cases["disabled"].folder, tmp_path / "damaged"))
     (damaged / "metrics.jsonl").write_text("{]\n")
     run, start = cases["disabled"].folder, time.monotonic()
+    sync(tmp_path)
+    usual = time.monotonic() - start
     wrong = [
-        (sync(run, tmp_path), 2, f"{tmp_path}/status.json names no wandb_id"),
+        (sync(run, tmp_path), 2, f"{tmp_path}/status.json has no wandb_id"),
         (sync(run, damaged), 2, f"{damaged} cannot be read"),
         (sync(run, WANDB_MODE="disabled"), 2, "WANDB_MODE=disabled"),
         (sync(run, WANDB_API_KEY="short"), 2, "40+ characters"),
         (sync(run, WANDB_BASE_URL=NOWHERE), 1, f"{NOWHERE} cannot be reached"),
     ]
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 60 + 10 * usual
     for done, code, words in wrong:
         assert (done.returncode, done.stdout) == (code, ""), done.stderr
         assert words in done.stderr and done.stderr.count("\n") == 1
@@ -298,18 +310,18 @@ def test_three_runs_in_one_process_are_three_at_wandb(tmp_path: Path) -> None:
         assert history(status.parent)[-1]["_step"] == len(records(status.parent)) - 1
 
 
-def test_a_name_that_is_not_found_and_a_port_that_is_closed_do_not_answer() -> None:
+def test_an_unknown_host_and_a_closed_port_do_not_answer() -> None:
     start = time.monotonic()
     assert not can_connect("no-such-host.invalid", 443) and not can_connect("127.0.0.1", 9)
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 4 * CONNECT_TIMEOUT
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert can_connect("127.0.0.1", server.getsockname()[1])
 
 
-def test_what_is_left_is_told_from_the_first_row_of_each_probe() -> None:
+def test_gradient_ratios_are_relative_to_the_first_row_of_each_probe() -> None:
     row = {"loss": "gan", "critic": "onward"}
     norms = [(0, 2.0), (0, 1.0), (9, 4.0), (9, 2.0), (9, None)]
-    shares = [
+    ratios = [
         r.get("probe/gan_onward_left") for r in gradient_ratios(row | {"images": i, "g_norm": n} for i, n in norms)
     ]
-    assert shares == [1.0, 0.5, 1.0, 0.5, None]
+    assert ratios == [1.0, 0.5, 1.0, 0.5, None]

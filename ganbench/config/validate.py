@@ -131,7 +131,7 @@ def _check_protocol(cfg: DictConfig) -> None:
     protocol, method = cfg.protocol, method_label(cfg)
     if protocol.method not in (None, method):
         raise Refused(
-            f"{setting('protocol.method', protocol.method)} must be {method}, which is trained; leave it out."
+            f"{setting('protocol.method', protocol.method)} must be {method}, the method that is trained; leave it out."
         )
     if protocol.track is not Track.tuned:
         for key in ("trials", "space", "trial"):

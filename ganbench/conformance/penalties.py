@@ -158,7 +158,7 @@ def mean_over_lines(name: str, penalty: Penalty, weight: float, n: int = 100_000
         else:
             expected, error = each.mean(), 3 * each.std() / n**0.5
         yield check_close(
-            "quadratic critic", name, f"mean over lines from |x| = {low:g} (real) to |x| = {high:g} (fake)",
+            "quadratic critic", name, f"mean over lines from ‖x‖ = {low:g} (real) to ‖x‖ = {high:g} (fake)",
             actual, weight * expected, rel=1e-6, abs=weight * float(error),
         )  # fmt: skip
 

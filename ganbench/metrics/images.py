@@ -118,6 +118,6 @@ class ClassCounter:
         share = torch.tensor(shares, dtype=torch.float64, device=self.real_shares.device)
         scores: Scores = {"classes": float((share >= self.real_shares / 5).sum()), "histogram": shares}
         if not len(which):
-            return scores | missing(["classes_kl"], "no sample belongs to a class of the real data")
+            return scores | missing(["classes_kl"], "no sample is of a class that reals have")
         known = share / share.sum()  # among the samples of real classes
         return scores | {"classes_kl": float(torch.special.xlogy(known, known / self.real_shares).sum())}

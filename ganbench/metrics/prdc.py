@@ -28,24 +28,30 @@ def diversity(real: Tensor, fake: Tensor, k: int, real_radii: Tensor | None = No
     real, fake = real[:n], fake[:n]
     if real_radii is None or len(real_radii) != n:
         real_radii = radii(real, k)
-    fake_radii = radii(fake, k)
+    real_balls, covered, recalled = _compare_balls(real, fake, real_radii, radii(fake, k))
+    return {
+        "precision": float((real_balls > 0).double().mean()),
+        "recall": float(recalled.double().mean()),
+        "density": float(real_balls.mean() / k),
+        "coverage": float(covered.double().mean()),
+    }
+
+
+def _compare_balls(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return for each fake the number of real balls it lies in; for each real whether a fake lies in its ball, and
+    whether it lies in the ball of a fake.
+    """
     ones = torch.ones_like(real_radii)
-    covered = torch.zeros(n, dtype=torch.bool, device=real.device)  # reals with a fake in their ball
-    recalled = covered.clone()  # reals in the ball of a fake
-    ball_counts = []  # for each fake, the number of real balls that it lies in
+    covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    recalled = covered.clone()
+    counts = []
     for block, block_radii in zip(fake.split(BLOCK_ROWS), fake_radii.split(BLOCK_ROWS), strict=True):
         distances = pairwise_distances(block, real)
         inside = distances <= real_radii
-        ball_counts.append(inside.to(ones.dtype) @ ones)  # a product counts several times faster than a sum
+        counts.append(inside.to(ones.dtype) @ ones)  # a product counts several times faster than a sum
         covered |= inside.any(0)
         recalled |= (distances <= block_radii[:, None]).any(0)
-    counts = torch.cat(ball_counts).double()
-    return {
-        "precision": float((counts > 0).double().mean()),
-        "recall": float(recalled.double().mean()),
-        "density": float(counts.mean() / k),
-        "coverage": float(covered.double().mean()),
-    }
+    return torch.cat(counts).double(), covered, recalled
 
 
 def radii(x: Tensor, k: int) -> Tensor:

@@ -128,7 +128,7 @@ def method_differences(methods: list[Method]) -> list[dict[str, Any]]:
 
 def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn {a: {b: 1}} into {"a.b": 1}."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")
@@ -191,7 +191,7 @@ def _compare(a: Method, b: Method) -> PairedDifference:
 
 
 class ScoreCurve(NamedTuple):
-    """A method's scores through training, over its seeds; inf where too few have one, nan where there is no interval."""
+    """A method's scores through training: inf where too few seeds have one, nan where there is no interval."""
 
     images: list[int]
     iqm: list[float]

@@ -26,9 +26,9 @@ def table(results: list[Method]) -> list[list[str]]:
         scores[tuple(map(str, values.values()))][_name(result)] = result.iqm
     methods = sorted(set(map(_name, results)))
     rows = [[*settings[0], "geometric mean", *methods]]
-    for values, by_method in sorted(scores.items(), key=lambda item: _geometric_mean(item[1])):
+    for setting, by_method in sorted(scores.items(), key=lambda item: _geometric_mean(item[1])):
         rows.append(
-            [*values, format_number(_geometric_mean(by_method)), *(format_number(by_method.get(m)) for m in methods)]
+            [*setting, format_number(_geometric_mean(by_method)), *(format_number(by_method.get(m)) for m in methods)]
         )
     return rows
 

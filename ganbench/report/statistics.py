@@ -1,4 +1,4 @@
-"""Statistics of scores over seeds: arrays in, numbers out. Lower scores are better; a run without a score counts as inf.
+"""Statistics of scores over seeds: arrays in, numbers out. Lower is better; a run without a score counts as inf.
 
 Everything random is drawn from a fixed seed, so that two reports on the same runs say the same.
 """
@@ -194,7 +194,7 @@ def rank_probabilities(scores: np.ndarray) -> np.ndarray:
 
     `scores` is [methods, seeds].
     """
-    methods, n = scores.shape
+    n = scores.shape[1]
     resampled = np.random.default_rng(0).integers(n, size=(RESAMPLES // 5, n))
     means = iqm(scores[:, resampled])  # [methods, resamples]
     means = np.nan_to_num(means, nan=np.inf)

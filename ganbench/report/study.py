@@ -134,8 +134,8 @@ def load_study(folder: Path, allowed: tuple[str, ...] = ()) -> Study:
     all_seeds = group_by_method(runs)
     if not all_seeds:
         raise FileNotFoundError(
-            f"{folder} has no run to compare. Pass the folder of a sweep, such as outputs/sweep/mine, with at least one "
-            "run that finished or diverged."
+            f"{folder} has no run to compare. Pass the folder of a sweep, such as outputs/sweep/mine, in which at "
+            "least one run finished or diverged."
         )
     marks = [
         f"Compared despite a difference in footing (--allow-mismatch {mismatch.field}): {mismatch}."

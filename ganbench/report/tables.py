@@ -51,9 +51,9 @@ CSV_FIELDS = (
     "reason",
 )
 LEGEND = (
-    "Lower is better. IQM: interquartile mean over seeds of the final score, which decides the order. Gap to best: mean "
-    "paired difference (95 % t interval). p: sign-flip test, Holm-corrected over all pairs of methods. Best checkpoint is "
-    "chosen in hindsight and is optimistic."
+    "Lower is better. IQM: interquartile mean over seeds of the final score, which decides the order. Gap to best: "
+    "mean paired difference (95 % t interval). p: sign-flip test, Holm-corrected over all pairs of methods. "
+    "Best checkpoint is chosen in hindsight and is optimistic."
 )
 
 

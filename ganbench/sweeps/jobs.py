@@ -93,7 +93,8 @@ def compose_each(
         try:
             job = _compose_one(context, config, overrides, index, check_existing)
         except (Refused, ConfigCompositionException, OmegaConfBaseException) as error:
-            raise Refused(f"run {index + 1} of the sweep ({' '.join(overrides)}): {one_line_error(error)}") from None
+            settings = " ".join(override for override in overrides if not override.startswith("hydra."))
+            raise Refused(f"run {index + 1} of the sweep ({settings}): {one_line_error(error)}") from None
         yield job
 
 

@@ -76,6 +76,8 @@ def run_jobs(
 
 @dataclass
 class _Sweep:
+    """The jobs of a sweep, and the pool whose processes they run in."""
+
     jobs: list[Job]
     pool: RunPool
 
@@ -119,7 +121,8 @@ class _Sweep:
 def _log_start(jobs: list[Job], at_once: int) -> None:
     done = sum(job.completed is not None for job in jobs)
     already = f" ({done} already done)" if done else ""
-    log.info(f"{len(jobs)} runs{already}, {at_once} at a time, in {_from_here(jobs[0].folder.parent)}")
+    runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
+    log.info(f"{runs}{already}, {at_once} at a time, in {_from_here(jobs[0].folder.parent)}")
 
 
 def _from_here(path: Path) -> Path:

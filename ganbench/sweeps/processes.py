@@ -9,9 +9,8 @@ import threading
 import traceback
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, Pipe, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
@@ -24,6 +23,9 @@ from ganbench.runs.signals import exit_on_signal
 from ganbench.runs.status import RunComplete, mark_dead_run
 from ganbench.sweeps.jobs import Job, has_process_launcher
 from ganbench.sweeps.outcomes import Status
+
+if TYPE_CHECKING:  # not every system has the first
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 log = logging.getLogger("ganbench")
 
@@ -122,7 +124,7 @@ def start_fork_server(config: DictConfig) -> None:
         forkserver.ensure_running()
 
 
-def process_context() -> ForkServerContext | SpawnContext:
+def process_context() -> "ForkServerContext | SpawnContext":
     """Fork processes from a server that has imported what runs need, where the system can; else start them anew."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

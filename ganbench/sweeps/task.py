@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from ganbench.config.messages import one_line_error
 from ganbench.config.validate import validate
 from ganbench.runs.lock import raise_if_locked
 from ganbench.runs.signals import Interrupted
@@ -58,7 +59,7 @@ class CheckBeforeRun(Callback):
             raise_if_locked(folder)
         except Exception as error:
             # Hydra turns ordinary errors of a callback into warnings; only an exit gets through.
-            print(error, file=sys.stderr)
+            print(one_line_error(error), file=sys.stderr)
             raise SystemExit(2) from None
         if status:
             print(_already_there(folder, status), file=sys.stderr)

@@ -19,6 +19,7 @@ from hydra.core.utils import configure_log, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ganbench.config.messages import setting
 from ganbench.config.ranges import check_value
 from ganbench.config.schema import Track
 from ganbench.errors import Refused, unknown_key_message
@@ -43,7 +44,7 @@ CONTINUOUS = ("lr", "penalty_weight")  # may be drawn from a range; the others o
 
 @dataclass
 class Method:
-    """A combination of what is swept apart from the seed, with its final runs as they are before settings are chosen."""
+    """A combination of what is swept apart from the seed, with its final runs before their settings are chosen."""
 
     overrides: tuple[str, ...]
     finals: list[Job]
@@ -175,9 +176,9 @@ def _check_seed(seed: int, trials: int) -> None:
 def check_space(protocol: DictConfig) -> None:
     """Raise Refused for a number of trials or a space that nothing can be drawn from."""
     if protocol.trials is None or protocol.trials < 1:
-        raise Refused(f"protocol.trials={protocol.trials} must be 1 or more.")
+        raise Refused(f"{setting('protocol.trials', protocol.trials)} must be a whole number >= 1.")
     if not isinstance(protocol.space, DictConfig) or not protocol.space:
-        raise Refused(f"protocol.space={protocol.space} must name one or more of {', '.join(SEARCHABLE)}.")
+        raise Refused(f"{setting('protocol.space', protocol.space)} must name one or more of {', '.join(SEARCHABLE)}.")
     for key, entry in protocol.space.items():
         if key not in SEARCHABLE:
             raise Refused(unknown_key_message(f"protocol.space.{key!s}", list(SEARCHABLE)))
@@ -195,7 +196,7 @@ def _check_entry(where: str, key: str, entry: Any) -> None:
         if entry.get("of") is None and {"low", "high"} <= set(entry):
             return _check_range(where, key, entry)
     ranges = "{low: ..., high: ..., log: true or false} or " if key in CONTINUOUS else ""
-    raise Refused(f"{where}={entry} cannot be drawn from; use {ranges}{{of: [...]}} with one value or more.")
+    raise Refused(f"{setting(where, entry)} cannot be drawn from; use {ranges}{{of: [...]}} with one value or more.")
 
 
 def _check_list(where: str, key: str, values: ListConfig) -> None:
@@ -211,7 +212,7 @@ def _check_range(where: str, key: str, entry: DictConfig) -> None:
     if entry.low >= entry.high:
         raise Refused(f"{where}.low={entry.low} must be less than high={entry.high}.")
     if entry.get("log") and entry.low <= 0:
-        raise Refused(f"{where}.low={entry.low} must be above 0 with log=true, as it has no logarithm.")
+        raise Refused(f"{where}.low={entry.low} must be > 0 with log=true, as it has no logarithm.")
 
 
 def _reject_overrides(overrides: Sequence[str], keys: Sequence[str], fix: str) -> None:

@@ -266,7 +266,7 @@ LOSSES = [
         lambda r, f: (r - 1).square().sum() + f.square().sum(), lambda f: (f - 1).square().sum())),
     Mutant("LSGAN without Pearson's targets", "lsgan_pearson", loss(
         least_squares, lambda f: (f - 1).square().mean())),
-    Mutant("hinge for the generator, too", "hinge", loss(hinge, lambda f: relu(1 - f).mean())),
+    Mutant("hinge for the generator, too (hinge_v1)", "hinge", loss(hinge, lambda f: relu(1 - f).mean())),
     Mutant("hinge with margin 0", "hinge", loss(
         lambda r, f: relu(-r).mean() + relu(f).mean(), lambda f: -f.mean())),
     Mutant("Wasserstein sign wrong for both players", "wgan", loss(

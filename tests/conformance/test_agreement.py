@@ -18,6 +18,8 @@ from ganbench.metrics.features import Inception
 from ganbench.metrics.frechet import distance, moments
 from ganbench.metrics.images import ImageMetric, embed
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 N, K = 70, 3
 Weights = tuple[Path, str]

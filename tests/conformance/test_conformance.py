@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, settings
+from conftest import PATIENCE, REPOSITORY, settings
 
 from ganbench.config.compose import option_names
 from ganbench.conformance import suite
@@ -21,13 +21,14 @@ def conformance(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.Completed
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
     )
 
 
 README = REPOSITORY / "ganbench/conformance/README.md"
 
 
+@pytest.mark.slow
 def test_all_checks_pass() -> None:
     done = conformance()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -97,6 +98,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_own_classes_pass(own: Path) -> None:
     """An own class is checked against what is known of the option that it replaces; an unknown penalty is, too."""
     done = conformance(
@@ -106,6 +108,7 @@ def test_own_classes_pass(own: Path) -> None:
     assert "values                 lsgan" in done.stdout and "penalty                third" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
@@ -123,6 +126,7 @@ def test_failures_are_explained_in_a_sentence(own: Path, overrides: str, sentenc
     assert len(named) == 1 and named[0].startswith("FAIL "), done.stdout
 
 
+@pytest.mark.slow
 def test_bad_settings_are_refused(own: Path) -> None:
     refused = conformance("loss=wgann", cwd=own)
     assert refused.returncode == 2 and "wgann" in refused.stderr and "wgan-gp" in refused.stderr

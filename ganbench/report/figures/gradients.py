@@ -70,7 +70,10 @@ class ProbeResult(NamedTuple):
 
     @property
     def gradient_ratios(self) -> list[dict[int, float]]:
-        """Return, by critic updates, the generator's gradient norm over that before them; of seeds where it was not 0."""
+        """Return, for each seed, the gradient norm by critic updates, divided by that before them.
+
+        Seeds where the gradient was 0 before them are left out.
+        """
         ratios = []
         for records in self.seeds:
             norms = {k: record["g_norm"] for k, record in records.items() if record.get("g_norm") is not None}
@@ -94,8 +97,8 @@ class ProbeResult(NamedTuple):
 
     def final_median(self, name: str) -> float | None:
         """Return the median of a record over seeds, after the most critic updates."""
-        values = [records.get(self.updates, {}).get(name) for records in self.seeds]
-        values = [value for value in values if value is not None]
+        rows = [records.get(self.updates, {}) for records in self.seeds]
+        values = [row[name] for row in rows if row.get(name) is not None]
         return median(values) if values else None
 
 
@@ -247,9 +250,7 @@ def loss_colors(study: Study) -> dict[str, int]:
     for method in sorted(study.methods, key=lambda method: method.runs[0].config["penalty"]["name"] != "none"):
         of_methods.setdefault(method.runs[0].config["loss"]["name"], study.color_index[method.label])
     unused = (index for index in count() if index not in study.color_index.values())
-    return {
-        name: of_methods[name] if name in of_methods else next(unused) for name in theory.GENERATOR_GRADIENT
-    }
+    return {name: of_methods[name] if name in of_methods else next(unused) for name in theory.GENERATOR_GRADIENT}
 
 
 @cache

@@ -16,7 +16,10 @@ from ganbench.report.pages.sweep import render, write_study
 from ganbench.report.study import Study, load_study
 from ganbench.report.tables import MISSING, format_interval, format_number, markdown_table
 
-BOLD_LEGEND = "Bold: the best method of each dataset, and those not significantly worse."
+LEGEND = (
+    "Interquartile means (IQM) of final scores with 95 % intervals; lower is better. Bold: the best method of each "
+    "dataset, and those not significantly worse."
+)
 
 
 class Scale(NamedTuple):
@@ -96,8 +99,8 @@ def _check_one_track(studies: list[Study], allowed: tuple[str, ...]) -> None:
         folders.setdefault(track, []).append(study.folder.name)
     if len(folders) > 1 and "track" not in allowed:
         raise NotComparable(
-            f"{Mismatch('track', folders)}: sweeps of different tracks answer different questions and are never mixed in "
-            "one table. Report each folder by itself, or name the tracks on the page with --allow-mismatch track"
+            f"{Mismatch('track', folders)}: sweeps of different tracks answer different questions and are never mixed "
+            "in one table. Report each folder by itself, or name the tracks on the page with --allow-mismatch track"
         )
 
 
@@ -171,7 +174,7 @@ class Overview:
             lines.append(f"- [{name}]({name}/report.html) ({study.subtitle}): {' '.join(study.verdict)}")
             lines += [f"  - {note}" for note in study.notes]
         lines += [f"- {sentence}" for sentence in self.left_out]
-        lines += ["", f"Interquartile means (IQM) of final scores with 95 % intervals; lower is better. {BOLD_LEGEND}", ""]
+        lines += ["", LEGEND, ""]
         rows = [["method", *self.names]]
         for label, cells in self.rows:
             rows.append([label, *(f"**{text}**" if bold else text for text, _, bold in cells)])
