@@ -245,7 +245,7 @@ def test_a_users_own_option_may_have_a_former_name(tmp_path: Path) -> None:
     (tmp_path / "options/metric").mkdir(parents=True)
     (tmp_path / "options/metric/modes.yaml").write_text("name: modes\n_target_: mine.Modes\nneighbours: 3\n")
     (tmp_path / "mine.py").write_text("class Modes:\n    def __init__(self, data, device, neighbours): ...\n")
-    own = ("--config-dir", "options", "metric=modes", "-m", "hydra.launcher.n_jobs=0")
+    own = ("--config-dir", "options", "-m", "metric=modes", "hydra.launcher.n_jobs=0")
     refusal = ganbench(*own, "metric.neighbours=3,4", cwd=tmp_path)
     assert refusal.stderr.startswith("hydra.launcher.n_jobs=0 must be"), refusal.stderr
 
@@ -263,7 +263,7 @@ def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
     (folder / "status.json").write_text("{}")
     refusal = ganbench("name=kept", cwd=tmp_path)
     assert refusal.returncode == 2
-    assert "status.json is there already" in refusal.stderr
+    assert "status.json already exists" in refusal.stderr
     assert [p.name for p in folder.iterdir()] == ["status.json"]
 
 

@@ -266,7 +266,7 @@ def test_methods_without_a_common_seed(tmp_path: Path) -> None:
         plant(tmp_path, "gan", seed, 4.0)
         plant(tmp_path, "hinge", seed + 2, 5.0)
     text = write(tmp_path)
-    assert "No two methods share a seed" in text and "share no seed: their differences cannot be paired" in text
+    assert "No two methods share a seed" in text and "share no seed, so their differences cannot be paired" in text
 
 
 def test_a_method_whose_runs_diverge_comes_last(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_nets_are_wholly_where_their_weights_are(model: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["speed=graphs"], ["speed.graphs=true", "device=cpu", "allowed is false"]),
+        (["speed=graphs"], ["speed.graphs=true needs a GPU", "device=cpu", "use speed=eager"]),
         (["+speed.channel_last=true"], ["speed.channel_last: unknown setting; did you mean channels_last?"]),
         (["++sweep.many=3"], ["sweep.many: unknown setting; sweep has: parallel."]),
         (["+protocol.foo=1"], ["protocol.foo: unknown setting", "n_critic"]),

@@ -69,12 +69,12 @@ def mismatches(runs: Iterable[Run]) -> list[Mismatch]:
     """
     runs = [run for run in runs if run.footing]
     own_settings = any(run.footing["equal"].get("track") in ("paper", "tuned") for run in runs)
-    found = _mismatches_in("equal", runs)
+    differing = _mismatches_in("equal", runs)
     if not own_settings:
-        found += _mismatches_in("setting", runs)
+        differing += _mismatches_in("setting", runs)
     for seed in sorted({run.seed for run in runs if run.seed is not None}):
-        found += _mismatches_in("start", [run for run in runs if run.seed == seed])
-    return found
+        differing += _mismatches_in("start", [run for run in runs if run.seed == seed])
+    return differing
 
 
 def machine_differences(runs: Iterable[Run]) -> list[Mismatch]:
@@ -108,11 +108,11 @@ def check_comparable(runs: list[Run], allowed: Iterable[str]) -> list[Mismatch]:
             f"--allow-mismatch {unknown[0]}: there is no footing field {unknown[0]}. "
             f"Allowed: {', '.join(sorted(FIXES))}."
         )
-    found = mismatches(runs)
-    refused = [mismatch for mismatch in found if mismatch.field not in allowed]
+    differing = mismatches(runs)
+    refused = [mismatch for mismatch in differing if mismatch.field not in allowed]
     if refused:
         raise NotComparable(_refusal(refused))
-    return found
+    return differing
 
 
 def _refusal(refused: list[Mismatch]) -> str:

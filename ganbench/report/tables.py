@@ -126,14 +126,14 @@ def _gap_to_best(comparison: Comparison | None) -> list[Cell]:
     gap = format_number(difference.mean)
     if difference.interval:
         gap += f" ({format_interval(difference.interval)})"
-    return [number_cell(difference.mean, gap), number_cell(comparison.p), _wins(comparison)]
+    wins = difference.win_rate * difference.n
+    return [number_cell(difference.mean, gap), number_cell(comparison.p), number_cell(wins, _wins(comparison))]
 
 
-def _wins(comparison: Comparison) -> Cell:
-    """Show at how many seeds the better method wins; ties count half."""
+def _wins(comparison: Comparison) -> str:
+    """Say at how many seeds the better method wins; ties count half."""
     n = comparison.difference.n
-    wins = comparison.difference.win_rate * n
-    return number_cell(wins, f"{wins:g} of {n}")
+    return f"{comparison.difference.win_rate * n:g} of {n}"
 
 
 def pairs(study: Study) -> list[list[Cell]]:
@@ -150,7 +150,7 @@ def _pair(comparison: Comparison, n_pairs: int) -> list[Cell]:
         number_cell(difference.mean),
         interval_cell(difference.interval),
         number_cell(comparison.p),
-        _wins(comparison),
+        number_cell(difference.win_rate, _wins(comparison)),
         number_cell(low, f"{low:.0%} to {high:.0%}"),
         number_cell(difference.correlation),
         number_cell(comparison.minimum_detectable_difference(n_pairs)),

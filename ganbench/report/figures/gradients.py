@@ -189,7 +189,7 @@ def _set_log_axes(axes: Axes, drawn: list[ProbeResult]) -> None:
     ratios = [ratio for result in drawn for by_updates in result.gradient_ratios for ratio in by_updates.values()]
     log_if_positive(axes, [_drawn(ratio) for ratio in ratios])
     axes.set_xlabel("critic updates, generator frozen")
-    axes.set_ylabel("generator's gradient norm, ratio")
+    axes.set_ylabel("gradient ratio of the generator")
 
 
 def _drawn(ratio: float) -> float:

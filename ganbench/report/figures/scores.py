@@ -80,12 +80,12 @@ def _gap_by_seed(comparison: Comparison) -> list[float]:
 
 def _draw_lines(axes: Axes, lines: list[Line]) -> None:
     for y, line in enumerate(lines):
-        tint = color(line.color_index)
+        line_color = color(line.color_index)
         if line.interval:
-            axes.plot(line.interval, [y, y], color=tint, lw=2, alpha=0.55)
+            axes.plot(line.interval, [y, y], color=line_color, lw=2, alpha=0.55)
         if math.isfinite(line.center):
-            axes.plot([line.center], [y], "|", ms=20, mew=2.5, color=tint)
-        axes.plot(line.dots, [y] * len(line.dots), "o", ms=5.5, color=tint, mec=CARD, mew=0.8, alpha=0.9)
+            axes.plot([line.center], [y], "|", ms=20, mew=2.5, color=line_color)
+        axes.plot(line.dots, [y] * len(line.dots), "o", ms=5.5, color=line_color, mec=CARD, mew=0.8, alpha=0.9)
     axes.set_yticks(range(len(lines)), [textwrap.fill(line.label, 20) for line in lines])
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)

@@ -116,9 +116,9 @@ def histograms(study: Study) -> list[Figure]:
     return figures
 
 
-def _draw_bars(axes: Axes, shares: np.ndarray, real: list[float] | None, tint: str) -> None:
+def _draw_bars(axes: Axes, shares: np.ndarray, real: list[float] | None, bar_color: str) -> None:
     n = len(shares)
-    axes.bar(range(n), shares, width=0.75, color=tint, alpha=0.75)
+    axes.bar(range(n), shares, width=0.75, color=bar_color, alpha=0.75)
     if real:
         axes.hlines(real, [i - 0.45 for i in range(n)], [i + 0.45 for i in range(n)], color=INK, lw=1.6)
     axes.set_xticks(range(n) if n <= 12 else range(0, n, -(-n // 10)))
