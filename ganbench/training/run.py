@@ -127,8 +127,8 @@ class Run:
         self.recorder.note(device=device, precision=precision, weights=weights, real_reference=reference)
         self.recorder.mirror.summary({f"real_reference/{key}": value for key, value in reference.items()})
         log.info(
-            f"{device}, {precision}; {self.cfg.dataset.name}; {self.cfg.model.name} with {weights['G']:,} (generator) + "
-            f"{weights['D']:,} (critic) weights; {self.schedule.steps:,} generator steps; "
+            f"{device}, {precision}; {self.cfg.dataset.name}; {self.cfg.model.name}, "
+            f"weights: generator {weights['G']:,}, critic {weights['D']:,}; {self.schedule.steps:,} generator steps; "
             f"real-data reference: {name} {format_score(reference[name])}"
         )
 
