@@ -9,7 +9,7 @@ LOSSES := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare smoke tune benchmark search conformance soak bench check test lint types browser tables clean
+.PHONY: help setup compare smoke tune benchmark search conformance soak bench check test lint browser tables clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -22,7 +22,7 @@ compare: .venv/ready ## train six methods at three seeds and write one report (S
 	exit $$status
 
 smoke: .venv/ready ## one-minute end-to-end check
-	@$(MAKE) --no-print-directory compare SEEDS=0 ARGS="experiment=smoke $(ARGS)"
+	@$(MAKE) --no-print-directory compare NAME=$(NAME) SEEDS=0 ARGS="experiment=smoke $(ARGS)"
 
 benchmark: .venv/ready ## train six methods at ten seeds on ring, grid and mnist5k (half an hour on two cores)
 	@status=0; for data in "dataset=ring" "dataset=grid" "dataset=mnist5k protocol.images=25600"; do \
@@ -30,7 +30,7 @@ benchmark: .venv/ready ## train six methods at ten seeds on ring, grid and mnist
 	done; $(BIN)/python -m ganbench.report outputs/benchmark/$(NAME) || exit $$?; exit $$status
 
 tune: .venv/ready ## compare each method at the best of 16 random settings (90 minutes; the same NAME=… resumes)
-	@$(MAKE) --no-print-directory compare ARGS="protocol=tuned $(ARGS)"
+	@$(MAKE) --no-print-directory compare NAME=$(NAME) ARGS="protocol=tuned $(ARGS)"
 
 search: .venv/ready ## repeat the three searches that chose the setting of protocol=equal (an hour)
 	set -e; for round in search search-fine search-final; do \
@@ -47,17 +47,15 @@ soak: .venv/tested ## crash test: 1,000 kills, 50 lock races (slow; ARGS="--kill
 bench: .venv/ready ## benchmark step time, memory, start-up and sweeps
 	$(BIN)/python -m ganbench.bench $(ARGS)
 
-check: lint types ## lint, check types and run the quick tests (two minutes on two cores)
+check: lint ## lint, check types and run the quick tests (two minutes on two cores)
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test: lint types ## lint, check types and run all tests (12 minutes on two cores; ARGS="-k word")
+test: lint ## lint, check types and run all tests (12 minutes on two cores; ARGS="-k word")
 	$(PYTEST) $(ARGS)
 
-lint: .venv/tested ## check style with ruff
+lint: .venv/tested ## check style with ruff and types with mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-types: .venv/tested ## check types with mypy
 	$(BIN)/mypy
 
 browser: ## install Chromium for the tests of the report page, unless there is one

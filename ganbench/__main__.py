@@ -19,7 +19,7 @@ from ganbench.runs import signals
 from ganbench.runs.status import exit_code, exit_statuses
 from ganbench.sweeps.task import task
 
-INTERRUPTED = "Interrupted. Rerun with the same name=… to resume.\n"
+INTERRUPTED = "Interrupted. Rerun with the same name=... to resume.\n"
 
 
 def main() -> None:

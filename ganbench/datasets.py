@@ -295,7 +295,7 @@ def _replace_file_hint(name: str) -> str:
 def _missing_dataset_error(name: str, folder: Path, files: str, reason: str) -> Refused:
     return Refused(
         f"dataset={name} is not in {folder} and could not be downloaded ({' '.join(reason.split())}); "
-        f"put {files} into {folder}, or pass another folder with dataset.root=…"
+        f"put {files} into {folder}, or pass another folder with dataset.root=..."
     )
 
 

@@ -59,12 +59,14 @@ def check_free_space(folder: Path) -> None:
     """Raise Refused if `folder` cannot be made or written, or if its disk is nearly full."""
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir():
-        raise Refused(f"{folder} cannot be made, because {parent} is a file; pass another name=… or hydra.run.dir=….")
+        raise Refused(
+            f"{folder} cannot be made, because {parent} is a file; pass name=... or hydra.run.dir=... with another path."
+        )
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise Refused(f"{folder} cannot be written, because {parent} is read-only; pass another hydra.run.dir=….")
+        raise Refused(f"{folder} cannot be written, because {parent} is read-only; pass another hydra.run.dir=....")
     free = shutil.disk_usage(parent).free
     if free < MIN_FREE_BYTES:
         raise Refused(
             f"{folder} is on a full disk: a run needs at least {MIN_FREE_BYTES / 1e6:.0f} MB, and {parent} has "
-            f"{free / 1e6:.1f} MB free; free some space, or pass a hydra.run.dir=… on another disk."
+            f"{free / 1e6:.1f} MB free; free some space, or pass a hydra.run.dir=... on another disk."
         )

@@ -102,4 +102,4 @@ def test_a_disk_without_room_is_told_of_and_left_as_it_was(folder: Path, caplog:
 
 def test_a_user_without_a_home_has_no_folder(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("GANBENCH_CACHE", "~nobody-of-that-name/cache")
-    assert module.cache_dir() is None and "GANBENCH_CACHE=…" in caplog.text
+    assert module.cache_dir() is None and "GANBENCH_CACHE=..." in caplog.text

@@ -43,7 +43,7 @@ def cache_dir() -> Path | None:
     try:
         return Path(name).expanduser() if name else None
     except RuntimeError as error:  # a user without a home folder, as in containers
-        log.warning(f"cannot cache features of real data in {name} ({error}); choose a folder with GANBENCH_CACHE=…")
+        log.warning(f"cannot cache features of real data in {name} ({error}); choose a folder with GANBENCH_CACHE=...")
         return None
 
 

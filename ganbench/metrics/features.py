@@ -112,7 +112,7 @@ def _standard_inception_file() -> Path:
             reason = " ".join(str(error).split())
             raise Refused(
                 f"metric=fid: the Inception weights could not be downloaded ({reason}); place {file.name} at {file}, "
-                "or pass its path with metric.features.weights=…"
+                "or pass its path with metric.features.weights=..."
             ) from None
     return file
 
@@ -136,7 +136,7 @@ def _read_weights(file: Path, sha256: str) -> bytes:
     """Read a weight file; raise Refused unless it has this SHA-256."""
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise Refused(f"metric.features.sha256={sha256} is not a SHA-256, which has 64 hexadecimal digits.")
-    hint = "put the right file there, or accept another file with its hash, metric.features.sha256=…"
+    hint = "put the right file there, or accept another file with its hash, metric.features.sha256=..."
     return read_verified(file, "SHA-256", sha256, hint, setting="metric.features.weights=")
 
 

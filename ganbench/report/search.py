@@ -41,7 +41,9 @@ def _name(result: Method) -> str:
 def _geometric_mean(scores: dict[str, float]) -> float:
     """Return the geometric mean; inf if any run has no score."""
     if min(scores.values()) <= 0:
-        sys.exit("A geometric mean needs positive scores, and energy distances can be negative. Use another metric=….")
+        sys.exit(
+            "A geometric mean needs positive scores, and energy distances can be negative; search with another metric."
+        )
     return math.exp(fmean(math.log(score) for score in scores.values()))
 
 
