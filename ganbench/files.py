@@ -60,10 +60,10 @@ def check_free_space(folder: Path) -> None:
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir():
         raise Refused(
-            f"{folder} cannot be made, because {parent} is a file; pass name=... or hydra.run.dir=... with another path."
+            f"{folder} cannot be made, because {parent} is a file; pass another name=... or another hydra.run.dir=..."
         )
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise Refused(f"{folder} cannot be written, because {parent} is read-only; pass another hydra.run.dir=....")
+        raise Refused(f"{folder} cannot be written, because {parent} is read-only; pass another hydra.run.dir=...")
     free = shutil.disk_usage(parent).free
     if free < MIN_FREE_BYTES:
         raise Refused(

@@ -107,7 +107,7 @@ def _check_option(group: str, node: DictConfig) -> None:
         raise Refused(f"{group}={name} has no _target_; name its class or function in its YAML file.")
     for key in node:
         if OmegaConf.is_missing(node, key):
-            raise Refused(f"{group}.{key!s} has no value; pass {group}.{key!s}=....")
+            raise Refused(f"{group}.{key!s} has no value; pass {group}.{key!s}=...")
 
 
 def _check_target_nodes(cfg: DictConfig) -> None:
@@ -243,7 +243,7 @@ def _check_arguments(cfg: DictConfig, node: DictConfig, path: str, arguments: di
             raise Refused(f"{typed} must be {annotation_words(annotation)}.")
     for name, argument in settable.items():
         if argument.required and name not in node:
-            raise Refused(f"{path}.{name} has no value, and {node['_target_']} needs one; pass +{path}.{name}=....")
+            raise Refused(f"{path}.{name} has no value, and {node['_target_']} needs one; pass +{path}.{name}=...")
     if "rng" in arguments and not node.get("_partial_"):
         raise Refused(f"{path} needs `_partial_: true` in its YAML file: {node['_target_']} is called with samples.")
 
