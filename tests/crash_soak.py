@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-import torch._dynamo  # optimisers import it at their first use, and every fork would do so again
+import torch._dynamo  # optimizers import it at their first use, and every fork would do so again
 from conftest import RING, SIX, rows, settings
 from omegaconf import DictConfig
 from tqdm import tqdm

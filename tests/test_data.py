@@ -76,9 +76,9 @@ def save_images(folder: Path, n: int, size: tuple[int, int] = (48, 40)) -> None:
 
 def test_a_folder_of_images(tmp_path: Path) -> None:
     save_images(tmp_path / "a" / "b", 20)
-    colour = datasets.folder(str(tmp_path))
-    assert colour.train.shape == (16, 3, 32, 32) and colour.test.shape == (4, 3, 32, 32)
-    seen = torch.cat([colour.train, colour.test])[:, 0, 0, 0]
+    color = datasets.folder(str(tmp_path))
+    assert color.train.shape == (16, 3, 32, 32) and color.test.shape == (4, 3, 32, 32)
+    seen = torch.cat([color.train, color.test])[:, 0, 0, 0]
     assert sorted(seen.tolist()) == list(range(20))
     assert datasets.folder(str(tmp_path), shape=(1, 32, 32)).train.shape == (16, 1, 32, 32)
 

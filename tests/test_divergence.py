@@ -18,7 +18,8 @@ from ganbench.runs import checkpoint
 from ganbench.runs.status import first_collapse
 from ganbench.training import run as module
 from ganbench.training.evaluate import relative_std
-from ganbench.training.train import Players, train
+from ganbench.training.players import Players
+from ganbench.training.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +87,7 @@ class Generator(dcgan.Generator):
 
 
 class Still(dcgan.Generator):
-    """Its last layer is zero and stays so: every z is the same grey image."""
+    """Its last layer is zero and stays so: every z is the same gray image."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -113,7 +114,7 @@ def composed(place: str, at: int, value: float, *others: str):
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[Players]:
+def made_players(monkeypatch: pytest.MonkeyPatch) -> list[Players]:
     """The players of every run, which it would let go of."""
     made: list[Players] = []
     make = module.make_players
@@ -153,15 +154,15 @@ def assert_left(spoiled: Players, before: Players, after: Players, player: str) 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("place", PLACES)
-def test_a_run_stops_before_the_optimiser_moves(
-    place: str, value: float, tmp_path: Path, kept: list[Players], unspoiled
+def test_a_run_stops_before_the_optimizer_moves(
+    place: str, value: float, tmp_path: Path, made_players: list[Players], unspoiled
 ) -> None:
     """The players are left bit-equal to those of unspoiled runs; D has one update more where G's was spoiled."""
     _, player, what = PLACES[place]
     before, after, unspoiled_run = unspoiled(place)
-    kept.clear()
+    made_players.clear()
     assert train(composed(place, AT, value), tmp_path / "spoiled") == math.inf
-    (spoiled,) = kept
+    (spoiled,) = made_players
     assert_left(spoiled, before, after, player)
 
     status = json.loads((tmp_path / "spoiled/status.json").read_text())
@@ -178,30 +179,30 @@ def test_a_run_stops_before_the_optimiser_moves(
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_fused_optimisers_hold_back_until_it_is_seen(
-    place: str, tmp_path: Path, kept: list[Players], unspoiled
+def test_fused_optimizers_hold_back_until_it_is_seen(
+    place: str, tmp_path: Path, made_players: list[Players], unspoiled
 ) -> None:
     """Three more iterations go by before the host looks; none of them moves a weight, and the first is told of."""
     seldom = ("speed.fused_optimizer=true", "protocol.evaluations=1", "protocol.log_every=10")
     _, player, what = PLACES[place]
     before, after, _ = unspoiled(place, *seldom)
-    kept.clear()
+    made_players.clear()
     assert train(composed(place, AT, math.nan, *seldom, f"protocol.images={6 * BATCH}"), tmp_path) == math.inf
-    assert_left(kept[0], before, after, player)
+    assert_left(made_players[0], before, after, player)
     found = json.loads((tmp_path / "status.json").read_text())["diverged"]
     when = {"step": AT, "critic_step": AT, "images": (AT + 1) * BATCH}
     assert found == {"what": what, "value": "nan", "player": player} | when
     assert checkpoint.load(tmp_path)["step"] == 0  # nothing that came after is saved
 
 
-def test_points_diverge_at_a_learning_rate_of_a_million(tmp_path: Path, kept: list[Players]) -> None:
+def test_points_diverge_at_a_learning_rate_of_a_million(tmp_path: Path, made_players: list[Players]) -> None:
     cfg = settings(
         "dataset=ring", "loss=wgan", "penalty=none", "optimizer.lr=1e6", "experiment=smoke", "wandb=disabled"
     )
     assert train(cfg, tmp_path) == math.inf
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["status"] == "diverged" and status["diverged"]["value"] in ("nan", "inf", "-inf")
-    assert all(w.isfinite().all() for net in (kept[0].D, kept[0].G) for w in net.parameters())
+    assert all(w.isfinite().all() for net in (made_players[0].D, made_players[0].G) for w in net.parameters())
     assert (tmp_path / status["last_good"]).is_file()
 
 

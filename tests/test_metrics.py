@@ -271,7 +271,7 @@ def test_distances_of_points_keep_their_digits_in_single_precision() -> None:
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
-def test_a_tree_finds_the_neighbours_that_counting_finds(d: int) -> None:
+def test_a_tree_finds_the_neighbors_that_counting_finds(d: int) -> None:
     x = torch.randn(400, d, generator=torch.Generator().manual_seed(0))
     x = torch.cat([x, x[:10]])  # some are twice there
     for k in (1, 5):
@@ -308,7 +308,7 @@ class Up(torch.nn.Module):
 
 
 def test_the_picture_of_points_is_the_right_way_up() -> None:
-    """Blue where the critic is high, an arrow at the centre that points there, samples and reals where they are."""
+    """Blue where the critic is high, an arrow at the center that points there, samples and reals where they are."""
     real, fake = torch.tensor([[1.0, 0.6]]), torch.tensor([[-0.7, 0.65]])
     found = pictures.field(fake, real, Up())
     reach, side = 1.3, found.size[0]

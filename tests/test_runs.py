@@ -118,7 +118,7 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
 
 
 def test_smoke_shrinks_the_other_compositions(tmp_path: Path) -> None:
-    """Points with their own metrics, and a folder of colour images with a penalty and bf16."""
+    """Points with their own metrics, and a folder of color images with a penalty and bf16."""
     for name in ("ring", "grid"):
         train(settings(f"dataset={name}", "experiment=smoke", "wandb=disabled", "loss=wgan-lp"), tmp_path / name)
         last = rows(tmp_path / name)[-1]
@@ -126,9 +126,9 @@ def test_smoke_shrinks_the_other_compositions(tmp_path: Path) -> None:
     for i in range(300):
         pixels = np.random.default_rng(i).integers(0, 256, (32, 32), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-    grey = ("dataset=folder", f"dataset.root={tmp_path}", "dataset.shape=[1,32,32]", "dataset.test_share=0.5")
+    gray = ("dataset=folder", f"dataset.root={tmp_path}", "dataset.shape=[1,32,32]", "dataset.test_share=0.5")
     cfg = settings(
-        *grey, "metric=fd_lenet", "experiment=smoke", "metric.n_fake=128", "precision=bf16", "wandb=disabled"
+        *gray, "metric=fd_lenet", "experiment=smoke", "metric.n_fake=128", "precision=bf16", "wandb=disabled"
     )
     train(cfg, tmp_path / "folder")
     assert rows(tmp_path / "folder")[-1]["fd_lenet"] > 0

@@ -206,7 +206,7 @@ def test_the_host_does_not_wait_within_a_step(method: str, model: str) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [("null", "true"), ("true", "null")])
-def test_what_an_optimiser_has_learnt_outlives_the_way_it_computes(before: str, after: str) -> None:
+def test_what_an_optimizer_has_learnt_outlives_the_way_it_computes(before: str, after: str) -> None:
     """As when a run that was begun on a CPU goes on on a GPU, or the other way round."""
     cfg = settings("model.width=8", f"speed.fused_optimizer={before}")
     digits, players = build(cfg.dataset).train, make_players(cfg, CPU)

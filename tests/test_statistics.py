@@ -29,7 +29,7 @@ def test_the_interquartile_mean() -> None:
 
 
 def test_the_interval_holds_what_it_should() -> None:
-    """BCa of the interquartile mean of normals, 20 of each: near 95 % of intervals hold the centre."""
+    """BCa of the interquartile mean of normals, 20 of each: near 95 % of intervals hold the center."""
     rng = np.random.default_rng(0)
     covered = []
     for _ in range(150):

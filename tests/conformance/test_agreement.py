@@ -34,7 +34,7 @@ def two_threads() -> Iterator[None]:
 
 
 class Images(Dataset):
-    """What torch-fidelity takes: colour images one by one."""
+    """What torch-fidelity takes: color images one by one."""
 
     def __init__(self, images: Tensor):
         self.images = images.expand(-1, 3, -1, -1).contiguous()
