@@ -5,8 +5,8 @@ SEEDS ?= 0,1,2
 ARGS ?=
 BIN := .venv/bin
 LOSSES := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
-# As many processes as cores. Tests of one file mostly stay in one process, which prepares what they share.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+# One process more than cores, since many tests wait: for signals, for time-outs, for processes they have started.
+PYTEST = $(BIN)/python -m pytest -n $$($(PYTHON) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))') --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup compare smoke tune benchmark search conformance soak bench check test lint browser tables clean

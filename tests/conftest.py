@@ -43,6 +43,24 @@ torch.set_num_threads(1)
 register()
 
 
+# The files that take minutes, the longest first.
+LONGEST = (
+    "test_recovery",
+    "test_conformance",
+    "test_sweep",
+    "test_tuning",
+    "test_agreement",
+    "test_wandb",
+    "test_fuzz",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that at the end no process is left alone with it."""
+    order = {stem: position for position, stem in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give all tests the same surroundings, however they are started."""
     # `nohup` and shells ignore signals for what they start in the background, and what is ignored here would be

@@ -73,7 +73,7 @@ FAULTS = """
 import resource, sys, torch
 from pathlib import Path
 from conftest import TINY, settings
-from ganbench.train import train
+from ganbench.training.train import train
 
 train(settings(*TINY, "protocol.images=32", f"speed.keep_memory={sys.argv[1]}"), Path(sys.argv[2]))
 for _ in range(3):
