@@ -88,7 +88,8 @@ def _missing_option(error: MissingConfigException) -> str:
 
 def _key_error(cause: OmegaConfBaseException) -> str:
     """Say what OmegaConf found wrong with the key that it names."""
-    key, reason = str(cause.full_key), str(cause).splitlines()[0]
+    key = str(cause.full_key)
+    reason = str(cause).splitlines()[0]
     if cause.parent_node is not None and cause.key is not None and "not in" in reason:
         return unknown_key_message(key, map(str, cause.parent_node), owner(key, cause.parent_node))
     written = next((arg.lstrip("+~") for arg in sys.argv[1:] if arg.lstrip("+~").partition("=")[0] == key), key)

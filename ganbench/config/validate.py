@@ -128,7 +128,8 @@ def _check_renamed(cfg: DictConfig) -> None:
 
 
 def _check_protocol(cfg: DictConfig) -> None:
-    protocol, method = cfg.protocol, method_label(cfg)
+    protocol = cfg.protocol
+    method = method_label(cfg)
     if protocol.method not in (None, method):
         raise Refused(
             f"{setting('protocol.method', protocol.method)} must be {method}, the method that is trained; leave it out."

@@ -90,7 +90,8 @@ def contract(name: str, penalty: Penalty) -> Checks:
         check_penalty(penalty, name, LinearCritic(shape, 3.0), torch.zeros(4, *shape), torch.ones(4, *shape))
     yield check_true("penalty", name, "one number with a gradient in the critic's weights", True)
     D, real, fake = LinearCritic(SHAPES[1], 3.0), torch.zeros(8, *SHAPES[1]), torch.ones(8, *SHAPES[1])
-    weights_before, global_state = D.w.detach().clone(), torch.random.get_rng_state()
+    weights_before = D.w.detach().clone()
+    global_state = torch.random.get_rng_state()
     values = [penalty(D, real[:n], fake[:n], seeded_rng()).item() for n in (1, 4, 8)]
     description = "same value for 1, 4 and 8 identical samples"
     yield check_close("penalty", name, description, values, values[0], rel=1e-5)

@@ -85,14 +85,16 @@ class ImageMetric:
         return scores | memorization(fake, self.train, self.test)
 
     def _distances(self, fake: Tensor) -> Scores:
-        fewest, d = min(len(fake), len(self.test)), fake.shape[1]
+        fewest = min(len(fake), len(self.test))
+        d = fake.shape[1]
         if fewest <= d:
             return missing(self.distance_names, f"{fewest} samples cannot span {d} features")
         scores: Scores = {self.name: distance(self.moments, moments(fake), self.root)}
         return scores | self._extrapolated(fake) if self.n_subsets else scores
 
     def _extrapolated(self, fake: Tensor) -> Scores:
-        name, (n, d) = f"{self.name}_inf", fake.shape
+        name = f"{self.name}_inf"
+        n, d = fake.shape
         value = extrapolated_distance(self.moments, fake, self.root, self.n_subsets)
         if value is None:
             return missing([name], f"a fifth of {n} samples cannot span {d} features")

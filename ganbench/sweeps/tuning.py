@@ -318,7 +318,8 @@ def _complete(launch: Callable[[list[Job]], object], jobs: list[Job], what: str)
 
 def _log_choice(search: Search) -> None:
     """Log which settings a method was given, or why it has none and what to do about it."""
-    method, n_trials = search.method, len(search.statuses)
+    method = search.method
+    n_trials = len(search.statuses)
     if search.best is not None:
         settings = ", ".join(f"{key}={value}" for key, value in method.settings_of(search.best).items())
         score = f"{ranked_score(search.statuses[search.best]):.4g}"

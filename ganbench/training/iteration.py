@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from ganbench.errors import Diverged
 from ganbench.training.batches import Batch, CriticBatch
@@ -49,8 +49,11 @@ def update_average(average: nn.Module, G: nn.Module, decay: float) -> None:
 
     Statistics copied from G would belong to other weights than the averaged ones.
     """
-    ours, theirs = ([t for t in net.state_dict().values() if t.is_floating_point()] for net in (average, G))
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    torch._foreach_lerp_(_floats(average), _floats(G), 1 - decay)
+
+
+def _floats(net: nn.Module) -> list[Tensor]:
+    return [x for x in net.state_dict().values() if x.is_floating_point()]
 
 
 @contextmanager

@@ -120,7 +120,8 @@ class Run:
 
     def _announce(self) -> None:
         """Say and record what was chosen, and what real data score."""
-        name, reference = self.metric.name, self.metric.real_reference
+        name = self.metric.name
+        reference = self.metric.real_reference
         device = _device_name(self.cfg, self.device)
         weights = {"G": count_weights(self.players.G), "D": count_weights(self.players.D)}
         precision = self.cfg.precision.value

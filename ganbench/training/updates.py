@@ -62,7 +62,8 @@ def generator_update(players: Players, batch: GeneratorBatch, objective: Objecti
 
     Only a relativistic loss has the critic judge the real samples, too. Raise Diverged as `critic_update` does.
     """
-    D, loss = players.D, objective.loss
+    D = players.D
+    loss = objective.loss
     D.requires_grad_(False)
     with objective.autocast():
         fake = players.G(batch.z) if batch.fake is None else batch.fake
