@@ -9,6 +9,7 @@ import sys
 import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ganbench.config.compose import register
 from ganbench.config.messages import one_line_error
@@ -25,9 +26,8 @@ INTERRUPTED = "Interrupted. Rerun with the same name=... to resume.\n"
 def main() -> None:
     """Run a command line; exit with 2 if it is refused, and else with a code for how its runs ended."""
     signals.exit_on_signal(INTERRUPTED)
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # Hydra must raise its errors: a refusal is one line, a crash has its traceback
-    )
+    # Hydra must raise its errors, so that a refusal is one line and a crash has its traceback.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     register()
     sys.path.append(os.getcwd())  # so that a loss in the current folder can be imported
     try:
@@ -37,6 +37,9 @@ def main() -> None:
     except signals.Interrupted:
         sys.stderr.write(INTERRUPTED)
         raise
+    except YAMLError as error:
+        print(f"A YAML file cannot be read: {' '.join(str(error).split())}.", file=sys.stderr)
+        sys.exit(2)
     except (Refused, HydraException, OmegaConfBaseException) as error:
         print(one_line_error(error), file=sys.stderr)
         sys.exit(2)

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import math
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ganbench.losses import GAN
 from ganbench.models import dcgan
 from ganbench.runs import checkpoint
+from ganbench.runs.signals import Interrupted
 from ganbench.runs.status import first_collapse
 from ganbench.training import run as module
 from ganbench.training.evaluate import relative_std
@@ -52,6 +54,16 @@ class Loss(GAN):
 
     def g(self, fake: Tensor) -> Tensor:
         return super().g(fake) + self._spoil("g", fake)
+
+
+class Stopped(GAN):
+    """Asks the run to stop, as a signal from outside would, in the update that diverges."""
+
+    def g(self, fake: Tensor) -> Tensor:
+        if len(fake) < BATCH:  # asked before the first update
+            return super().g(fake)
+        signal.raise_signal(signal.SIGTERM)
+        return fake.mean() * math.nan
 
 
 class Penalty:
@@ -212,6 +224,14 @@ def test_digits_collapse_at_a_learning_rate_of_a_million(tmp_path: Path) -> None
     train(cfg, tmp_path)
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["status"], status["collapsed"], status["score"]) == ("finished", 480, None)
+
+
+def test_a_signal_counts_even_if_the_run_diverges(tmp_path: Path) -> None:
+    """The run is over, but whoever was asked to stop must not begin another."""
+    with pytest.raises(Interrupted) as interrupted:
+        train(settings("loss=gan", f"loss._target_={__name__}.Stopped", *OFTEN), tmp_path)
+    assert interrupted.value.code == 143
+    assert json.loads((tmp_path / "status.json").read_text())["status"] == "diverged"
 
 
 def test_several_critic_steps_are_told_apart(tmp_path: Path) -> None:

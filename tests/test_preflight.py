@@ -12,7 +12,7 @@ from ganbench.conformance.critics import LinearCritic
 from ganbench.errors import Refused
 from ganbench.losses import GAN, RaGAN
 from ganbench.penalties import gp, none
-from ganbench.training.preflight import check_critic, check_loss, check_penalty
+from ganbench.training.preflight import check_critic, check_loss, check_metric, check_penalty
 
 
 class Named(GAN):
@@ -110,3 +110,41 @@ def test_a_run_with_a_broken_loss_ends_before_its_first_step(tmp_path: Path) -> 
     status = json.loads((tmp_path / "outputs/run/x/status.json").read_text())
     assert status["status"] == "failed" and said in status["reason"]
     assert (tmp_path / "outputs/run/x/metrics.jsonl").read_text() == ""
+
+
+class OwnMetric:
+    n_fake = 8
+    name = "mine"
+    real_reference = {"mine": 0.0}  # noqa: RUF012
+
+
+def test_metrics_say_what_is_needed_of_them() -> None:
+    check_metric(OwnMetric(), "mine")
+    for attribute, value, said in (
+        ("n_fake", None, "metric mine: OwnMetric needs n_fake"),
+        ("name", "other", "metric mine: OwnMetric needs name=mine and real_reference"),
+        ("real_reference", {"other": 0.0}, "metric mine: OwnMetric needs name=mine and real_reference"),
+    ):
+        metric = OwnMetric()
+        setattr(metric, attribute, value)
+        with pytest.raises(Refused, match=said):
+            check_metric(metric, "mine")
+
+
+class Swapped:
+    def d(self, real, fake):
+        return (fake - real).mean()
+
+    def g(self, real, fake):
+        return (real - fake).mean()
+
+
+class ByKeyword(Swapped):
+    def g(self, fake, *, real):
+        return (real - fake).mean()
+
+
+@pytest.mark.parametrize("loss", [Swapped(), ByKeyword()])
+def test_a_relativistic_loss_takes_fakes_first(loss) -> None:
+    with pytest.raises(Refused, match=r"loss mine: g must take \(fake\) or \(fake, real\)"):
+        check_loss(loss, "mine")

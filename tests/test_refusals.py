@@ -184,6 +184,8 @@ def test_refused(typed: str, named: list[str], tmp_path: Path) -> None:
         ("loss=gan,hinge protocol.batch=64,1", ["run 2", "protocol.batch=1"]),
         ("dataset=mnist5k,ring model=dcgan", ["run 2", "model=dcgan", "ring"]),
         ("seed=0,0", ["gan-s0", "twice"]),
+        ("loss=glob(hing)", ["The sweep has no runs", "--help"]),
+        ("loss=gan loss.name=wgan-gp,gan", ["run 1", "loss.name=wgan-gp reads as loss wgan with penalty gp"]),
         ("loss=wgan,wgan-gp penalty=gp", ["wgan-gp-s0", "twice"]),
         ("loss=gan,null", ["run 2", "loss=null is not an option", "hinge"]),
         ("loss=gan,lsgan loss.scale=1,2", ["run 1", "loss.scale"]),
@@ -274,3 +276,19 @@ def test_a_gpu_where_there_is_none(typed: str, tmp_path: Path) -> None:
     assert refusal.returncode == 2
     assert "device=cuda: torch finds no GPU here" in refusal.stderr and "Traceback" not in refusal.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("protocol: {imges: 5}", "experiment/own.yaml: imges is not a setting of protocol; remove or correct it.\n"),
+        ("protocol: {images: [", "A YAML file cannot be read: "),
+        ("penalty: {name: none}", "penalty.name=none means that there is no penalty; choose another `name: …`"),
+    ],
+)
+def test_a_yaml_file_of_a_user_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "options/experiment").mkdir(parents=True)
+    (tmp_path / "options/experiment/own.yaml").write_text(f"# @package _global_\n{text}\n")
+    refusal = ganbench("--config-dir", "options", "loss=wgan-gp", "experiment=own", cwd=tmp_path)
+    assert refusal.returncode == 2 and refusal.stderr.startswith(said), refusal.stderr
+    assert refusal.stderr.count("\n") == 1 and not (tmp_path / "outputs").exists()

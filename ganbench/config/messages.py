@@ -72,6 +72,8 @@ def one_line_error(error: Exception) -> str:
         return f"{error.override} cannot be read; write key=value or group=option, and quote special characters."
     if ambiguous := re.match(r"Ambiguous value for argument '(.+)'\n", message):
         return f"{ambiguous[1]} has several values; add -m to run a sweep over them."
+    if in_yaml := re.match(r"In '(.+?)': .*?Key '(.+?)' not in '(.+?)'", " ".join(message.split())):
+        return f"{in_yaml[1]}.yaml: {in_yaml[2]} is not a setting of {in_yaml[3].lower()}; remove or correct it."
     cause = root_cause(error)
     return _key_error(cause) if isinstance(cause, OmegaConfBaseException) and cause.full_key else _one_line(message)
 

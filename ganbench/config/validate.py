@@ -103,11 +103,25 @@ def _check_option(group: str, node: DictConfig) -> None:
     name = node.get("name")
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise Refused(f"{setting(f'{group}.name', name)} must be {NAME_WORDS}; set `name: …` in its YAML file.")
+    _check_method_name(group, name, node)
     if "_target_" not in node and group != "model":
         raise Refused(f"{group}={name} has no _target_; name its class or function in its YAML file.")
     for key in node:
         if OmegaConf.is_missing(node, key):
             raise Refused(f"{group}.{key!s} has no value; pass {group}.{key!s}=...")
+
+
+def _check_method_name(group: str, name: str, node: DictConfig) -> None:
+    """Refuse names under which two methods would have one label: `wgan-gp` is a loss and a penalty."""
+    if group == "penalty" and name == "none" and node.get("_target_") != "ganbench.penalties.none":
+        raise Refused("penalty.name=none means that there is no penalty; choose another `name: …` in its YAML file.")
+    if group == "loss":
+        for penalty in option_names("penalty"):
+            if name.endswith(f"-{penalty}"):
+                raise Refused(
+                    f"loss.name={name} reads as loss {name.removesuffix(f'-{penalty}')} with penalty {penalty}; "
+                    f"choose a `name: …` that does not end in -{penalty} in its YAML file."
+                )
 
 
 def _check_target_nodes(cfg: DictConfig) -> None:

@@ -163,6 +163,8 @@ class Recorder:
         facts = self._describe_end(error)
         if facts["status"] == "interrupted":
             log.warning(f"{facts['reason']}: checkpoint saved; rerun the same command with name={self.name} to resume")
+        if facts["status"] == "diverged":
+            log.warning(f"diverged: {facts['reason']}")
         try:
             self.note(**facts, t_wall=round(time.time() - self.start, 3))
             self.metrics_file.close()

@@ -79,7 +79,7 @@ class RunPool:
             daemon=True,  # a launcher that exits takes its runs with it
         )
         self._start(process)
-        sender.close()  # the run's process has the only other end, so that `receiver` ends with it
+        sender.close()
         self._wait(process)
         if process.exitcode == LOCKED_EXIT_CODE:
             raise RunLocked(f"{job.folder} was locked by another launcher before our run began.")
@@ -100,7 +100,8 @@ class RunPool:
 def _receive_failure(receiver: Connection) -> Failure | None:
     """Return what the run's process sent; None if it ended well, or was killed."""
     try:
-        return receiver.recv()
+        # Never wait: a process that the run has forked may hold the other end open for as long as it lives.
+        return receiver.recv() if receiver.poll() else None
     except EOFError:
         return None
 

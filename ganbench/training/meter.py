@@ -54,12 +54,12 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the unread terms, and the seconds up to the last reading or pause."""
-        return {"seconds": self.training_seconds, "beside": self.other_seconds, "unread": self._columns()}
+        return {"seconds": self.training_seconds, "other_seconds": self.other_seconds, "unread": self._columns()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, and start the clock now."""
         self.training_seconds = state["seconds"]
-        self.other_seconds = state["beside"]
+        self.other_seconds = state["other_seconds"]
         self.clock = time.perf_counter()
         self.rows = [{name: value} for name, column in state["unread"].items() for value in column.to(self.device)]
 

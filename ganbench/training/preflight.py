@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ganbench.errors import Refused
-from ganbench.interfaces import Loss, Penalty
+from ganbench.interfaces import Loss, Metric, Penalty
 
 REAL_LOGITS = [0.5, -0.5, 2.0, 0.1]
 FAKE_LOGITS = [0.3, -1.0, 0.2, -0.4]
@@ -41,8 +41,10 @@ def check_loss(loss: Loss, name: str) -> None:
     """Refuse a loss whose d or g is not a scalar tensor with a gradient."""
     if not (callable(getattr(loss, "d", None)) and callable(getattr(loss, "g", None))):
         raise Refused(f"loss {name}: {type(loss).__name__} needs d(real, fake) and g(fake) or g(fake, real).")
-    required = [p.name for p in inspect.signature(loss.g).parameters.values() if p.default is p.empty]
-    if len(required) > 1 + is_relativistic(loss):
+    parameters = inspect.signature(loss.g).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty]
+    by_position = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    if len(required) > 1 + is_relativistic(loss) or (is_relativistic(loss) and by_position[1:2] != ["real"]):
         raise Refused(f"loss {name}: g must take (fake) or (fake, real); it takes ({', '.join(required)}).")
     real = torch.tensor(REAL_LOGITS, requires_grad=True)
     fake = torch.tensor(FAKE_LOGITS, requires_grad=True)
@@ -54,6 +56,8 @@ def check_loss(loss: Loss, name: str) -> None:
 
 def check_penalty(penalty: Penalty, name: str, D: nn.Module, real: Tensor, fake: Tensor) -> None:
     """Refuse a penalty that is not a scalar, or not zero and without a gradient for D's weights. Asks copies."""
+    if not callable(penalty):
+        raise Refused(f"penalty {name}: {type(penalty).__name__} must be callable as penalty(D, real, fake, rng).")
     D = copy.deepcopy(D)
     value = copy.deepcopy(penalty)(D, real, fake, torch.Generator(real.device).manual_seed(0))
     _check_scalar(value, f"penalty {name}")
@@ -61,6 +65,18 @@ def check_penalty(penalty: Penalty, name: str, D: nn.Module, real: Tensor, fake:
         raise Refused(
             f"penalty {name} gives no gradient to the critic's weights; is create_graph=True missing where the "
             "critic is differentiated?"
+        )
+
+
+def check_metric(metric: Metric, name: str) -> None:
+    """Refuse a metric that does not say how many samples it takes, or what real data score under its own name."""
+    if not isinstance(getattr(metric, "n_fake", None), int):
+        raise Refused(f"metric {name}: {type(metric).__name__} needs n_fake, the number of samples that it takes.")
+    reference = getattr(metric, "real_reference", None)
+    if getattr(metric, "name", None) != name or not isinstance(reference, dict) or name not in reference:
+        raise Refused(
+            f"metric {name}: {type(metric).__name__} needs name={name} and real_reference, a dict with the score of "
+            f"real data under {name}."
         )
 
 

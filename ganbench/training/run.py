@@ -21,7 +21,7 @@ from ganbench.training.iteration import Iteration, make_iteration
 from ganbench.training.meter import Meter
 from ganbench.training.pictures import picture_size, sample_picture
 from ganbench.training.players import make_players, with_copied_critic, with_fresh_critic
-from ganbench.training.preflight import check_critic, check_loss, check_penalty
+from ganbench.training.preflight import check_critic, check_loss, check_metric, check_penalty
 from ganbench.training.progress import progress_bar
 from ganbench.training.schedule import make_schedule
 from ganbench.training.updates import Objective
@@ -38,6 +38,7 @@ class Run:
         self.recorder = recorder
         self.data = load_data(cfg, device)
         self.metric: Metric = build(cfg.metric, name=cfg.metric.name, data=self.data, device=device)
+        check_metric(self.metric, cfg.metric.name)
         self.players = make_players(cfg, device)
         self.objective = make_objective(cfg, device, self.players.D, self.data)
         self.vanishing = build(cfg.probe, name=cfg.loss.name)
@@ -108,11 +109,12 @@ class Run:
     def finish(self) -> float:
         """Check that the footing is still what it was, say the final scores, and return the one that ranks."""
         self.bar.close()
-        self.recorder.note(t_beside=self.meter.other_seconds)
+        self.recorder.note(t_other=self.meter.other_seconds)
         check_footing_at_end(self.footing, self._footing())
         log.info(final_line(self.scores, self.metric.real_reference))
         score = self.scores[self.metric.name]
-        return score if isinstance(score, float) else math.inf
+        assert not isinstance(score, str | list)  # reasons and shares have names of their own
+        return math.inf if score is None else score
 
     def _footing(self) -> dict[str, dict[str, Any]]:
         G, D, _, opt_g, opt_d = self.players

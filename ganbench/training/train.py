@@ -22,22 +22,23 @@ def train(cfg: DictConfig, out: Path) -> float:
     """
     device = choose_device(cfg)
     configure_process(cfg)
-    try:
-        with GracefulStop() as stop, run_lock(out), Recorder(cfg, out) as recorder, lines_above_bar():
-            run = Run(cfg, device, recorder)
-            schedule = run.schedule
-            for step in range(run.start(), schedule.steps + 1):
-                if step in schedule.checkpoints or stop.requested:
-                    run.save(step)
-                stop.exit_if_requested()
-                if schedule.logs_at(step):
-                    run.log(step)
-                if step in schedule.evaluations:
-                    run.evaluate(step)
-                if step in schedule.probes:
-                    run.probe(step)
-                if step < schedule.steps:
-                    run.update(step)
-            return run.finish()
-    except Diverged:
-        return math.inf
+    with GracefulStop() as stop:  # outermost, so that a signal counts however the run ends
+        try:
+            with run_lock(out), Recorder(cfg, out) as recorder, lines_above_bar():
+                run = Run(cfg, device, recorder)
+                schedule = run.schedule
+                for step in range(run.start(), schedule.steps + 1):
+                    if step in schedule.checkpoints or stop.requested:
+                        run.save(step)
+                    stop.exit_if_requested()
+                    if schedule.logs_at(step):
+                        run.log(step)
+                    if step in schedule.evaluations:
+                        run.evaluate(step)
+                    if step in schedule.probes:
+                        run.probe(step)
+                    if step < schedule.steps:
+                        run.update(step)
+                return run.finish()
+        except Diverged:
+            return math.inf
