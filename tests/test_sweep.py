@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing.connection import Pipe
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import PATIENCE, REPOSITORY, RING, ganbench, rows, until
+
+from ganbench.sweeps.processes import Failure, _receive_failure
 
 pytestmark = pytest.mark.slow
 
@@ -34,33 +37,12 @@ class Explodes(GAN):
 """
 
 
-FORKS = """
-import os, time
-from ganbench.losses import GAN
-
-class Forks(GAN):
-    def __init__(self):
-        child = os.fork()
-        if child == 0:
-            for output in (1, 2):  # which the test reads to their end
-                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-            time.sleep(600)
-            os._exit(0)
-        with open("left_behind", "w") as file:
-            file.write(str(child))
-"""
-
-
-def test_a_sweep_does_not_wait_for_what_a_run_leaves_behind(tmp_path: Path) -> None:
-    """A process that a run has forked holds all that the run had open."""
-    (tmp_path / "forks.py").write_text(FORKS)
-    done = ganbench("-m", *RING, "loss=gan", "loss._target_=forks.Forks", "name=f", cwd=tmp_path)
-    child = int((tmp_path / "left_behind").read_text())
-    try:
-        os.kill(child, 0)  # it is still there, and the sweep is over
-    finally:
-        os.kill(child, signal.SIGKILL)
-    assert done.returncode == 0, done.stderr
+def test_a_sweep_does_not_wait_for_what_a_run_leaves_behind() -> None:
+    """A process that a run has forked holds the other end of the pipe for as long as it lives."""
+    receiver, sender = Pipe(duplex=False)
+    assert _receive_failure(receiver) is None
+    sender.send(Failure(refused=False, message="why"))
+    assert _receive_failure(receiver) == Failure(refused=False, message="why")
 
 
 @pytest.fixture(scope="module")
