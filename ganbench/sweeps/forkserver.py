@@ -28,9 +28,8 @@ SLOW_IMPORTS = (
 imported = threading.Event()
 
 
-def _restore_default_signals() -> None:
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _exit_with_launcher() -> None:
@@ -44,9 +43,9 @@ def _exit_with_launcher() -> None:
 
 
 os.setpgrp()
-for number in SIGNALS:
-    signal.signal(number, lambda number, frame: None)
-os.register_at_fork(after_in_child=_restore_default_signals)
+# Blocked rather than ignored: a signal to a run that has just been forked stays pending until the run can act on it.
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+os.register_at_fork(after_in_child=_unblock_signals)
 
 # A daemon, so that an import that fails ends the server.
 watch = threading.Thread(target=_exit_with_launcher, daemon=True)
