@@ -133,7 +133,7 @@ def _medians(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 def _speedup(baseline: list[float], seconds: list[float]) -> dict[str, Any]:
     ratios = [a / b for a, b in zip(baseline, seconds, strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4)
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
     return {"times_faster": round(median, 2), "quartiles": [round(low, 2), round(high, 2)]}
 
 
