@@ -24,7 +24,6 @@ def commands(kind: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in re.findall(r"^python .*$", section, re.MULTILINE)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(folder.name for folder in EXAMPLES.iterdir()))
 def test_example_runs_with_the_commands_shown(kind: str, tmp_path: Path) -> None:
     folder = shutil.copytree(EXAMPLES / kind, tmp_path / kind)

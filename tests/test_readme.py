@@ -62,7 +62,6 @@ def test_commands_compose(command: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("command", SWEEPS, ids=" ".join)
 def test_sweeps_compose(command: list[str], tmp_path: Path) -> None:
     """Every run of a sweep has been composed and checked by the time that a bad launcher is refused."""
@@ -78,7 +77,6 @@ def test_generated_parts_are_up_to_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_own_loss_and_its_generator(tmp_path: Path) -> None:
     """The loss of README trains, its settings are checked and swept, and outputs/README's lines load its generator."""

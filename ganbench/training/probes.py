@@ -64,9 +64,10 @@ class Vanishing:
         losses = {self.name: loss} | ({"minimax": Minimax()} if isinstance(loss, GAN) else {})
         z = randomness.normal((self.n, self.z_dim), self.seed, "z_probe_look", 0, data.train.device)
         real = to_float(data.test[torch.arange(self.n) % len(data.test)])
+        G = copy.deepcopy(next(iter(critics.values())).G)  # the run's generator, which all of them face
+        target = energy_gradient(G, z, real)
         for name, players in critics.items():
-            players = players._replace(G=copy.deepcopy(players.G))
-            target = energy_gradient(players.G, z, real)
+            players = players._replace(G=G)
             own = Objective(loss, copy.deepcopy(objective.penalty), objective.autocast)
             done = 0
             alive = True
