@@ -14,7 +14,6 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ganbench.errors import Refused
 from ganbench.runs.lock import RunLocked
 from ganbench.runs.signals import raise_on_signal
 from ganbench.runs.status import exit_statuses
@@ -40,8 +39,6 @@ def compose_jobs(
 
     Without `check_existing`, the runs' folders may hold runs of other settings.
     """
-    if not job_overrides:
-        raise Refused("The sweep has no runs: a glob matches no option; python -m ganbench --help lists all of them.")
     composing = compose_each(context, config, job_overrides, first_index, check_existing)
     jobs = list(islice(composing, 1))
     # Not before one run is known to be valid: most refusals are of the first, and need not wait for a server to end.

@@ -14,6 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ganbench.config.schema import Track
+from ganbench.errors import Refused
 from ganbench.sweeps.jobs import PROCESS_LAUNCHER, Job
 from ganbench.sweeps.launcher import compose_jobs, run_jobs, save_command
 from ganbench.sweeps.tuning import tune
@@ -36,6 +37,8 @@ class CheckedSweeper(BasicSweeper):
         assert self.hydra_context is not None and self.config is not None
         batches = self._batches(arguments)
         job_overrides = [overrides for batch in batches for overrides in batch]
+        if not job_overrides:
+            raise Refused("The sweep has no runs: a glob matches no option; python -m ganbench --help lists them.")
         if OmegaConf.select(self.config, "protocol.track") is Track.tuned:
             tune(self._launch, self.hydra_context, self.config, job_overrides)
             return []
