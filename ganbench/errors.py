@@ -45,6 +45,8 @@ def unknown_key_message(key: str, allowed: Iterable[str], owner: str = "") -> st
         return renamed_message(key)
     parent, _, last = key.rpartition(".")
     settable = [name for name in allowed if name != ("name" if parent else "hydra") and not name.startswith("_")]
+    if not parent:
+        settable.append("experiment")  # a group without settings of its own
     close = difflib.get_close_matches(last, settable, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     has = f"has: {', '.join(sorted(settable))}." if settable else "has none."

@@ -119,9 +119,9 @@ def test_torchvision_files_are_found_or_asked_for(name: str, tmp_path: Path, mon
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     with pytest.raises(
         Refused, match=rf"dataset={name} is not in .*could not be downloaded.*put .*dataset\.root="
-    ) as told:
+    ) as reported:
         getattr(datasets, name)(str(tmp_path))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
 
 
 def test_unpacked_files_alone_are_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,11 +118,11 @@ PLACES = {  # what is spoiled: the settings that do it, the player that stops, a
 
 
 def composed(place: str, at: int, value: float, *others: str):
-    told = []
+    reported = []
     for line in PLACES[place][0]:
         group = line.removeprefix("{1}")
-        told += [f"+{group}.at={at}", f"+{group}.value={value}"] if group != line else [line.format(__name__)]
-    return settings("loss=gan", "penalty=none", *OFTEN, *told, *others)
+        reported += [f"+{group}.at={at}", f"+{group}.value={value}"] if group != line else [line.format(__name__)]
+    return settings("loss=gan", "penalty=none", *OFTEN, *reported, *others)
 
 
 @pytest.fixture
@@ -159,8 +159,8 @@ def unspoiled(tmp_path_factory: pytest.TempPathFactory):
 
 
 def assert_left(spoiled: Players, before: Players, after: Players, player: str) -> None:
-    for who, due in (("G", before), ("D", after if player == "generator" else before)):
-        pairs = list(zip(weights_and_moments(spoiled, who), weights_and_moments(due, who), strict=True))
+    for who, expected_now in (("G", before), ("D", after if player == "generator" else before)):
+        pairs = list(zip(weights_and_moments(spoiled, who), weights_and_moments(expected_now, who), strict=True))
         assert len(pairs) > 8 and all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -181,13 +181,15 @@ def test_a_run_stops_before_the_optimizer_moves(
     when = {"step": AT, "critic_step": AT, "images": (AT + 1) * BATCH}
     assert status["status"] == "diverged"
     assert status["diverged"] == {"what": what, "value": str(value), "player": player} | when
-    assert status["reason"] == f"{what} was {value} at generator step 2, critic step 2, 96 real images"
+    assert status["reason"] == f"{what} was {value} at generator update 2, critic update 2, 96 real images"
     assert status["last_finite"]["images"] == 64 and math.isfinite(status["last_finite"]["d_loss"])
     assert status["last_good"] == "samples/000000064.png"
     assert Image.open(tmp_path / "spoiled" / status["last_good"]).size == (256, 256)
     assert checkpoint.load(tmp_path / "spoiled")["step"] == AT
-    due = [{k: v for k, v in row.items() if "_raw" not in k} for row in rows(unspoiled_run)]  # which its end adds
-    assert rows(tmp_path / "spoiled") == due  # none of what is recorded is spoiled
+    expected_now = [
+        {k: v for k, v in row.items() if "_raw" not in k} for row in rows(unspoiled_run)
+    ]  # which its end adds
+    assert rows(tmp_path / "spoiled") == expected_now  # none of what is recorded is spoiled
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -245,12 +247,12 @@ def test_a_probe_that_diverges_does_not_end_the_run(tmp_path: Path) -> None:
     probe = ("probe=vanishing", "probe.steps=8", "probe.n=32", "probe.moments=[0]")
     train(composed("penalty", 3, math.nan, *probe, "protocol.images=64", "protocol.evaluations=1"), tmp_path)
     assert json.loads((tmp_path / "status.json").read_text())["status"] == "finished"
-    told = [json.loads(line) for line in (tmp_path / "probes.jsonl").read_text().splitlines()]
-    assert {r["steps"] for r in told if r["g_norm"] is not None} == {0, 1, 2}
-    assert {r["steps"] for r in told if r["g_norm"] is None} == {4, 8}
+    reported = [json.loads(line) for line in (tmp_path / "probes.jsonl").read_text().splitlines()]
+    assert {r["steps"] for r in reported if r["g_norm"] is not None} == {0, 1, 2}
+    assert {r["steps"] for r in reported if r["g_norm"] is None} == {4, 8}
 
 
-def test_a_generator_that_does_not_heed_z_is_flagged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_generator_that_does_not_depend_on_z_is_flagged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ganbench"):
         train(settings("loss=gan", *OFTEN, f"model.generator._target_={__name__}.Still"), tmp_path)
     status = json.loads((tmp_path / "status.json").read_text())
@@ -259,7 +261,7 @@ def test_a_generator_that_does_not_heed_z_is_flagged(tmp_path: Path, caplog: pyt
     assert sum("mode collapse at 64 images" in record.message for record in caplog.records) == 1
 
 
-def test_a_generator_that_does_heed_z_is_not(tmp_path: Path) -> None:
+def test_a_generator_that_does_depend_on_z_is_not(tmp_path: Path) -> None:
     train(settings("loss=gan", *OFTEN), tmp_path)
     assert "collapsed" not in json.loads((tmp_path / "status.json").read_text())
     assert all(1e-3 < r["g_spread"] < 1 for r in rows(tmp_path) if "g_spread" in r)
@@ -267,8 +269,8 @@ def test_a_generator_that_does_heed_z_is_not(tmp_path: Path) -> None:
 
 def test_collapse_is_three_evaluations_in_a_row() -> None:
     def records(*spreads: float | None) -> list[dict]:
-        told = [{"images": 10 * i, "g_spread": s} for i, s in enumerate(spreads)]
-        return [row for one in told for row in (one, {"images": one["images"], "d_loss": 1.0})]
+        reported = [{"images": 10 * i, "g_spread": s} for i, s in enumerate(spreads)]
+        return [row for one in reported for row in (one, {"images": one["images"], "d_loss": 1.0})]
 
     assert first_collapse([]) is None and first_collapse(records(0, 0)) is None
     assert first_collapse(records(0, 0, 1, 0, 0)) is None and first_collapse(records(0, 0, None, 0)) is None

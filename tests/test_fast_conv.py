@@ -71,7 +71,7 @@ def test_the_gradient_by_x_alone_leaves_the_filters_out() -> None:
     assert counted["all"] == 2 * counted["x"] > 0
 
 
-def test_what_was_changed_in_place_is_told() -> None:
+def test_what_was_changed_in_place_is_reported() -> None:
     x, w, b = drawn(2, 3, 8, 8).detach(), drawn(5, 3, 3, 3), drawn(5)
     y = conv(x, w, b, 1, 1).sum()
     x.mul_(2)

@@ -27,8 +27,7 @@ def of(*overrides: str, loaded: datasets.Data | None = None, features=None) -> d
     given = {"features": features} if features else {}
     metric = build(cfg.metric, name=cfg.metric.name, data=loaded, device=CPU, **given)
     players = make_players(cfg, CPU)
-    # through JSON, as a report would read it
-    return json.loads(json.dumps(footing(cfg, loaded, metric, players.G, players.D, players.opt_g, players.opt_d)))
+    return json.loads(json.dumps(footing(cfg, loaded, metric, players)))  # as a report would read it
 
 
 @pytest.fixture(scope="module")

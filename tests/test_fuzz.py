@@ -104,8 +104,8 @@ def compositions() -> list[DictConfig]:
 
 
 def keys(node: DictConfig, path: str = "") -> Iterator[str]:
-    """List all keys but `smoke`, which is read for sample counts only, and whole groups, which Hydra itself checks."""
-    for key in [key for key in node if f"{path}{key}" != "smoke"]:
+    """List all keys but `_smoke_`, which is read for sample counts only, and whole groups, which Hydra itself checks."""
+    for key in [key for key in node if f"{path}{key}" != "_smoke_"]:
         inner = None if OmegaConf.is_missing(node, key) else node._get_node(key)
         if path or not isinstance(inner, DictConfig):
             yield f"{path}{key}"
@@ -158,10 +158,10 @@ def test_hostile_values() -> None:
     wrong, n = [], 0
     for cfg, key, value in cases():
         n += 1
-        said = refusal(cfg, key, value)
-        if (said is None) != legitimate(key, value):
+        printed = refusal(cfg, key, value)
+        if (printed is None) != legitimate(key, value):
             wrong.append(f"{key}={value!r:.40}: {'accepted' if said is None else said}")
-        elif said is not None and not (all(part in said for part in key.split(".")) or "nope" in said):
+        elif printed is not None and not (all(part in printed for part in key.split(".")) or "nope" in printed):
             wrong.append(f"{key}={value!r:.40} is not named: {said:.200}")
     assert wrong == []
     assert n > 1800

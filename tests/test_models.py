@@ -34,8 +34,8 @@ def test_a_fused_layer_is_the_two_one_after_another(layer: type, size: tuple[int
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     upstream = torch.randn_like(ours)
     for net, y in ((fused, ours), (plain, theirs)):
-        net.told = torch.autograd.grad(y, [x, *net.parameters()], upstream, retain_graph=True)
-    for mine, its in zip(fused.told, plain.told, strict=True):
+        net.reported = torch.autograd.grad(y, [x, *net.parameters()], upstream, retain_graph=True)
+    for mine, its in zip(fused.reported, plain.reported, strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-11, atol=1e-11)
 
 
@@ -54,12 +54,12 @@ def test_fused_nets_are_the_paper_s(norm: str) -> None:
 @pytest.mark.slow
 def test_a_run_with_them(tmp_path: Path) -> None:
     """Fused or not, the records agree: to what rounding leaves after a few steps."""
-    told = []
+    reported = []
     for fused in ("true", "false"):
         cfg = settings("model=resnet", f"model.fuse_rescaling={fused}", "loss=wgan-gp", *SMALL)
         train(cfg, tmp_path / fused)
-        told.append(rows(tmp_path / fused))
-    steps = [[row for row in run if "d_loss" in row] for run in told]
+        reported.append(rows(tmp_path / fused))
+    steps = [[row for row in run if "d_loss" in row] for run in reported]
     assert len(steps[0]) == 4
     for ours, theirs in zip(*steps, strict=True):
         for name in ("d_loss", "d_penalty", "g_loss", "d_grad_norm", "g_grad_norm"):

@@ -39,10 +39,10 @@ class Detached(GAN):
         (Detached(), "loss mine: g gives no gradient"),
     ],
 )
-def test_losses_are_refused(loss, said: str) -> None:
+def test_losses_are_refused(loss, printed: str) -> None:
     with pytest.raises(Refused) as refusal:
         check_loss(loss, "mine")
-    assert str(refusal.value).startswith(said)
+    assert str(refusal.value).startswith(printed)
     for good in (GAN(), RaGAN()):
         check_loss(good, "good")
 
@@ -105,10 +105,10 @@ class PerSample:
 def test_a_run_with_a_broken_loss_ends_before_its_first_step(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     done = ganbench("loss._target_=mine.PerSample", "experiment=smoke", "wandb=disabled", "name=x", cwd=tmp_path)
-    said = "loss gan: d must return a scalar; got shape [4], so take the mean over the batch."
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    printed = "loss gan: d must return a scalar; got shape [4], so take the mean over the batch."
+    assert done.returncode == 2 and printed in done.stderr and "Traceback" not in done.stderr
     status = json.loads((tmp_path / "outputs/run/x/status.json").read_text())
-    assert status["status"] == "failed" and said in status["reason"]
+    assert status["status"] == "failed" and printed in status["reason"]
     assert (tmp_path / "outputs/run/x/metrics.jsonl").read_text() == ""
 
 
@@ -120,14 +120,14 @@ class OwnMetric:
 
 def test_metrics_say_what_is_needed_of_them() -> None:
     check_metric(OwnMetric(), "mine")
-    for attribute, value, said in (
+    for attribute, value, printed in (
         ("n_fake", None, "metric mine: OwnMetric needs n_fake"),
         ("name", "other", "metric mine: OwnMetric needs name=mine and real_reference"),
         ("real_reference", {"other": 0.0}, "metric mine: OwnMetric needs name=mine and real_reference"),
     ):
         metric = OwnMetric()
         setattr(metric, attribute, value)
-        with pytest.raises(Refused, match=said):
+        with pytest.raises(Refused, match=printed):
             check_metric(metric, "mine")
 
 

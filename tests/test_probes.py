@@ -49,12 +49,12 @@ def test_a_run_does_not_notice(loss: str, tmp_path: Path) -> None:
     for part in ("G", "D", "average", "opt_g", "opt_d"):
         torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
     lines = [json.loads(line) for line in (with_it / "probes.jsonl").read_text().splitlines()]
-    told = {(r["images"], r["critic"], r["steps"], r["loss"]) for r in lines}
+    reported = {(r["images"], r["critic"], r["steps"], r["loss"]) for r in lines}
     kinds = ("gan", "minimax") if loss in ("gan", "dragan") else (settings(f"loss={loss}").loss.name,)
-    assert told == {
+    assert reported == {
         (i, c, k, kind) for i in (0, 64, 128) for c in ("onward", "scratch") for k in (0, 1, 2, 4) for kind in kinds
     }
-    assert len(told) == len(lines) and not (without / "probes.jsonl").exists()
+    assert len(reported) == len(lines) and not (without / "probes.jsonl").exists()
 
 
 @pytest.mark.slow
@@ -97,8 +97,8 @@ def test_fewer_reals_than_samples() -> None:
     probe = Vanishing([], None, 1, 64, "rpgan", 8, 1, 0)
     G = Shift(1.0)
     critics = {"scratch": Players(G, D, G, *adam(1e-3, G, D))}
-    told = list(probe(critics, Objective(build(settings("loss=rpgan").loss), build(settings().penalty)), data, 0))
-    assert [row["steps"] for row in told] == [0, 1] and all(math.isfinite(row["g_norm"]) for row in told)
+    reported = list(probe(critics, Objective(build(settings("loss=rpgan").loss), build(settings().penalty)), data, 0))
+    assert [row["steps"] for row in reported] == [0, 1] and all(math.isfinite(row["g_norm"]) for row in reported)
 
 
 def test_only_the_seeds_asked_for() -> None:
@@ -132,14 +132,14 @@ def test_measures_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("shift", "due"), [(-20.0, 1.0), (0.0, 0.0)])
-def test_saturation_is_a_share_of_samples(shift: float, due: float) -> None:
+def test_saturation_is_a_share_of_samples(shift: float, expected_now: float) -> None:
     class Flat(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return shift + 0 * x.sum(1)
 
     G, z, real = Shift(0.0), torch.randn(64, 1), torch.zeros(64, 1)
     found = measure_gradients(G, Flat(), {"minimax": Minimax(), "gan": GAN()}, z, real, energy_gradient(G, z, real))
-    assert found["minimax"]["saturated"] == due  # sigmoid(D)
+    assert found["minimax"]["saturated"] == expected_now  # sigmoid(D)
     assert found["gan"]["saturated"] == 0  # sigmoid(-D)
 
 
@@ -148,8 +148,8 @@ def test_against_theory(theta: float) -> None:
     """Critics trained on N(0,1) against N(theta,1) leave what the best one leaves: theta E[p/(p+q)] and the rest."""
     minimax = theta * stats.norm(theta).expect(lambda x: special.expit(theta**2 / 2 - theta * x))
     found = _at_the_end(theta)
-    for kind, due in (("minimax", minimax), ("gan", theta - minimax)):
-        assert found[kind]["g_norm"] == pytest.approx(due, rel=0.15)
+    for kind, expected_now in (("minimax", minimax), ("gan", theta - minimax)):
+        assert found[kind]["g_norm"] == pytest.approx(expected_now, rel=0.15)
         assert found[kind]["cosine"] == pytest.approx(1)
 
 
@@ -163,6 +163,6 @@ def _at_the_end(theta: float) -> dict[str, dict]:
     players = Players(G, D, G, *adam(2e-3, G, D))
     probe = Vanishing([], None, 512, 4000, "gan", 512, 1, 0)
     penalty = build(settings().penalty)
-    told = list(probe({"scratch": players}, Objective(GAN(), penalty), data, 0))
-    assert [r["steps"] for r in told if r["loss"] == "gan"] == [0, *(2**i for i in range(10))]
-    return {r["loss"]: r for r in told if r["steps"] == 512}
+    reported = list(probe({"scratch": players}, Objective(GAN(), penalty), data, 0))
+    assert [r["steps"] for r in reported if r["loss"] == "gan"] == [0, *(2**i for i in range(10))]
+    return {r["loss"]: r for r in reported if r["steps"] == 512}

@@ -12,6 +12,8 @@ pytestmark = pytest.mark.slow
 
 # What is typed, and what the message must contain: setting, value, what is allowed.
 BAD = [
+    ("~lossx", ["~lossx", "no lossx to remove", "--cfg job"]),
+    ("experimnt=smoke", ["experimnt", "did you mean experiment?"]),
     ("loss=wgann", ["loss=wgann is not an option; use loss=wgan, or one of: dragan, gan, hinge, "]),
     ("losss=gan", ["losss", "gan", "loss"]),
     ("penalty=null", ["penalty=null is not an option; use penalty=none, or one of: clip, "]),
@@ -165,11 +167,11 @@ BAD += [
 @pytest.mark.parametrize(("typed", "named"), BAD, ids=[typed for typed, _ in BAD])
 def test_refused(typed: str, named: list[str], tmp_path: Path) -> None:
     refusal = ganbench(*typed.split(), cwd=tmp_path, flags=("-X", "importtime"))
-    said = [line for line in refusal.stderr.splitlines() if not line.startswith("import time:")]
-    message = "\n".join(said)
+    printed = [line for line in refusal.stderr.splitlines() if not line.startswith("import time:")]
+    message = "\n".join(printed)
     assert refusal.returncode == 2, message
     assert all(word in message for word in named), message
-    assert "Traceback" not in message and len(said) == 1, message
+    assert "Traceback" not in message and len(printed) == 1, message
     assert not any(line.rstrip().endswith("| torch") for line in refusal.stderr.splitlines())
     assert list(tmp_path.iterdir()) == []
 
@@ -286,9 +288,9 @@ def test_a_gpu_where_there_is_none(typed: str, tmp_path: Path) -> None:
         ("penalty: {name: none}", "penalty.name=none means that there is no penalty; choose another `name: …`"),
     ],
 )
-def test_a_yaml_file_of_a_user_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+def test_a_yaml_file_of_a_user_is_refused_in_one_line(text: str, printed: str, tmp_path: Path) -> None:
     (tmp_path / "options/experiment").mkdir(parents=True)
     (tmp_path / "options/experiment/own.yaml").write_text(f"# @package _global_\n{text}\n")
     refusal = ganbench("--config-dir", "options", "loss=wgan-gp", "experiment=own", cwd=tmp_path)
-    assert refusal.returncode == 2 and refusal.stderr.startswith(said), refusal.stderr
+    assert refusal.returncode == 2 and refusal.stderr.startswith(printed), refusal.stderr
     assert refusal.stderr.count("\n") == 1 and not (tmp_path / "outputs").exists()

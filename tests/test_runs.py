@@ -112,7 +112,7 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
     assert score == float("inf")
     assert status["status"] == "diverged"
     assert re.fullmatch(
-        r"[dg]_\w+ was (nan|-?inf) at generator step \d+, critic step \d+, \d+ real images", status["reason"]
+        r"[dg]_\w+ was (nan|-?inf) at generator update \d+, critic update \d+, \d+ real images", status["reason"]
     )
     assert all(json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
 
@@ -155,7 +155,7 @@ def test_a_generator_that_breaks_last_is_not_scored(tmp_path: Path, monkeypatch:
     train(settings("loss=gan", *TINY, "protocol.images=32", "protocol.evaluations=1"), tmp_path)
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["status"] == "diverged"
-    assert status["reason"] == "generated samples are not finite at generator step 0, critic step 0, 32 real images"
+    assert status["reason"] == "generated samples are not finite at generator update 0, critic update 0, 32 real images"
     where = {"step": 0, "critic_step": 0, "images": 32}
     assert status["diverged"] == {"what": "samples", "value": "nan", "player": "generator"} | where
     assert (status["last_finite"]["images"], status["last_good"]) == (32, "samples/000000000.png")

@@ -151,8 +151,10 @@ def side_by_side(cfg, device: torch.device, steps: int = 3, resumed: int = 0) ->
         for step in range(resumed):
             run(draw_batch(cfg, digits.train, step))
         run = cuda_graphs.CudaGraphIteration(run, players, draw_batch(cfg, digits.train, resumed)) if fixed else run
-        told = [run(draw_batch(cfg, digits.train, step)) for step in range(resumed, resumed + steps)]
-        found.append((state(players), torch.stack([x.cpu() for rows in told for row in rows for x in row.values()])))
+        reported = [run(draw_batch(cfg, digits.train, step)) for step in range(resumed, resumed + steps)]
+        found.append(
+            (state(players), torch.stack([x.cpu() for rows in reported for row in rows for x in row.values()]))
+        )
     (a, told_a), (b, told_b) = found
     assert len(a) == len(b) > 20 and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     assert torch.equal(told_a, told_b)
@@ -258,15 +260,15 @@ def test_nets_are_wholly_where_their_weights_are(model: str) -> None:
         (["speed=channels_last", "dataset=ring"], ["speed.channels_last=true", "ring", "use false"]),
     ],
 )
-def test_what_cannot_be_is_refused(overrides: list[str], said: list[str], tmp_path: Path) -> None:
+def test_what_cannot_be_is_refused(overrides: list[str], printed: list[str], tmp_path: Path) -> None:
     refusal = ganbench(*overrides, "device=cpu", "wandb=disabled", "name=no", cwd=tmp_path)
     assert refusal.returncode == 2 and not (tmp_path / "outputs").exists()
-    assert all(part in refusal.stderr for part in said), refusal.stderr
+    assert all(part in refusal.stderr for part in printed), refusal.stderr
 
 
 @pytest.mark.slow
-def test_what_was_done_is_told(tmp_path: Path) -> None:
+def test_the_footing_says_what_was_done(tmp_path: Path) -> None:
     train(settings(*TINY, "speed.fused_optimizer=true", "speed.channels_last=true"), tmp_path)
-    told = json.loads((tmp_path / "footing.json").read_text())
-    assert told["machine"]["fused_optimizer"] is True and told["machine"]["channels_last"] is True
-    assert told["machine"]["graphs"] is False and "fused" not in told["setting"]["optimizer_options"]
+    reported = json.loads((tmp_path / "footing.json").read_text())
+    assert reported["machine"]["fused_optimizer"] is True and reported["machine"]["channels_last"] is True
+    assert reported["machine"]["graphs"] is False and "fused" not in reported["setting"]["optimizer_options"]

@@ -74,7 +74,7 @@ def test_each_run_ends_in_its_own_way(sweep: tuple[Path, subprocess.CompletedPro
     assert found["raises-s0"]["reason"] == "RuntimeError: a <b>loss</b> of my own went wrong"
     assert "own_losses.py" in found["raises-s0"]["traceback"]
     assert found["killed-s0"]["reason"] == "killed by signal 9"
-    when = "at generator step 0, critic step 0, 32 real images"
+    when = "at generator update 0, critic update 0, 32 real images"
     assert found["explodes-s0"]["reason"] == f"g_loss was nan {when}"
 
 

@@ -133,15 +133,15 @@ def test_the_table_of_trials() -> None:
 def test_a_bad_search_is_refused_before_anything_is_written(typed: str, named: list[str], tmp_path: Path) -> None:
     small = [part for part in SMALL if not (typed.startswith("protocol=") and part.startswith("protocol="))]
     refusal = ganbench("-m", *small, "protocol.trials=2", typed, cwd=tmp_path, flags=("-X", "importtime"))
-    said = [line for line in refusal.stderr.splitlines() if not line.startswith("import time:")]
-    assert refusal.returncode == 2, said
-    assert all(word in "\n".join(said) for word in named) and "Traceback" not in "\n".join(said), said
+    printed = [line for line in refusal.stderr.splitlines() if not line.startswith("import time:")]
+    assert refusal.returncode == 2, printed
+    assert all(word in "\n".join(printed) for word in named) and "Traceback" not in "\n".join(printed), printed
     assert not any(line.rstrip().endswith("| torch") for line in refusal.stderr.splitlines())
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_single_run_is_told_how(tmp_path: Path) -> None:
+def test_a_single_run_is_refused_with_a_command_that_works(tmp_path: Path) -> None:
     refusal = ganbench("protocol=tuned", cwd=tmp_path)
     assert refusal.returncode == 2 and len(refusal.stderr.splitlines()) == 1
     assert "python -m ganbench -m protocol=tuned loss=" in refusal.stderr
@@ -196,8 +196,8 @@ def test_the_best_of_each_is_run_again_on_the_held_out_data(whole: Path) -> None
         for seed in (3, 4):
             final = found[f"{method}-s{seed}"]
             assert picked(final) == picked(found[f"trials/{method}-t00{best}"])
-            told = {key: final["protocol"][key] for key in ("track", "trials", "trial", "scored_on")}
-            assert told == {"track": "tuned", "trials": 2, "trial": f"t00{best}", "scored_on": "held_out"}
+            reported = {key: final["protocol"][key] for key in ("track", "trials", "trial", "scored_on")}
+            assert reported == {"track": "tuned", "trials": 2, "trial": f"t00{best}", "scored_on": "held_out"}
             assert final["seed"] == seed and final["wandb"]["group"] is None
 
 
@@ -239,8 +239,8 @@ def test_the_same_command_again_trains_nothing(whole: Path) -> None:
     before = bytes_of(whole)
     again = ganbench(*TYPED, "name=whole", cwd=whole.parents[2])
     assert again.returncode == 0, again.stderr
-    said = again.stdout + again.stderr
-    assert "trials: 4 (4 already done)" in said and "final runs: 4 (4 already done)" in said
+    printed = again.stdout + again.stderr
+    assert "trials: 4 (4 already done)" in printed and "final runs: 4 (4 already done)" in printed
     assert bytes_of(whole) == before
 
 
@@ -353,10 +353,10 @@ def test_a_method_without_a_score_is_named_and_the_others_go_on(tmp_path: Path) 
         (tmp_path / f"mine/loss/{name.lower()}.yaml").write_text(f"name: {name.lower()}\n_target_: own_losses.{name}\n")
     typed = (*SMALL, "loss=explodes,raises,gan", "protocol.trials=1", "seed=0", "name=own")
     done = ganbench("--config-dir", "mine", "-m", *typed, cwd=tmp_path)
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert "explodes-dataset=ring: no final runs, because none of its 1 trials has a score" in said
-    assert "raises-dataset=ring: no final runs, because t000 did not complete" in said
+    printed = done.stdout + done.stderr
+    assert done.returncode == 1, printed
+    assert "explodes-dataset=ring: no final runs, because none of its 1 trials has a score" in printed
+    assert "raises-dataset=ring: no final runs, because t000 did not complete" in printed
     folder = tmp_path / "outputs/sweep/own"
     assert ended(folder) == {"gan-dataset=ring-s0": "finished"}
     assert ended(folder / "trials")["explodes-dataset=ring-t000"] == "diverged"

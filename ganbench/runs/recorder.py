@@ -80,7 +80,7 @@ class Recorder:
         write_atomically(self.out / "footing.json", content.encode())
 
     def restore(self, players: Stateful, meter: Stateful) -> int:
-        """Load the last checkpoint, if there is one; return the generator step to go on from, at first 0."""
+        """Load the last checkpoint, if there is one; return the step to go on from, at first 0."""
         if self.resumed is None:
             return 0
         self.now = self.resumed.restore(players, meter)
@@ -195,7 +195,7 @@ class Recorder:
     def _describe_divergence(self, error: Diverged) -> dict[str, Any]:
         """Return what was not finite and when, with the last mean losses and the last samples before it."""
         facts = self.now | error.facts
-        when = "generator step {step}, critic step {critic_step}, {images:,} real images".format(**facts)
+        when = "generator update {step}, critic update {critic_step}, {images:,} real images".format(**facts)
         last_losses = next((row for row in reversed(self.rows()) if "d_loss" in row), None)
         last_samples = max((self.out / "samples").glob("*.png"), default=None)
         return {

@@ -68,8 +68,10 @@ def raise_on_signal() -> Iterator[None]:
         raise Interrupted(number)
 
     previous = _handle_signals(leave)
-    yield
-    _restore_handlers(previous)
+    try:
+        yield
+    finally:
+        _restore_handlers(previous)
 
 
 def exit_on_signal(message: str = "") -> None:

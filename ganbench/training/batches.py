@@ -16,7 +16,9 @@ class CriticBatch(NamedTuple):
     real: Tensor  # [N, ...], floats
     z: Tensor  # [N, z_dim]
     rng: torch.Generator  # the penalty's noise
-    when: dict[str, int]  # generator step and critic step, from 0, and the real images seen after the update
+    when: dict[
+        str, int
+    ]  # step and critic_step: the updates of G and D before it; the real images seen after the update
     fake: Tensor | None = None  # G(z), if it has been made already
 
 
@@ -42,7 +44,7 @@ class Batch(NamedTuple):
 
 
 def draw_batch(cfg: DictConfig, train: Tensor, step: int) -> Batch:
-    """Draw the batch of generator step `step` from the training data [M, ...], on its device."""
+    """Draw the batch of step `step` from the training data [M, ...], on its device."""
     n_critic = cfg.protocol.n_critic
     critic = [_critic_batch(cfg, train, step, k) for k in range(step * n_critic, (step + 1) * n_critic)]
     z = randomness.normal((cfg.protocol.batch, cfg.model.z_dim), cfg.seed, "z_g", step, train.device)

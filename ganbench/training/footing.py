@@ -15,37 +15,36 @@ from torch.optim import Optimizer
 from ganbench import randomness
 from ganbench.datasets import Data, sha256
 from ganbench.interfaces import Metric
+from ganbench.training.players import Players
 
 Fields = dict[str, Any]
 
 
-def footing(
-    cfg: DictConfig, data: Data, metric: Metric, G: nn.Module, D: nn.Module, opt_g: Optimizer, opt_d: Optimizer
-) -> dict[str, Fields]:
+def footing(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> dict[str, Fields]:
     """Return the footing of a run, by what must agree: between all runs, within a track, between runs of one seed.
 
     `machine` may differ between runs, and the report says so.
     """
     return {
-        "equal": _equal(cfg, data, metric, G, D),
-        "setting": _setting(cfg, opt_g, opt_d),
+        "equal": _equal(cfg, data, metric, players),
+        "setting": _setting(cfg, players),
         "start": {
-            "generator_weights": digest(*G.state_dict().values()),
-            "critic_weights": digest(*D.state_dict().values()),
+            "generator_weights": digest(*players.G.state_dict().values()),
+            "critic_weights": digest(*players.D.state_dict().values()),
         },
-        "machine": _machine(cfg, next(G.parameters()).device, opt_g, opt_d),
+        "machine": _machine(cfg, players),
     }
 
 
-def _equal(cfg: DictConfig, data: Data, metric: Metric, G: nn.Module, D: nn.Module) -> Fields:
+def _equal(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> Fields:
     """Return what must be the same for all runs."""
     p = cfg.protocol
     return {
         "dataset": cfg.dataset.name,
         "train_data": digest(data.train),
         "held_out_data": digest(data.test),
-        "generator": architecture(G),
-        "critic": architecture(D),
+        "generator": architecture(players.G),
+        "critic": architecture(players.D),
         "z_dim": cfg.model.z_dim,
         "images": p.images,
         "batch": p.batch,
@@ -67,8 +66,9 @@ def _equal(cfg: DictConfig, data: Data, metric: Metric, G: nn.Module, D: nn.Modu
     }
 
 
-def _setting(cfg: DictConfig, opt_g: Optimizer, opt_d: Optimizer) -> Fields:
+def _setting(cfg: DictConfig, players: Players) -> Fields:
     """Return what must be the same for all runs of a track with one setting for all."""
+    opt_g, opt_d = players.opt_g, players.opt_d
     return {
         "optimizer": _per_player(type(opt_g).__name__, type(opt_d).__name__),
         "lr": _per_player(opt_g.defaults["lr"], opt_d.defaults["lr"]),
@@ -79,14 +79,15 @@ def _setting(cfg: DictConfig, opt_g: Optimizer, opt_d: Optimizer) -> Fields:
     }
 
 
-def _machine(cfg: DictConfig, device: torch.device, opt_g: Optimizer, opt_d: Optimizer) -> Fields:
+def _machine(cfg: DictConfig, players: Players) -> Fields:
     """Return where and how the run computes."""
+    fused = [bool(optimizer.defaults.get("fused")) for optimizer in (players.opt_g, players.opt_d)]
     return {
         "torch": torch.__version__,
-        "device": device.type,
+        "device": next(players.G.parameters()).device.type,
         "threads": cfg.threads,
         "channels_last": cfg.speed.channels_last,
-        "fused_optimizer": _per_player(bool(opt_g.defaults.get("fused")), bool(opt_d.defaults.get("fused"))),
+        "fused_optimizer": _per_player(*fused),
         "graphs": cfg.speed.graphs,
         "fuse_rescaling": cfg.model.get("fuse_rescaling"),
         "fast_double_backward": cfg.model.get("fast_double_backward"),

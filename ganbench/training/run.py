@@ -3,7 +3,6 @@
 import logging
 import math
 from functools import partial
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -43,7 +42,7 @@ class Run:
         self.objective = make_objective(cfg, device, self.players.D, self.data)
         self.vanishing = build(cfg.probe, name=cfg.loss.name)
         self.schedule = make_schedule(cfg, self.vanishing.moments)
-        self.footing = self._footing()
+        self.footing = footing(cfg, self.data, self.metric, self.players)
         recorder.write_footing(self.footing)
         self._announce()
         self.meter = Meter(device)
@@ -52,7 +51,7 @@ class Run:
         self.scores: Scores = {}
 
     def start(self) -> int:
-        """Restore the last checkpoint, if there is one; return the generator step to go on with."""
+        """Restore the last checkpoint, if there is one; return the step to go on with."""
         first = self.recorder.restore(self.players, self.meter)
         batch = draw_batch(self.cfg, self.data.train, first)
         self.iteration: Iteration = make_iteration(self.cfg, self.players, self.objective, batch)
@@ -110,15 +109,11 @@ class Run:
         """Check that the footing is still what it was, say the final scores, and return the one that ranks."""
         self.bar.close()
         self.recorder.note(t_other=self.meter.other_seconds)
-        check_footing_at_end(self.footing, self._footing())
+        check_footing_at_end(self.footing, footing(self.cfg, self.data, self.metric, self.players))
         log.info(final_line(self.scores, self.metric.real_reference))
         score = self.scores[self.metric.name]
         assert not isinstance(score, str | list)  # reasons and shares have names of their own
         return math.inf if score is None else score
-
-    def _footing(self) -> dict[str, dict[str, Any]]:
-        G, D, _, opt_g, opt_d = self.players
-        return footing(self.cfg, self.data, self.metric, G, D, opt_g, opt_d)
 
     def _announce(self) -> None:
         """Say and record what was chosen, and what real data score."""
@@ -131,7 +126,7 @@ class Run:
         self.recorder.mirror.summary({f"real_reference/{key}": value for key, value in reference.items()})
         log.info(
             f"{device}, {precision}; {self.cfg.dataset.name}; {self.cfg.model.name}, "
-            f"weights: generator {weights['G']:,}, critic {weights['D']:,}; {self.schedule.steps:,} generator steps; "
+            f"weights: generator {weights['G']:,}, critic {weights['D']:,}; {self.schedule.steps:,} generator updates; "
             f"real-data reference: {name} {format_score(reference[name])}"
         )
 

@@ -1,4 +1,4 @@
-"""When things happen in a run, counted in generator steps: before the update of that step, or after the last one."""
+"""When things happen in a run: at step k, once the generator has been updated k times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """The generator steps of a run, and at which of them it evaluates, probes and saves."""
+    """The steps of a run, one for each generator update, and at which of them it evaluates, probes and saves."""
 
     steps: int
     images_per_step: int  # real images that the critic sees

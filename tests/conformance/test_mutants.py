@@ -13,6 +13,7 @@ from mutants import ALL, CAUGHT_BY, Mutant, markdown_table
 from ganbench.config.compose import build, resolve
 from ganbench.conformance import critics, losses, metrics, penalties, steps, suite
 from ganbench.conformance.checks import NO_ERROR, Check, run_checks
+from ganbench.training.updates import Objective
 
 MUTANTS = [(kind, mutant) for kind, mutants in ALL.items() for mutant in mutants]
 
@@ -28,12 +29,12 @@ def checks(kind: str, mutant: Mutant) -> Iterable[Check]:
         case "metric":
             return run_checks("metrics", name, [lambda: getattr(metrics, name)(mutant.make({}))])
         case "critic":
-            _, _, x, _ = suite.players(settings())
-            return critics.check(name, mutant.make({}), x, spectral=name.endswith("spectral"))
+            real = suite.make_game(settings()).real
+            return critics.check(name, mutant.make({}), real, spectral=name.endswith("spectral"))
         case "step":
             cfg = settings(f"loss={name}")
-            players = suite.players(cfg)
-            return steps.check(name, build(cfg.loss), build(cfg.penalty), *players, critic_update=mutant.make({}))
+            objective = Objective(build(cfg.loss), build(cfg.penalty))
+            return steps.check(name, objective, suite.make_game(cfg), critic_update=mutant.make({}))
         case "footing":
             return suite.footing_check(settings(*mutant.make({})), settings())
         case _:
