@@ -1,4 +1,4 @@
-"""Numbers that are not finite, put into the terms and gradients of real runs; and generators that do not heed z."""
+"""Numbers that are not finite, put into the terms and gradients of real runs; and generators that ignore z."""
 
 import functools
 import json
@@ -159,8 +159,8 @@ def unspoiled(tmp_path_factory: pytest.TempPathFactory):
 
 
 def assert_left(spoiled: Players, before: Players, after: Players, player: str) -> None:
-    for who, expected_now in (("G", before), ("D", after if player == "generator" else before)):
-        pairs = list(zip(weights_and_moments(spoiled, who), weights_and_moments(expected_now, who), strict=True))
+    for who, expected in (("G", before), ("D", after if player == "generator" else before)):
+        pairs = list(zip(weights_and_moments(spoiled, who), weights_and_moments(expected, who), strict=True))
         assert len(pairs) > 8 and all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -186,10 +186,8 @@ def test_a_run_stops_before_the_optimizer_moves(
     assert status["last_good"] == "samples/000000064.png"
     assert Image.open(tmp_path / "spoiled" / status["last_good"]).size == (256, 256)
     assert checkpoint.load(tmp_path / "spoiled")["step"] == AT
-    expected_now = [
-        {k: v for k, v in row.items() if "_raw" not in k} for row in rows(unspoiled_run)
-    ]  # which its end adds
-    assert rows(tmp_path / "spoiled") == expected_now  # none of what is recorded is spoiled
+    expected = [{k: v for k, v in row.items() if "_raw" not in k} for row in rows(unspoiled_run)]  # which its end adds
+    assert rows(tmp_path / "spoiled") == expected  # none of what is recorded is spoiled
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -60,7 +60,7 @@ def test_a_network_of_ones_own_is_always_asked(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other keys"])
 def test_a_damaged_file_is_made_again(damage: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    expected_now = cached_features(LeNet(), IMAGES)
+    expected = cached_features(LeNet(), IMAGES)
     (file,) = folder.iterdir()
     raw = file.read_bytes()
     if damage == "other keys":
@@ -69,9 +69,9 @@ def test_a_damaged_file_is_made_again(damage: str, folder: Path, caplog: pytest.
         wrong = {"cut": raw[:-9], "bit": raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:], "empty": b""}
         file.write_bytes(wrong[damage])
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(cached_features(LeNet(), IMAGES), expected_now)
+        assert torch.equal(cached_features(LeNet(), IMAGES), expected)
     assert "cannot use" in caplog.text
-    assert torch.equal(load_file(file)["features"].double(), expected_now)
+    assert torch.equal(load_file(file)["features"].double(), expected)
 
 
 def test_without_a_folder_each_run_computes_them(

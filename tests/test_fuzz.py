@@ -104,7 +104,7 @@ def compositions() -> list[DictConfig]:
 
 
 def keys(node: DictConfig, path: str = "") -> Iterator[str]:
-    """List all keys but `_smoke_`, which is read for sample counts only, and whole groups, which Hydra itself checks."""
+    """List all keys but `_smoke_`, which only holds sample counts, and whole groups, which Hydra itself checks."""
     for key in [key for key in node if f"{path}{key}" != "_smoke_"]:
         inner = None if OmegaConf.is_missing(node, key) else node._get_node(key)
         if path or not isinstance(inner, DictConfig):
@@ -160,8 +160,8 @@ def test_hostile_values() -> None:
         n += 1
         printed = refusal(cfg, key, value)
         if (printed is None) != legitimate(key, value):
-            wrong.append(f"{key}={value!r:.40}: {'accepted' if said is None else said}")
+            wrong.append(f"{key}={value!r:.40}: {'accepted' if printed is None else printed}")
         elif printed is not None and not (all(part in printed for part in key.split(".")) or "nope" in printed):
-            wrong.append(f"{key}={value!r:.40} is not named: {said:.200}")
+            wrong.append(f"{key}={value!r:.40} is not named: {printed:.200}")
     assert wrong == []
     assert n > 1800

@@ -51,8 +51,8 @@ def test_no_bit_moves(name: str, format: torch.memory_format, half: bool) -> Non
     D = CRITICS[name]().to(memory_format=format).eval()
     x = torch.randn(4, *(POINTS if "mlp" in name else IMAGES))
     x = x.to(memory_format=format) if x.dim() == 4 else x
-    (expected_now, before), (found, after) = (penalised(D, x, skip, half) for skip in (False, True))
-    assert all(torch.equal(a, b) for a, b in zip(expected_now, found, strict=True))
+    (expected, before), (found, after) = (penalised(D, x, skip, half) for skip in (False, True))
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
     assert any(g.any() for g in found)
     assert after < 0.8 * before if name in LINEAR_BETWEEN_KINKS else after == before
 
@@ -84,8 +84,8 @@ class Own(nn.Module):
 def test_what_is_curved_keeps_its_gradients(f: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)
     D, x = Own(f).double(), torch.randn(5, 2, dtype=torch.float64)
-    (expected_now, before), (found, after) = (penalised(D, x, skip) for skip in (False, True))
-    torch.testing.assert_close(found, expected_now, rtol=1e-12, atol=1e-12)
+    (expected, before), (found, after) = (penalised(D, x, skip) for skip in (False, True))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert after == before
 
 
@@ -105,8 +105,8 @@ class Relu(torch.autograd.Function):
 def test_names_are_not_trusted_to_others() -> None:
     torch.manual_seed(0)
     D, x = Own(Relu.apply).double(), torch.randn(5, 2, dtype=torch.float64)
-    (expected_now, before), (found, after) = (penalised(D, x, skip) for skip in (False, True))
-    torch.testing.assert_close(found, expected_now, rtol=1e-12, atol=1e-12)
+    (expected, before), (found, after) = (penalised(D, x, skip) for skip in (False, True))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert after == before
 
 
@@ -128,10 +128,10 @@ def test_a_curved_critic_would_lose_by_it(monkeypatch: pytest.MonkeyPatch) -> No
     """So the test above can fail."""
     torch.manual_seed(0)
     D, x = Own(torch.tanh).double(), torch.randn(5, 2, dtype=torch.float64)
-    expected_now, _ = penalised(D, x, False)
+    expected, _ = penalised(D, x, False)
     monkeypatch.setattr(linear_regions, "PIECEWISE_LINEAR", linear_regions.PIECEWISE_LINEAR | {"Tanh"})
     found, _ = penalised(D, x, True)
-    assert not torch.allclose(found[0], expected_now[0], rtol=1e-3)
+    assert not torch.allclose(found[0], expected[0], rtol=1e-3)
 
 
 @pytest.mark.slow

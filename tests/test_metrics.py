@@ -266,10 +266,10 @@ def test_points_and_stacked_digits_with_one_broken_row(broken: float) -> None:
 def test_distances_of_points_keep_their_digits_in_single_precision() -> None:
     x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
     near = x + 1e-4
-    expected_now = torch.cdist(x.double(), near.double())
-    assert (pairwise_distances(x, near) - expected_now).abs().max() < 1e-6
-    assert (torch.cdist(x, near) - expected_now).abs().max() > 1e-5  # what it is there for
-    torch.testing.assert_close(pairwise_distances(x.double(), near.double()), expected_now)
+    expected = torch.cdist(x.double(), near.double())
+    assert (pairwise_distances(x, near) - expected).abs().max() < 1e-6
+    assert (torch.cdist(x, near) - expected).abs().max() > 1e-5  # what it is there for
+    torch.testing.assert_close(pairwise_distances(x.double(), near.double()), expected)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
@@ -277,15 +277,15 @@ def test_a_tree_finds_the_neighbors_that_counting_finds(d: int) -> None:
     x = torch.randn(400, d, generator=torch.Generator().manual_seed(0))
     x = torch.cat([x, x[:10]])  # some are twice there
     for k in (1, 5):
-        expected_now = torch.cdist(x.double(), x.double()).topk(k + 1, largest=False).values[:, k]
-        torch.testing.assert_close(radii(x, k).double(), expected_now, rtol=1e-5, atol=1e-6)
+        expected = torch.cdist(x.double(), x.double()).topk(k + 1, largest=False).values[:, k]
+        torch.testing.assert_close(radii(x, k).double(), expected, rtol=1e-5, atol=1e-6)
     assert radii(x[:3], 5).isinf().all()
 
 
 def test_points_are_measured_in_single_precision_as_in_double() -> None:
     made = [torch.randn(500, 2, generator=torch.Generator().manual_seed(k)) for k in range(2)]
-    expected_now = diversity(*(x.double() for x in made), 5)
-    assert diversity(*made, 5) == pytest.approx(expected_now, abs=1e-3)
+    expected = diversity(*(x.double() for x in made), 5)
+    assert diversity(*made, 5) == pytest.approx(expected, abs=1e-3)
     double = float(energy_distance(*(x.double() for x in made)))
     assert float(energy_distance(*made)) == pytest.approx(double, abs=1e-7)
 

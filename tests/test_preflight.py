@@ -31,7 +31,7 @@ class Detached(GAN):
 
 
 @pytest.mark.parametrize(
-    ("loss", "said"),
+    ("loss", "printed"),
     [
         (Named(), "loss mine: g must take (fake) or (fake, real); it takes (fake, other)."),
         (object(), "loss mine: object needs d(real, fake) and g(fake) or g(fake, real)."),

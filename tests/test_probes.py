@@ -131,15 +131,15 @@ def test_measures_by_hand() -> None:
     assert found["wgan"]["cosine"] == pytest.approx(-math.copysign(1, w))
 
 
-@pytest.mark.parametrize(("shift", "due"), [(-20.0, 1.0), (0.0, 0.0)])
-def test_saturation_is_a_share_of_samples(shift: float, expected_now: float) -> None:
+@pytest.mark.parametrize(("shift", "expected"), [(-20.0, 1.0), (0.0, 0.0)])
+def test_saturation_is_a_share_of_samples(shift: float, expected: float) -> None:
     class Flat(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return shift + 0 * x.sum(1)
 
     G, z, real = Shift(0.0), torch.randn(64, 1), torch.zeros(64, 1)
     found = measure_gradients(G, Flat(), {"minimax": Minimax(), "gan": GAN()}, z, real, energy_gradient(G, z, real))
-    assert found["minimax"]["saturated"] == expected_now  # sigmoid(D)
+    assert found["minimax"]["saturated"] == expected  # sigmoid(D)
     assert found["gan"]["saturated"] == 0  # sigmoid(-D)
 
 
@@ -148,8 +148,8 @@ def test_against_theory(theta: float) -> None:
     """Critics trained on N(0,1) against N(theta,1) leave what the best one leaves: theta E[p/(p+q)] and the rest."""
     minimax = theta * stats.norm(theta).expect(lambda x: special.expit(theta**2 / 2 - theta * x))
     found = _at_the_end(theta)
-    for kind, expected_now in (("minimax", minimax), ("gan", theta - minimax)):
-        assert found[kind]["g_norm"] == pytest.approx(expected_now, rel=0.15)
+    for kind, expected in (("minimax", minimax), ("gan", theta - minimax)):
+        assert found[kind]["g_norm"] == pytest.approx(expected, rel=0.15)
         assert found[kind]["cosine"] == pytest.approx(1)
 
 

@@ -281,7 +281,7 @@ def test_a_gpu_where_there_is_none(typed: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "printed"),
     [
         ("protocol: {imges: 5}", "experiment/own.yaml: imges is not a setting of protocol; remove or correct it.\n"),
         ("protocol: {images: [", "A YAML file cannot be read: "),

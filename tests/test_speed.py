@@ -151,10 +151,8 @@ def side_by_side(cfg, device: torch.device, steps: int = 3, resumed: int = 0) ->
         for step in range(resumed):
             run(draw_batch(cfg, digits.train, step))
         run = cuda_graphs.CudaGraphIteration(run, players, draw_batch(cfg, digits.train, resumed)) if fixed else run
-        reported = [run(draw_batch(cfg, digits.train, step)) for step in range(resumed, resumed + steps)]
-        found.append(
-            (state(players), torch.stack([x.cpu() for rows in reported for row in rows for x in row.values()]))
-        )
+        terms = [run(draw_batch(cfg, digits.train, step)) for step in range(resumed, resumed + steps)]
+        found.append((state(players), torch.stack([x.cpu() for rows in terms for row in rows for x in row.values()])))
     (a, told_a), (b, told_b) = found
     assert len(a) == len(b) > 20 and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     assert torch.equal(told_a, told_b)
@@ -241,7 +239,7 @@ def test_nets_are_wholly_where_their_weights_are(model: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "printed"),
     [
         (["speed=graphs"], ["speed.graphs=true needs a GPU", "device=cpu", "use speed=eager"]),
         (["+speed.channel_last=true"], ["speed.channel_last: unknown setting; did you mean channels_last?"]),

