@@ -45,8 +45,8 @@ register()
 
 # The files that take minutes, the longest first.
 LONGEST = (
-    "test_recovery",
     "test_conformance",
+    "test_recovery",
     "test_sweep",
     "test_tuning",
     "test_agreement",

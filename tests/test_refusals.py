@@ -285,7 +285,10 @@ def test_a_gpu_where_there_is_none(typed: str, tmp_path: Path) -> None:
     [
         ("protocol: {imges: 5}", "experiment/own.yaml: imges is not a setting of protocol; remove or correct it.\n"),
         ("protocol: {images: [", "A YAML file cannot be read: "),
-        ("penalty: {name: none}", "penalty.name=none means that there is no penalty; choose another `name: …`"),
+        (
+            "penalty: {name: none}",
+            "penalty._target_=null is shown as no penalty, because penalty.name=none; choose another `name: …`",
+        ),
     ],
 )
 def test_a_yaml_file_of_a_user_is_refused_in_one_line(text: str, printed: str, tmp_path: Path) -> None:

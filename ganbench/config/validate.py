@@ -113,8 +113,12 @@ def _check_option(group: str, node: DictConfig) -> None:
 
 def _check_method_name(group: str, name: str, node: DictConfig) -> None:
     """Refuse names under which two methods would have one label: `wgan-gp` is a loss and a penalty."""
-    if group == "penalty" and name == "none" and node.get("_target_") != "ganbench.penalties.none":
-        raise Refused("penalty.name=none means that there is no penalty; choose another `name: …` in its YAML file.")
+    target = node.get("_target_")
+    if group == "penalty" and name == "none" and target != "ganbench.penalties.none":
+        raise Refused(
+            f"{setting('penalty._target_', target)} is shown as no penalty, because penalty.name=none; choose another "
+            "`name: …` in its YAML file."
+        )
     if group == "loss":
         for penalty in option_names("penalty"):
             if name.endswith(f"-{penalty}"):
