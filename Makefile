@@ -6,7 +6,7 @@ ARGS ?=
 BIN := .venv/bin
 LOSSES := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
 # One process more than cores, since many tests wait: for signals, for time-outs, for processes they have started.
-PYTEST = $(BIN)/python -m pytest -n $$($(PYTHON) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))') --dist worksteal
+PYTEST = $(BIN)/python -m pytest -n $$($(PYTHON) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))') --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup compare smoke tune benchmark search conformance soak bench check test lint browser tables clean

@@ -45,13 +45,20 @@ register()
 
 # The files that take minutes, the longest first.
 LONGEST = (
-    "test_conformance",
     "test_recovery",
+    "test_conformance",
     "test_sweep",
-    "test_tuning",
     "test_agreement",
+    "test_tuning",
     "test_wandb",
+    "test_composition",
+    "test_refusals",
+    "test_bench",
+    "test_contributing",
     "test_fuzz",
+    "test_page",
+    "test_divergence",
+    "test_runs",
 )
 
 

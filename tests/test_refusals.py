@@ -287,7 +287,7 @@ def test_a_gpu_where_there_is_none(typed: str, tmp_path: Path) -> None:
         ("protocol: {images: [", "A YAML file cannot be read: "),
         (
             "penalty: {name: none}",
-            "penalty._target_=null is shown as no penalty, because penalty.name=none; choose another `name: …`",
+            "penalty._target_=ganbench.penalties.gp is shown as no penalty, because penalty.name=none; choose",
         ),
     ],
 )

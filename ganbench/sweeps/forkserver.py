@@ -1,6 +1,6 @@
 """Preload module of the fork server: imports torch and W&B once, so that each run forks instead of importing.
 
-Imported by nothing else. The server is in a process group of its own and ignores the signals that the launcher handles:
+Imported by nothing else. The server is in a process group of its own and blocks the signals that the launcher handles:
 a signal to the sweep's group, as from a terminal that closes, is the launcher's to pass on, and the launcher learns
 through the server how its runs ended. The processes that are forked from the server react to signals again.
 """
