@@ -1,6 +1,5 @@
 """ganbench's image metrics against torch-fidelity's, on the same images and the same (random) Inception weights."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +22,6 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 N, K = 70, 3
 Weights = tuple[Path, str]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 class Images(Dataset):
