@@ -41,6 +41,7 @@ def test_it_prints_one_document() -> None:
     assert set(results["memory"]) == set(METHODS) and min(results["memory"].values()) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "model"), [("dragan", "dcgan"), ("wgan-gp", "resnet")])
 def test_all_variants_are_timed(method: str, model: str) -> None:
     results = compare_step_time(method, model, width=4, batch=8, repeats=2, device=CPU)
@@ -50,6 +51,7 @@ def test_all_variants_are_timed(method: str, model: str) -> None:
         assert 0 < low <= results[name]["times_faster"] <= high
 
 
+@pytest.mark.slow
 def test_flops_grow_as_expected() -> None:
     lines = scaling(1, CPU)
     gflop = {(line["batch"], line["side"], line["width"], line["n_critic"]): line["gflop"] for line in lines}

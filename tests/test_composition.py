@@ -61,6 +61,7 @@ def test_datasets_bring_what_suits_them(dataset: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_papers_settings() -> None:
     """Check that each of the six has its authors' settings, with budget, batch size and nets as in `equal`."""
     found = {}
@@ -79,6 +80,7 @@ def test_the_command_line_beats_what_a_dataset_brings() -> None:
     assert settings("dataset=ring", "penalty=gp").penalty.weight == 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", sorted((CONF / "penalty").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_penalty_goes_with_every_loss(option: Path) -> None:
     for loss in (CONF / "loss").glob("*.yaml"):

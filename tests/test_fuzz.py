@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from conftest import settings
 from hydra.errors import HydraException
@@ -150,10 +151,12 @@ def make(cfg: DictConfig) -> None:
     make_players(cfg, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_every_option_is_accepted_as_it_is() -> None:
     assert [refusal(cfg, "seed", 3) for cfg in compositions()] == [None] * len(compositions())
 
 
+@pytest.mark.slow
 def test_hostile_values() -> None:
     wrong, n = [], 0
     for cfg, key, value in cases():

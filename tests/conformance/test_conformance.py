@@ -145,6 +145,7 @@ class GP:
         return gp(D, real, fake, rng, self.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
