@@ -143,6 +143,7 @@ def test_saturation_is_a_share_of_samples(shift: float, expected: float) -> None
     assert found["gan"]["saturated"] == 0  # sigmoid(-D)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theta", [1.0, 2.0])
 def test_against_theory(theta: float) -> None:
     """Critics trained on N(0,1) against N(theta,1) leave what the best one leaves: theta E[p/(p+q)] and the rest."""

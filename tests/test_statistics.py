@@ -134,6 +134,7 @@ def test_a_loss_against_itself() -> None:
     assert not any("better" in sentence for sentence in sentences)
 
 
+@pytest.mark.slow
 def test_reports_of_no_difference_seldom_show_one() -> None:
     """Six methods alike at ten seeds, 200 times: in at most 5 % of reports is any of them called better."""
     rng = np.random.default_rng(0)
@@ -145,6 +146,7 @@ def test_reports_of_no_difference_seldom_show_one() -> None:
     assert false / 200 <= 0.05
 
 
+@pytest.mark.slow
 def test_a_planted_difference_is_found() -> None:
     """One standard deviation at ten seeds, correlation 1/2: found in at least 80 % of reports of two methods.
 
