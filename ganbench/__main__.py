@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from ganbench.config.compose import register
 from ganbench.config.messages import one_line_error
-from ganbench.config.overrides import quote_options, reject_dropped_overrides
+from ganbench.config.overrides import multirun_first, quote_options, reject_senseless_overrides
 from ganbench.config.schema import CONF
 from ganbench.errors import Refused
 from ganbench.runs import signals
@@ -32,8 +32,8 @@ def main() -> None:
     register()
     sys.path.append(os.getcwd())  # so that a loss in the current folder can be imported
     try:
-        sys.argv[1:] = quote_options(sys.argv[1:])
-        reject_dropped_overrides(sys.argv[1:])
+        sys.argv[1:] = quote_options(multirun_first(sys.argv[1:]))
+        reject_senseless_overrides(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except signals.Interrupted:
         with suppress(OSError):  # whoever read that may be gone

@@ -47,10 +47,16 @@ def unknown_key_message(key: str, allowed: Iterable[str], owner: str = "") -> st
     settable = [name for name in allowed if name != ("name" if parent else "hydra") and not name.startswith("_")]
     if not parent:
         settable.append("experiment")  # a group without settings of its own
-    close = difflib.get_close_matches(last, settable, n=1)
+    close = _closest(last, settable)
     hint = f"did you mean {close[0]}? " if close else ""
     has = f"has: {', '.join(sorted(settable))}." if settable else "has none."
     return f"{key}: unknown setting; {hint}{owner or parent or 'ganbench'} {has}"
+
+
+def _closest(typed: str, names: list[str]) -> list[str]:
+    """Return the name that is most like what was typed, in upper or lower case; empty if none is."""
+    by_lower_case = {name.lower(): name for name in names}
+    return [by_lower_case[match] for match in difflib.get_close_matches(typed.lower(), by_lower_case, n=1)]
 
 
 def unknown_option_message(group: str, option: str, options: Iterable[str]) -> str:
@@ -60,7 +66,8 @@ def unknown_option_message(group: str, option: str, options: Iterable[str]) -> s
         return renamed_message(typed)
     names = sorted(options)
     is_null = option.lower() == "null"
-    close = [name for name in names if is_null and name == "none"] or difflib.get_close_matches(option, names, n=1)
+    without_penalty = option.removesuffix("-none")  # as version 0.1.0 showed methods without a penalty
+    close = [name for name in names if is_null and name == "none"] or _closest(without_penalty, names)
     if close:
         first = f"use {group}={close[0]}, or one of"
     else:

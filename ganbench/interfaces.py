@@ -28,7 +28,7 @@ class Loss(Protocol):
 
     @property
     def g(self) -> Callable[..., Tensor]:
-        """The generator's loss: g(fake), or g(fake, real) for a relativistic loss."""
+        """Return the generator's loss: g(fake), or g(fake, real) for a relativistic loss."""
         ...
 
 

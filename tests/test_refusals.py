@@ -13,6 +13,15 @@ pytestmark = pytest.mark.slow
 # What is typed, and what the message must contain: setting, value, what is allowed.
 BAD = [
     ("~lossx", ["~lossx", "no lossx to remove", "--cfg job"]),
+    ("=3", ["=3 names no setting"]),
+    ("+=gan", ["+=gan names no setting"]),
+    ("+hydra.foo=1", ["hydra.foo: unknown setting"]),
+    ("experiment.foo=1", ["experiment.foo", "no settings of its own", "smoke"]),
+    ("loss=GAN", ["loss=GAN is not an option; use loss=gan, or one of"]),
+    ("loss=gan-none", ["loss=gan-none is not an option; use loss=gan, or one of"]),
+    ("--config-name=x", ["--config-name=x", "leave it out"]),
+    ("seed=0 -m loss=gan,hingee", ["run 2", "loss=hingee is not an option; use loss=hinge"]),
+    ("-m seed=range(0)", ["The sweep has no runs", "a range is empty"]),
     ("experimnt=smoke", ["experimnt", "did you mean experiment?"]),
     ("loss=wgann", ["loss=wgann is not an option; use loss=wgan, or one of: dragan, gan, hinge, "]),
     ("losss=gan", ["losss", "gan", "loss"]),

@@ -31,7 +31,7 @@ def machine_table(bench: dict[str, Any]) -> str:
 
 
 def step_time_table(bench: dict[str, Any]) -> str:
-    """How many times faster than the textbook's iteration each variant is, by net and method."""
+    """Show how many times faster than the textbook's iteration each variant is, by net and method."""
     variants = [name for name in bench["steps"][0]["seconds"] if name != "textbook"]
     rows = [
         [step["model"], step["method"], _textbook_time(step), *(_times_faster(step, name) for name in variants)]
@@ -49,7 +49,7 @@ def _times_faster(step: dict[str, Any], name: str) -> str:
 
 
 def peer_table(bench: dict[str, Any]) -> str:
-    """Other libraries' iterations, likewise."""
+    """Show other libraries' iterations, likewise."""
     rows = [
         [name, step["model"], step["method"], _times_faster(step, name)]
         for step in bench["steps"]
@@ -85,7 +85,7 @@ def evaluation_table(bench: dict[str, Any]) -> str:
 
 
 def precision_table(precision: dict[str, Any]) -> str:
-    """Mean and standard deviation of final scores over seeds, and Welch's p of the difference from fp32."""
+    """Show mean and standard deviation of final scores over seeds, and Welch's p of the difference from fp32."""
     heads = ["method", *PRECISIONS, "p, bf16 vs. fp32", "p, bf16_all vs. fp32"]
     return _table(heads, [[method, *_precision_cells(scores)] for method, scores in precision["scores"].items()])
 

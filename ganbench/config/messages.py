@@ -83,6 +83,8 @@ def one_line_error(error: Exception) -> str:
 def _missing_option(error: MissingConfigException) -> str:
     """Name the options there are, a user's own included."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if option and not group and f"--config-name={option}" in sys.argv:
+        return f"--config-name={option}: there is no such configuration; ganbench needs none, so leave it out."
     if not group or error.options is None:
         return _one_line(str(error))
     file = re.match(r"In '(.+?)'", str(error))  # whose defaults list asks for it; `config` is the command line, too

@@ -5,11 +5,19 @@ from collections.abc import Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
+from hydra.conf import HydraConf
+
+from ganbench.config.compose import option_names
 from ganbench.config.schema import CONF, Config
 from ganbench.errors import Refused, unknown_key_message
 
 # Values that are no texts in Hydra's grammar, which raises a bare ValueError for them as the option of a group.
 NO_TEXT = re.compile(r"(?<=[=,])(null|true|false|nan|[-+]?[\d.]+)(?=,|$)", re.IGNORECASE)
+
+
+def multirun_first(arguments: Sequence[str]) -> list[str]:
+    """Put -m before the overrides, since Hydra reads no override after a flag that follows others."""
+    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
 
 
 def quote_options(overrides: Sequence[str]) -> list[str]:
@@ -22,10 +30,15 @@ def _is_of_a_group(override: str) -> bool:
     return bool(group) and (CONF / group).is_dir()
 
 
-def reject_dropped_overrides(overrides: Sequence[str]) -> None:
-    """Raise Refused for `+key=value` below a dataclass of the schema: Hydra would drop it silently."""
+def reject_senseless_overrides(overrides: Sequence[str]) -> None:
+    """Raise Refused for what Hydra would answer with a traceback, or drop silently: `+key=value` of a key not there."""
     for override in overrides:
-        key = override.lstrip("+").partition("=")[0]
+        key = override.lstrip("+~").partition("=")[0]
+        if not key and "=" in override:
+            raise Refused(f"{override} names no setting; write key=value or group=option.")
+        if key.startswith("experiment."):
+            names = ", ".join(option_names("experiment"))
+            raise Refused(f"{key}: an experiment has no settings of its own; use experiment=..., with one of: {names}.")
         group, _, setting = key.partition(".")
         schema = _schema_of(group)
         if override.startswith("+") and setting and schema:
@@ -36,6 +49,8 @@ def reject_dropped_overrides(overrides: Sequence[str]) -> None:
 
 def _schema_of(group: str) -> Any:
     """Return the dataclass of a group's settings, None for a group that is free to have any."""
+    if group == "hydra":
+        return HydraConf
     field = Config.__dataclass_fields__.get(group)
     schema = field.default_factory if field else None
     return schema if is_dataclass(schema) else None

@@ -147,12 +147,14 @@ def annotation_words(annotation: ast.expr) -> str:
     """Say in words what fits an annotation."""
     match annotation:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return f"{annotation_words(left)} or {annotation_words(right)}"
+            kinds = [kind for kind in (left, right) if ast.unparse(kind) != "Tensor"]  # no YAML has one
+            words = [annotation_words(kind) for kind in kinds]
+            return " or ".join(words)
         case ast.Subscript(value=ast.Name(id="Literal"), slice=allowed):
             values = ast.literal_eval(allowed)
             return "one of: " + ", ".join(map(str, values)) if isinstance(values, tuple) else str(values)
         case ast.Subscript(value=ast.Name(id="tuple" | "list")):
-            kinds = [annotation_words(kind) for kind in _item_kinds(annotation)]
-            return f"a list, each {kinds[0]}" if _has_any_length(annotation) else f"a list [{', '.join(kinds)}]"
+            items = [annotation_words(kind) for kind in _item_kinds(annotation)]
+            return f"a list, each {items[0]}" if _has_any_length(annotation) else f"a list [{', '.join(items)}]"
     written = ast.unparse(annotation)
     return WORDS.get(written, written)

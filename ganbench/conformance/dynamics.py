@@ -80,7 +80,7 @@ def wasserstein_critic(penalty_name: str, loss: Loss, make_penalty: MakePenalty)
 
 
 def _from_wrong_signs(penalty_name: str, loss: Loss, penalty: Penalty) -> Checks:
-    """From slopes of the wrong sign: the two-sided penalty has a minimum at -1, and keeps them there."""
+    """Start from slopes of the wrong sign: the two-sided penalty has a minimum at -1, and keeps them there."""
     for pair in (NormalPair(1, 1), NormalPair(2, 1)):
         D, _ = _train_critic(loss, penalty, pair, partial(_wrong_signs, pair))
         distance = {"gp": -_w1(pair), "lp": _w1(pair), "zero_centered": 0.0}[penalty_name]
@@ -92,7 +92,7 @@ def _from_wrong_signs(penalty_name: str, loss: Loss, penalty: Penalty) -> Checks
 
 
 def _equal_distributions(penalty_name: str, loss: Loss, penalty: Penalty) -> Checks:
-    """With equal distributions only the penalty is left: gp pulls slopes to 1, lp leaves them at 0.2."""
+    """Check that with equal distributions only the penalty is left: gp pulls slopes to 1, lp leaves them at 0.2."""
     pair = NormalPair(0, 1)
     D, _ = _train_critic(loss, penalty, pair, lambda x: torch.full_like(x, 0.2))
     real, _ = samples(pair, N_SAMPLES)
@@ -354,7 +354,10 @@ def dirac_gan(game: DiracGame) -> Checks:
 
 
 def _linear_convergence(method: str, path: np.ndarray, damping: float) -> Checks:
-    """Near (0, 0): theta' = psi/2, psi' = -theta/2 - damping psi, which decays as its slower eigenvalue."""
+    """Check the way to (0, 0), near which theta' = psi/2, psi' = -theta/2 - damping psi.
+
+    It decays as the slower eigenvalue.
+    """
     yield check_close("Dirac-GAN", method, "converges to (0, 0)", _final_radius(path), 0.0, abs=1e-5)
     if damping > 1:  # at 1 the two eigenvalues are one, and the end depends on the step size
         expected = (damping - math.sqrt(damping**2 - 1)) / 2

@@ -111,7 +111,7 @@ def _both_losses(loss: Loss, real: Tensor, fake: Tensor) -> list[float]:
 
 
 def _directions(name: str, loss: Loss) -> Checks:
-    """At equal logits, D gains by raising real above fake logits, and G by raising fake logits."""
+    """Check that at equal logits D gains by raising real above fake logits, and G by raising fake logits."""
     right = []
     for logit in (-0.9, -0.5, -0.1):
         real, fake = (torch.full((4,), logit, dtype=torch.float64, requires_grad=True) for _ in range(2))
@@ -289,7 +289,7 @@ def optimal_value(name: str, loss: Loss, settings: Settings) -> Checks:
 
 
 def _is_chi_squared(a: float, b: float, c: float) -> bool:
-    """Whether with these targets G minimizes Pearson's chi^2 (Mao et al. 2016, arXiv:1611.04076)."""
+    """Tell whether with these targets G minimizes Pearson's chi^2 (Mao et al. 2016, arXiv:1611.04076)."""
     return b - c == 1 and b - a == 2
 
 
@@ -302,7 +302,7 @@ def _chi_squared(loss: Loss, pair: NormalPair, d_real: Tensor, d_fake: Tensor, s
 
 
 def optimal_critic(name: str, loss: Loss) -> Checks:
-    """For N(0,1) vs. N(1,1) it is 1/2 - x for gan, and the sigmoid of that for lsgan with targets 0 and 1."""
+    """Check the best critic of N(0,1) vs. N(1,1): 1/2 - x for gan, its sigmoid for lsgan with targets 0 and 1."""
     D, _, _ = train_to_optimum(loss, PAIRS[1])
     x = torch.linspace(-1, 2, 7, dtype=torch.float64)
     expected = 0.5 - x if name == "gan" else torch.sigmoid(0.5 - x)

@@ -115,7 +115,7 @@ class RecordingPenalty:
 
 
 def _precision(name: str, objective: Objective, game: Game, critic_update: Callable) -> Checks:
-    """Under bf16 autocast the players' nets may round; losses and penalties may not."""
+    """Check that under bf16 autocast the players' nets may round, but losses and penalties do not."""
     loss, penalty = RecordingLoss(objective.loss), RecordingPenalty(objective.penalty)
     bf16 = partial(torch.autocast, "cpu", torch.bfloat16)
     D, G, real, z = game.copy()

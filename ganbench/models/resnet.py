@@ -52,11 +52,11 @@ class Critic(nn.Module):
             return layers.GroupNorm(1, width) if norm == "layer" else nn.Identity()
 
         def conv(channels: int, side: int = 3) -> nn.Module:
-            """A convolution that keeps the resolution."""
+            """Make a convolution that keeps the resolution."""
             return wrap(Conv(channels, width, side, padding=side // 2, fast_double_backward=fast_double_backward))
 
         def down_conv() -> nn.Module:
-            """A convolution that halves it."""
+            """Make a convolution that halves it."""
             return wrap(DownConv(width, width, fuse_rescaling, fast_double_backward))
 
         self.body = nn.Sequential(

@@ -51,6 +51,8 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     folder = Path(sys.argv[1])
+    if not folder.is_dir():
+        sys.exit(f"{folder} is not a folder. Pass the folder of a search, such as outputs/sweep/search-2026-01-01.")
     text = markdown_table(table(group_by_method(load_runs(folder))))
     (folder / "search.md").write_text(text, encoding="utf-8")
     print(text)

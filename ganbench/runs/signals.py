@@ -32,7 +32,7 @@ class GracefulStop:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Return whether a signal has come."""
         return self._number is not None
 
     def exit_if_requested(self) -> None:

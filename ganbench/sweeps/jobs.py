@@ -46,7 +46,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def has_process_launcher(config: DictConfig) -> bool:
-    """Whether the sweep uses our launcher, rather than one of Hydra's or a user's."""
+    """Tell whether the sweep uses our launcher, rather than one of Hydra's or a user's."""
     return config.hydra.launcher._target_ == PROCESS_LAUNCHER
 
 

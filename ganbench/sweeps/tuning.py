@@ -55,7 +55,7 @@ class Method:
 
     @property
     def name(self) -> str:
-        """The name of its runs' folders, without the seed."""
+        """Return the name of its runs' folders, without the seed."""
         first = self.finals[0].config
         return first.hydra.sweep.subdir.removesuffix(f"-s{first.seed}")
 
@@ -75,13 +75,13 @@ class Search:
 
     @property
     def incomplete(self) -> list[str]:
-        """The names of trials that have not ended with or without a score: they failed, or were interrupted."""
+        """Return the names of trials that have not ended with or without a score: they failed, or were interrupted."""
         ended = ("finished", "diverged")
         return [trial_name(trial) for trial, status in enumerate(self.statuses) if status["status"] not in ended]
 
     @property
     def best(self) -> int | None:
-        """The trial with the lowest score, the first of equals; None without a score, or if trials are missing."""
+        """Return the trial with the lowest score, the first of equals; None without one or if trials are missing."""
         if self.incomplete:
             return None
         scores = [ranked_score(status) for status in self.statuses]

@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
     @property
     def when(self) -> list[dict[str, int]]:
-        """When each update takes place; the generator's counts as the last one of the critic."""
+        """Return when each update takes place; the generator's counts as the last one of the critic."""
         updates = [batch.when for batch in self.critic]
         return [*updates, updates[-1]]
 

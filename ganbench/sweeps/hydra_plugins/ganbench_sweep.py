@@ -38,7 +38,7 @@ class CheckedSweeper(BasicSweeper):
         batches = self._batches(arguments)
         job_overrides = [overrides for batch in batches for overrides in batch]
         if not job_overrides:
-            raise Refused("The sweep has no runs: a glob matches no option; python -m ganbench --help lists them.")
+            raise Refused("The sweep has no runs: a glob matches no option, or a range is empty; see --help.")
         if OmegaConf.select(self.config, "protocol.track") is Track.tuned:
             tune(self._launch, self.hydra_context, self.config, job_overrides)
             return []
