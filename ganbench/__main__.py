@@ -5,7 +5,6 @@ torch is imported only once there is something to train, so that --help and refu
 
 import os
 import sys
-from contextlib import suppress
 
 import hydra
 from hydra.errors import HydraException
@@ -36,8 +35,7 @@ def main() -> None:
         reject_senseless_overrides(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except signals.Interrupted:
-        with suppress(OSError):  # whoever read that may be gone
-            os.write(2, INTERRUPTED.encode())
+        signals.write_to_stderr(INTERRUPTED)
         raise
     except YAMLError as error:
         print(f"A YAML file cannot be read: {' '.join(str(error).split())}.", file=sys.stderr)

@@ -328,22 +328,19 @@ PULL_BY_HALF = ("gan", "rpgan", "rsgan")
 SLOW = (("gan", "none"), ("lsgan", "none"))  # converge, but ever more slowly
 
 
-def _has_known_end(loss: str, penalty: str) -> bool:
-    return (loss, penalty) in (*ENDS, *SLOW) or (loss in PULL_BY_HALF and penalty in DAMPING)
-
-
 def dirac_gan(game: DiracGame) -> Checks:
     """Check the trajectory of one method, and where it ends."""
     names = (game.loss_name, game.penalty_name)
     penalty = game.make_penalty(game.weight)
-    steps = STEPS if _has_known_end(*names) else FEWER_STEPS
+    converges = game.loss_name in PULL_BY_HALF and game.penalty_name in DAMPING
+    steps = STEPS if converges or names in (*ENDS, *SLOW) else FEWER_STEPS
     path = trajectory(game.loss, penalty, game.derivatives.offset, steps=steps)
     close = partial(check_close, "Dirac-GAN", "-".join(names))
     yield close("trajectory equals the one computed by hand", path, reference_trajectory(game, steps), abs=1e-3)
     if names in ENDS:
         description, measure, expected = ENDS[names]
         yield close(description, measure(path), expected, rel=0.02, abs=1e-6)
-    if game.loss_name in PULL_BY_HALF and game.penalty_name in DAMPING:
+    if converges:
         yield from _linear_convergence("-".join(names), path, DAMPING[game.penalty_name])
     if names in SLOW:
         yield from _slow_convergence("-".join(names), path, game.derivatives)

@@ -139,13 +139,16 @@ def _dynamics_checks(cfg: DictConfig) -> Checks:
 
 
 def _update_checks(cfg: DictConfig) -> Checks:
-    objective = Objective(build(cfg.loss), build(cfg.penalty))
-    yield from steps.check(method_label(cfg), objective, make_game(cfg))
+    yield from steps.check(method_label(cfg), make_objective(cfg), make_game(cfg))
 
 
 def _power_iteration_check(cfg: DictConfig) -> Checks:
-    objective = Objective(build(cfg.loss), build(cfg.penalty))
-    yield from steps.power_iterations(method_label(cfg), objective, make_game(cfg))
+    yield from steps.power_iterations(method_label(cfg), make_objective(cfg), make_game(cfg))
+
+
+def make_objective(cfg: DictConfig) -> Objective:
+    """Build loss and penalty, without the checks that a run begins with."""
+    return Objective(build(cfg.loss), build(cfg.penalty))
 
 
 def make_game(cfg: DictConfig) -> steps.Game:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -81,12 +81,16 @@ def exit_on_signal(message: str = "") -> None:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        try:
-            os.write(2, message.encode())
-        finally:  # also where standard error is closed
-            _exit(number, frame)
+        write_to_stderr(message)
+        _exit(number, frame)
 
     _handle_signals(leave)
+
+
+def write_to_stderr(message: str) -> None:
+    """Write a message, unless standard error is closed or whoever read it is gone."""
+    with suppress(OSError):
+        os.write(2, message.encode())
 
 
 def handled_signals() -> list[signal.Signals]:

@@ -16,9 +16,7 @@ class CriticBatch(NamedTuple):
     real: Tensor  # [N, ...], floats
     z: Tensor  # [N, z_dim]
     rng: torch.Generator  # the penalty's noise
-    when: dict[
-        str, int
-    ]  # step and critic_step: the updates of G and D before it; the real images seen after the update
+    when: dict[str, int]  # step and critic_step, updates of G and D before this one, and images, seen after it
     fake: Tensor | None = None  # G(z), if it has been made already
 
 

@@ -10,10 +10,9 @@ import pytest
 from conftest import REPOSITORY, settings
 from mutants import ALL, CAUGHT_BY, Mutant, markdown_table
 
-from ganbench.config.compose import build, resolve
+from ganbench.config.compose import resolve
 from ganbench.conformance import critics, losses, metrics, penalties, steps, suite
 from ganbench.conformance.checks import NO_ERROR, Check, run_checks
-from ganbench.training.updates import Objective
 
 MUTANTS = [(kind, mutant) for kind, mutants in ALL.items() for mutant in mutants]
 
@@ -33,8 +32,8 @@ def checks(kind: str, mutant: Mutant) -> Iterable[Check]:
             return critics.check(name, mutant.make({}), real, spectral=name.endswith("spectral"))
         case "step":
             cfg = settings(f"loss={name}")
-            objective = Objective(build(cfg.loss), build(cfg.penalty))
-            return steps.check(name, objective, suite.make_game(cfg), critic_update=mutant.make({}))
+            game = suite.make_game(cfg)
+            return steps.check(name, suite.make_objective(cfg), game, critic_update=mutant.make({}))
         case "footing":
             return suite.footing_check(settings(*mutant.make({})), settings())
         case _:
