@@ -47,13 +47,13 @@ def unknown_key_message(key: str, allowed: Iterable[str], owner: str = "") -> st
     settable = [name for name in allowed if name != ("name" if parent else "hydra") and not name.startswith("_")]
     if not parent:
         settable.append("experiment")  # a group without settings of its own
-    close = _closest(last, settable)
+    close = closest_name(last, settable)
     hint = f"did you mean {close[0]}? " if close else ""
     has = f"has: {', '.join(sorted(settable))}." if settable else "has none."
     return f"{key}: unknown setting; {hint}{owner or parent or 'ganbench'} {has}"
 
 
-def _closest(typed: str, names: list[str]) -> list[str]:
+def closest_name(typed: str, names: list[str]) -> list[str]:
     """Return the name that is most like what was typed, in upper or lower case; empty if none is."""
     by_lower_case = {name.lower(): name for name in names}
     return [by_lower_case[match] for match in difflib.get_close_matches(typed.lower(), by_lower_case, n=1)]
@@ -67,7 +67,7 @@ def unknown_option_message(group: str, option: str, options: Iterable[str]) -> s
     names = sorted(options)
     is_null = option.lower() == "null"
     without_penalty = option.removesuffix("-none")  # as version 0.1.0 showed methods without a penalty
-    close = [name for name in names if is_null and name == "none"] or _closest(without_penalty, names)
+    close = [name for name in names if is_null and name == "none"] or closest_name(without_penalty, names)
     if close:
         first = f"use {group}={close[0]}, or one of"
     else:

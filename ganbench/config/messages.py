@@ -10,7 +10,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganbench.errors import RENAMED, Refused, renamed_message, unknown_key_message, unknown_option_message
+from ganbench.errors import RENAMED, Refused, closest_name, renamed_message, unknown_key_message, unknown_option_message
 
 # What OmegaConf says of a value that has the wrong type, and what the setting must do.
 TYPE_ERRORS = (
@@ -101,8 +101,16 @@ def _key_error(cause: OmegaConfBaseException) -> str:
     written = next((arg.lstrip("+~") for arg in sys.argv[1:] if arg.lstrip("+~").partition("=")[0] == key), key)
     for pattern, allowed in TYPE_ERRORS:
         if found := re.search(pattern, reason):
-            return f"{written} must {found.expand(allowed)}."
+            return f"{written} must {found.expand(allowed)}{_nearest(written, found)}"
     return f"{written}: {reason}"
+
+
+def _nearest(written: str, found: re.Match[str]) -> str:
+    """End the sentence; where it lists the allowed values, by asking whether the nearest of them was meant."""
+    typed = written.partition("=")[2]
+    allowed = found[1].split(", ") if found.groups() else []
+    close = closest_name(typed, allowed)
+    return f"; did you mean {close[0]}?" if close else "."
 
 
 def owner(key: str, node: Any) -> str:

@@ -9,10 +9,29 @@ from hydra.conf import HydraConf
 
 from ganbench.config.compose import option_names
 from ganbench.config.schema import CONF, Config
-from ganbench.errors import Refused, unknown_key_message
+from ganbench.errors import Refused, closest_name, unknown_key_message
 
 # Values that are no texts in Hydra's grammar, which raises a bare ValueError for them as the option of a group.
 NO_TEXT = re.compile(r"(?<=[=,])(null|true|false|nan|[-+]?[\d.]+)(?=,|$)", re.IGNORECASE)
+
+# Hydra's flags, which may be shortened, and its groups of options.
+FLAGS = (
+    "--cfg",
+    "--config-dir",
+    "--config-name",
+    "--config-path",
+    "--experimental-rerun",
+    "--help",
+    "--hydra-help",
+    "--info",
+    "--multirun",
+    "--package",
+    "--resolve",
+    "--run",
+    "--shell-completion",
+    "--version",
+)
+HYDRA_GROUPS = ("env", "help", "hydra_help", "hydra_logging", "job_logging", "launcher", "output", "sweeper")
 
 
 def multirun_first(arguments: Sequence[str]) -> list[str]:
@@ -32,6 +51,7 @@ def _is_of_a_group(override: str) -> bool:
 
 def reject_senseless_overrides(overrides: Sequence[str]) -> None:
     """Raise Refused for what Hydra would answer with a traceback, or drop silently: `+key=value` of a key not there."""
+    _reject_unknown_flags(overrides)
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if not key and "=" in override:
@@ -39,12 +59,35 @@ def reject_senseless_overrides(overrides: Sequence[str]) -> None:
         if key.startswith("experiment."):
             names = ", ".join(option_names("experiment"))
             raise Refused(f"{key}: an experiment has no settings of its own; use experiment=..., with one of: {names}.")
+        _reject_unknown_group(key)
         group, _, setting = key.partition(".")
         schema = _schema_of(group)
         if override.startswith("+") and setting and schema:
             fields = list(schema.__dataclass_fields__)
             if setting.partition(".")[0] not in fields:
                 raise Refused(unknown_key_message(key, fields))
+
+
+def _reject_unknown_flags(arguments: Sequence[str]) -> None:
+    """Refuse a misspelt `--flag` with the nearest one; argparse would print its whole usage instead."""
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and not any(known.startswith(flag) for known in FLAGS):
+            close = closest_name(flag, FLAGS)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise Refused(f"{flag} is not a flag; {hint}There are: {', '.join(FLAGS)}.")
+
+
+def _reject_unknown_group(key: str) -> None:
+    """Refuse `hydra/…` groups that Hydra does not have, and `group@package`, for no group has a second place."""
+    group, at, package = key.partition("@")
+    if at:
+        raise Refused(f"{key}: {group} has one place only, not {package} as well; write {group}=... instead.")
+    parent, slash, name = key.partition("/")
+    if slash and parent == "hydra" and name not in HYDRA_GROUPS:
+        close = closest_name(name, HYDRA_GROUPS)
+        hint = f"did you mean hydra/{close[0]}? " if close else ""
+        raise Refused(f"{key} is not a group of options; {hint}hydra has: {', '.join(HYDRA_GROUPS)}.")
 
 
 def _schema_of(group: str) -> Any:

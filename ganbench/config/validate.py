@@ -193,7 +193,9 @@ def _check_shape(cfg: DictConfig) -> None:
 def _check_compatibility(cfg: DictConfig) -> None:
     """Refuse built-in options that cannot work together; a user's own options are judged when they are built."""
     shape = list(cfg.dataset.shape)
-    points, images, digits = len(shape) == 1, len(shape) == 3, shape == [1, 32, 32]
+    points = len(shape) == 1
+    images = len(shape) == 3
+    digits = shape == [1, 32, 32]
     stacked = shape[:1] == [3] and "stacked" in cfg.dataset["_target_"]
     squares = ", ".join(f"{height}x{width}" for height, width in SQUARES)
     requirements = (

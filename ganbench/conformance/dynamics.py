@@ -278,7 +278,8 @@ class DiracGame(NamedTuple):
 def reference_trajectory(game: DiracGame, steps: int) -> np.ndarray:
     """Compute the same trajectory in plain numbers, from derivatives by hand."""
     d, g, offset = game.derivatives
-    theta = psi = 1.0
+    theta = 1.0
+    psi = 1.0
     path = [(theta, psi)]
     for _ in range(steps):
         psi -= RATE * (d(psi * theta + offset) * theta + _penalty_derivative(game, psi))

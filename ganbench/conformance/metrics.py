@@ -30,11 +30,16 @@ def check() -> Checks:
 
 def frechet(distance: Callable[..., float] = distance, d: int = 64) -> Checks:
     """Compare with |m|^2 + sum (sqrt a - sqrt b)^2 for commuting covariances, and with scipy's root for others."""
-    zeros, ones, eye = torch.zeros(d).double(), torch.ones(d).double(), torch.eye(d).double()
+    zeros = torch.zeros(d).double()
+    ones = torch.ones(d).double()
+    eye = torch.eye(d).double()
     a, b = torch.rand(2, d, generator=seeded_rng(), dtype=torch.float64) * 3
     rotation, _ = torch.linalg.qr(torch.randn(d, d, generator=seeded_rng(), dtype=torch.float64))
-    first, second = Moments(9, zeros, a.diag()), Moments(9, ones, b.diag())
-    standard, shifted, wide = Moments(9, zeros, eye), Moments(9, ones, eye), Moments(9, zeros, 4 * eye)
+    first = Moments(9, zeros, a.diag())
+    second = Moments(9, ones, b.diag())
+    standard = Moments(9, zeros, eye)
+    shifted = Moments(9, ones, eye)
+    wide = Moments(9, zeros, 4 * eye)
     rotated = [Moments(9, rotation @ m.mean, rotation @ m.cov @ rotation.T) for m in (first, second)]
     expected = float(d + (a.sqrt() - b.sqrt()).square().sum())
     both_orders = [distance(first, second), distance(second, first)]
@@ -169,7 +174,7 @@ def _prdc_by_counting(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
 
 def _radii(x: Tensor, k: int) -> list[float]:
     """Return each sample's distance to its k-th nearest neighbor; the nearest of all is the sample itself."""
-    return [sorted(float((a - b).norm()) for b in x)[k] for a in x]
+    return [sorted(_distances(a, x))[k] for a in x]
 
 
 def _mean(scores: list[dict[str, Any]], name: str) -> float:
@@ -193,7 +198,11 @@ def memorization_ratio(memorization: Callable[..., dict[str, Any]] = memorizatio
 
 
 def _nearest_distances(x: Tensor, y: Tensor) -> list[float]:
-    return [min(float((a - b).norm()) for b in y) for a in x]
+    return [min(_distances(a, y)) for a in x]
+
+
+def _distances(point: Tensor, others: Tensor) -> list[float]:
+    return [float((point - other).norm()) for other in others]
 
 
 def ring_and_grid(diversity: Diversity = diversity) -> Checks:

@@ -81,6 +81,7 @@ def exit_on_signal(message: str = "") -> None:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
+        _handle_signals(_exit)
         write_to_stderr(message)
         _exit(number, frame)
 

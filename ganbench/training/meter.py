@@ -74,7 +74,11 @@ class Meter:
 
     def _columns(self) -> dict[str, Tensor]:
         names = dict.fromkeys(name for terms in self.rows for name in terms)
-        return {name: torch.stack([terms[name] for terms in self.rows if name in terms]) for name in names}
+        return {name: self._column(name) for name in names}
+
+    def _column(self, name: str) -> Tensor:
+        """Return one term of all updates that had it."""
+        return torch.stack([terms[name] for terms in self.rows if name in terms])
 
     def _tick(self) -> None:
         now = time.perf_counter()

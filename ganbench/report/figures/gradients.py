@@ -1,5 +1,6 @@
 """Does the generator's gradient vanish as the critic gets better? As measured in the runs, and in closed form."""
 
+from collections import defaultdict
 from functools import cache
 from itertools import count
 from statistics import median
@@ -167,10 +168,12 @@ def _measured_at(study: Study, point: ProbePoint, results: list[ProbeResult]) ->
 def _draw_ratios(axes: Axes, result: ProbeResult, index: int) -> None:
     """Draw a thin line per seed and a thick one for their median."""
     style = "--" if result.diagnostic else "-"
-    seeds = result.gradient_ratios
-    medians = {k: median(ratios[k] for ratios in seeds if k in ratios) for k in set().union(*seeds)}
-    for ratios in seeds:
+    by_update = defaultdict(list)
+    for ratios in result.gradient_ratios:
         axes.plot(*_points(ratios), style, color=color(index), lw=0.7, alpha=0.4)
+        for update, ratio in ratios.items():
+            by_update[update].append(ratio)
+    medians = {update: median(ratios) for update, ratios in by_update.items()}
     axes.plot(*_points(medians), style, color=color(index), lw=2)
 
 

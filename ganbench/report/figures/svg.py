@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 # Distinct with any color vision (after Okabe and Ito 2008): on white, and on dark.
 COLORS = ("#0072b2", "#c85500", "#00805e", "#b0508f", "#947000", "#4a4a4a", "#3d93cc", "#8b5a2b")
 COLORS_ON_DARK = ("#4aa3e8", "#f0883e", "#2fc79a", "#e08cc4", "#e0bb3c", "#c3cad2", "#a8d8f8", "#c99c6e")
-INK, SOFT, AXIS, GRID, CARD = "#1f2933", "#52606d", "#9aa5b1", "#e4e7eb", "#ffffff"
+INK = "#1f2933"
+SOFT = "#52606d"
+AXIS = "#9aa5b1"
+GRID = "#e4e7eb"
+CARD = "#ffffff"
 # The style sheet's variable for each color that a figure is drawn in, so that figures follow light and dark.
 CSS_VARIABLES = {INK: "--ink", SOFT: "--soft", AXIS: "--axis", GRID: "--line", CARD: "--card"}
 CSS_VARIABLES |= {color: f"--c{i}" for i, color in enumerate(COLORS)}

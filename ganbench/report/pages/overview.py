@@ -129,9 +129,7 @@ class Overview:
 
     def _sorted_labels(self) -> list[str]:
         """Sort by expected rank; methods that some dataset lacks come last."""
-        expected = {
-            label: sum(rank * chance for rank, chance in enumerate(chances)) for label, chances in self.ranks.items()
-        }
+        expected = {label: float(np.arange(len(chances)) @ chances) for label, chances in self.ranks.items()}
         labels = dict.fromkeys(label for methods in self.methods for label in methods)
         return sorted(labels, key=lambda label: (label not in self.shared, expected.get(label, 0.0)))
 
