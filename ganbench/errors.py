@@ -47,13 +47,17 @@ def unknown_key_message(key: str, allowed: Iterable[str], owner: str = "") -> st
     settable = [name for name in allowed if name != ("name" if parent else "hydra") and not name.startswith("_")]
     if not parent:
         settable.append("experiment")  # a group without settings of its own
-    close = closest_name(last, settable)
-    hint = f"did you mean {close[0]}? " if close else ""
     has = f"has: {', '.join(sorted(settable))}." if settable else "has none."
-    return f"{key}: unknown setting; {hint}{owner or parent or 'ganbench'} {has}"
+    return f"{key}: unknown setting; {did_you_mean(last, settable)}{owner or parent or 'ganbench'} {has}"
 
 
-def closest_name(typed: str, names: list[str]) -> list[str]:
+def did_you_mean(typed: str, names: Iterable[str], end: str = " ") -> str:
+    """Ask whether the name that is most like what was typed was meant; empty if none is like it."""
+    close = closest_name(typed, names)
+    return f"did you mean {close[0]}?{end}" if close else ""
+
+
+def closest_name(typed: str, names: Iterable[str]) -> list[str]:
     """Return the name that is most like what was typed, in upper or lower case; empty if none is."""
     by_lower_case = {name.lower(): name for name in names}
     return [by_lower_case[match] for match in difflib.get_close_matches(typed.lower(), by_lower_case, n=1)]

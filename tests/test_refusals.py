@@ -18,7 +18,7 @@ BAD = [
     ("+hydra.foo=1", ["hydra.foo: unknown setting"]),
     ("--mutlirun loss=gan,hinge", ["--mutlirun is not a flag; did you mean --multirun?", "--config-dir"]),
     ("--confg-dir=options", ["--confg-dir is not a flag; did you mean --config-dir?"]),
-    ("hydra/job_loging=none", ["hydra/job_loging is not a group of options; did you mean hydra/job_logging?"]),
+    ("hydra/job_loging=none", ["hydra/job_loging is not a group of options; did you mean job_logging?"]),
     ("loss@second=gan", ["loss@second", "write loss=... instead"]),
     ("device=cdua", ["device=cdua must be one of: auto, cuda, cpu; did you mean cuda?"]),
     ("device=tpu", ["device=tpu must be one of: auto, cuda, cpu"]),

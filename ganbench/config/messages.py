@@ -10,7 +10,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganbench.errors import RENAMED, Refused, closest_name, renamed_message, unknown_key_message, unknown_option_message
+from ganbench.errors import RENAMED, Refused, did_you_mean, renamed_message, unknown_key_message, unknown_option_message
 
 # What OmegaConf says of a value that has the wrong type, and what the setting must do.
 TYPE_ERRORS = (
@@ -109,8 +109,8 @@ def _nearest(written: str, found: re.Match[str]) -> str:
     """End the sentence; where it lists the allowed values, by asking whether the nearest of them was meant."""
     typed = written.partition("=")[2]
     allowed = found[1].split(", ") if found.groups() else []
-    close = closest_name(typed, allowed)
-    return f"; did you mean {close[0]}?" if close else "."
+    question = did_you_mean(typed, allowed, end="")
+    return f"; {question}" if question else "."
 
 
 def owner(key: str, node: Any) -> str:

@@ -9,7 +9,7 @@ from hydra.conf import HydraConf
 
 from ganbench.config.compose import option_names
 from ganbench.config.schema import CONF, Config
-from ganbench.errors import Refused, closest_name, unknown_key_message
+from ganbench.errors import Refused, did_you_mean, unknown_key_message
 
 # Values that are no texts in Hydra's grammar, which raises a bare ValueError for them as the option of a group.
 NO_TEXT = re.compile(r"(?<=[=,])(null|true|false|nan|[-+]?[\d.]+)(?=,|$)", re.IGNORECASE)
@@ -73,9 +73,8 @@ def _reject_unknown_flags(arguments: Sequence[str]) -> None:
     for argument in arguments:
         flag = argument.partition("=")[0]
         if flag.startswith("--") and not any(known.startswith(flag) for known in FLAGS):
-            close = closest_name(flag, FLAGS)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise Refused(f"{flag} is not a flag; {hint}There are: {', '.join(FLAGS)}.")
+            hint = did_you_mean(flag, FLAGS)
+            raise Refused(f"{flag} is not a flag; {hint}use one of: {', '.join(FLAGS)}.")
 
 
 def _reject_unknown_group(key: str) -> None:
@@ -85,8 +84,7 @@ def _reject_unknown_group(key: str) -> None:
         raise Refused(f"{key}: {group} has one place only, not {package} as well; write {group}=... instead.")
     parent, slash, name = key.partition("/")
     if slash and parent == "hydra" and name not in HYDRA_GROUPS:
-        close = closest_name(name, HYDRA_GROUPS)
-        hint = f"did you mean hydra/{close[0]}? " if close else ""
+        hint = did_you_mean(name, HYDRA_GROUPS)
         raise Refused(f"{key} is not a group of options; {hint}hydra has: {', '.join(HYDRA_GROUPS)}.")
 
 
