@@ -18,6 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import prefork
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -57,6 +58,8 @@ LONGEST = (
     "test_contributing",
     "test_fuzz",
     "test_page",
+    "test_probes",
+    "test_report",
     "test_divergence",
     "test_runs",
 )
@@ -93,12 +96,24 @@ def composed(overrides: tuple[str, ...]) -> DictConfig:
 
 
 def launch(
-    *arguments: str, cwd: Path, flags: tuple[str, ...] = (), stdout: int = subprocess.PIPE, **environment: str
-) -> subprocess.Popen:
-    """Start the command line in a session of its own. Tests call `ganbench` or `start`, which also end it."""
+    *arguments: str,
+    cwd: Path,
+    module: str = "ganbench",
+    flags: tuple[str, ...] = (),
+    stdout: int = subprocess.PIPE,
+    **environment: str,
+) -> subprocess.Popen | prefork.Forked:
+    """Start the command line in a session of its own. Tests call `ganbench` or `start`, which also end it.
+
+    With flags or variables for Python it is started from scratch, as everywhere but on Linux.
+    """
+    is_for_python = bool(flags) or any(name.startswith("PYTHON") for name in environment)
+    if sys.platform == "linux" and not is_for_python:
+        surroundings = os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment
+        return prefork.Forked(prefork_server(), module, list(arguments), cwd, surroundings, stdout)
     path = os.pathsep.join([str(REPOSITORY), environment.pop("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, *flags, "-m", "ganbench", *arguments],
+        [sys.executable, *flags, "-m", module, *arguments],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": path} | environment,
         stdout=stdout,
@@ -106,6 +121,11 @@ def launch(
         text=True,
         start_new_session=True,
     )
+
+
+@cache
+def prefork_server() -> prefork.Server:
+    return prefork.Server()
 
 
 def ganbench(*arguments: str, **options) -> subprocess.CompletedProcess:
@@ -116,6 +136,11 @@ def ganbench(*arguments: str, **options) -> subprocess.CompletedProcess:
     finally:
         end(process)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def report(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """Run `python -m ganbench.report` to its end."""
+    return ganbench(str(folder), *options, cwd=REPOSITORY, module="ganbench.report")
 
 
 @pytest.fixture

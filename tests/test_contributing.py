@@ -1,15 +1,12 @@
 """The examples of README and CONTRIBUTING run as written: their files through the commands shown beside them."""
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, REPOSITORY
+from conftest import REPOSITORY, ganbench
 
 pytestmark = pytest.mark.slow
 
@@ -31,14 +28,7 @@ def test_example_runs_with_the_commands_shown(kind: str, tmp_path: Path) -> None
     assert shown, f"CONTRIBUTING shows no command for a {kind}"
     for command in shown:
         trains = command[:2] == ["-m", "ganbench"]
-        done = subprocess.run(
-            [sys.executable, *command, *(TINY if trains else ())],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+        done = ganbench(*command[2:], *(TINY if trains else ()), cwd=folder, module=command[1])
         assert done.returncode == 0, done.stdout + done.stderr
         assert not trains or '"status": "finished"' in (folder / "outputs/run/own/status.json").read_text()
 

@@ -177,6 +177,7 @@ BAD += [
     if "=" not in old
     for options in ["model=resnet" if old.startswith("model") else ""]
     for prefix, value in (("", "=1"), ("+", "=1"), ("++", "=1"), ("~", ""))
+    if not prefix or old == "model.fused"  # one stands for all
 ]
 
 

@@ -35,16 +35,16 @@ def _matmul_rate(dtype: torch.dtype, device: torch.device, n: int) -> float:
     return round(2 * n**3 / timings["seconds"]["product"] / 1e9, 1)
 
 
-def scaling(repeats: int, device: torch.device) -> list[dict[str, Any]]:
+def scaling(repeats: int, device: torch.device, batch: int = 64, width: int = 32) -> list[dict[str, Any]]:
     """Return seconds and GFLOP/s of wgan-gp's iteration in fp32 as batch, image, width or n_critic change."""
-    base = {"batch": 64, "side": 32, "width": 32, "n_critic": 1}
+    base = {"batch": batch, "side": 32, "width": width, "n_critic": 1}
     changes: list[dict[str, int]] = [
         {},
-        {"batch": 16},
-        {"batch": 256},
+        {"batch": batch // 4},
+        {"batch": batch * 4},
         {"side": 64},
-        {"width": 16},
-        {"width": 128},
+        {"width": width // 2},
+        {"width": width * 4},
         {"n_critic": 5},
     ]
     return [_iteration_cost(base | change, repeats, device) for change in changes]

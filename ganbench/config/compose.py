@@ -41,7 +41,8 @@ def build(node: DictConfig, **given: Any) -> Any:
         # What code provides stays out of Hydra's hands, which would copy and convert it.
         target = instantiate(arguments, _partial_=True)
         if is_partial:
-            return partial(target, **given) if given else target
+            # A plain one: Hydra's own checks its target again at every call, which is every step.
+            return partial(target.func, *target.args, **target.keywords | given)
         return target(**given)
     except InstantiationException as error:
         raise root_cause(error) from None

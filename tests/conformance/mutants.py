@@ -470,13 +470,13 @@ def coverage_by_balls_of_fakes(real, fake, k):
     return scores | {"coverage": scores["recall"]}
 
 
-def memorisation_upside_down(fake, train, test):
+def memorization_upside_down(fake, train, test):
     return prdc.memorization(fake, test, train)
 
 
-def memorisation_by_means(fake, train, test):
+def memorization_by_means(fake, train, test):
     near, far = (torch.cdist(fake, kind).amin(1).mean() for kind in (train, test))
-    return {"memorisation": float(near / far)}
+    return {"memorization": float(near / far)}
 
 
 def density_of_reals(real, fake, k):
@@ -490,8 +490,8 @@ METRICS = [
     Mutant("real and generated samples swapped", "prdc", lambda s: swapped),
     Mutant("coverage from balls around fake samples", "prdc", lambda s: coverage_by_balls_of_fakes),
     Mutant("density of real among fake samples", "prdc", lambda s: density_of_reals),
-    Mutant("training and held-out data swapped", "memorization_ratio", lambda s: memorisation_upside_down),
-    Mutant("memorization from mean distances", "memorization_ratio", lambda s: memorisation_by_means),
+    Mutant("training and held-out data swapped", "memorization_ratio", lambda s: memorization_upside_down),
+    Mutant("memorization from mean distances", "memorization_ratio", lambda s: memorization_by_means),
 ]
 
 

@@ -79,7 +79,7 @@ def agree(actual: dict, expected: dict, names: dict[str, str] = NAMES, rounding:
         assert actual[our_name] == pytest.approx(expected[their_name], rel=1e-4, abs=rounding), our_name
 
 
-@pytest.mark.parametrize(("size", "channels"), [(8, 1), (28, 1), (32, 3), (64, 3)])
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (64, 3)])
 def test_metrics_agree(inception_weights: Weights, size: int, channels: int) -> None:
     real, fake = (pictures(seed, channels, size) for seed in (0, 1))
     expected = theirs(inception_weights[0], "64", real, fake)

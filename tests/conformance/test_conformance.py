@@ -1,12 +1,10 @@
 """The suite as users run it: complete, for one method, and for classes of their own."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, REPOSITORY, settings
+from conftest import REPOSITORY, ganbench, settings
 
 from ganbench.config.compose import option_names
 from ganbench.conformance import suite
@@ -15,14 +13,7 @@ from ganbench.penalties import gp
 
 
 def conformance(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "ganbench.conformance", *arguments],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    return ganbench(*arguments, cwd=cwd, module="ganbench.conformance")
 
 
 README = REPOSITORY / "ganbench/conformance/README.md"
