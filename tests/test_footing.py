@@ -1,13 +1,11 @@
 """What must be equal between runs that are compared: every field, read from what was built and loaded."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, settings
+from conftest import REPOSITORY, report, settings
 
 from ganbench import datasets, randomness
 from ganbench.config.compose import build
@@ -36,7 +34,8 @@ def plain() -> dict:
 
 
 def run(name: str, footing: dict, seed: int = 0) -> Run:
-    return Run(Path(name), "finished", seed=seed, footing=footing)
+    method = {"loss": name.partition("-s")[0]}
+    return Run(Path(name), "finished", seed=seed, footing=footing, config=method)
 
 
 def other_digits() -> datasets.Data:
@@ -57,6 +56,7 @@ class OtherNet(LeNet):
 
 # By field, what changes it and nothing else that must be equal, beside what follows from it.
 CHANGES = {
+    "code": {"package": "another version"},
     "dataset": {"overrides": ["dataset.name=mine"]},
     "train_data": {"loaded": other_digits},
     "held_out_data": {"loaded": other_held_out},
@@ -92,8 +92,8 @@ CHANGES = {
 
 
 def test_every_field_has_a_test_and_a_fix(plain: dict) -> None:
-    fields = [field for part in ("equal", "setting", "start") for field in plain[part]]
-    assert sorted(fields) == sorted(CHANGES) == sorted(FIXES)
+    fields = [field for part in ("equal", "setting", "method", "start") for field in plain[part]]
+    assert sorted(set(fields)) == sorted(CHANGES) == sorted(FIXES)
 
 
 @pytest.mark.parametrize("field", sorted(CHANGES))
@@ -102,6 +102,8 @@ def test_a_field_that_differs_is_refused(field: str, plain: dict, monkeypatch: p
     theirs = of(*change["against"]) if "against" in change else plain
     if "scheme" in change:
         monkeypatch.setattr(randomness, "SCHEME", change["scheme"])
+    if "package" in change:
+        monkeypatch.setattr("ganbench.runs.identity.PACKAGE_DIGEST", change["package"])
     ours = of(
         *change.get("overrides", []),
         loaded=change["loaded"]() if "loaded" in change else None,
@@ -116,6 +118,55 @@ def test_a_field_that_differs_is_refused(field: str, plain: dict, monkeypatch: p
     assert f"  {field} is " in str(refusal.value) and f"fix: rerun with {FIXES[field]}" in str(refusal.value)
     assert f"--allow-mismatch {field}" in str(refusal.value)
     assert {m.field for m in check_comparable(runs, tuple(found))} == set(found)
+
+
+@pytest.mark.parametrize("file", ["mine.py", "parts/formula.py", "parts/__init__.py", "sched.py", "extra.py"])
+def test_a_method_is_one_program(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's loss that is edited between seeds, or what it imports: two programs under one name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/__init__.py").write_text("")
+    (tmp_path / "parts/formula.py").write_text("MARGIN = 1\n")
+    (tmp_path / "sched.py").write_text("")  # called like a module of Python's own
+    (tmp_path / "extra.py").write_text("class Part: ...\n")
+    (tmp_path / "mine.py").write_text("import json, sched\nfrom parts import formula\n\nclass Mine: ...\n")
+    users = ["loss.name=mine", "loss._target_=mine.Mine", "+loss.parts=[{_target_: extra.Part}]"]
+    before = of(*users)
+    runs = [run("mine-s0", before, 0), run("mine-s1", of(*users, "seed=1"), 1), run("gan-s0", of(), 0)]
+    assert mismatches(runs) == []  # methods may have files of their own
+    with (tmp_path / file).open("a") as source:
+        source.write("# edited\n")
+    runs[1] = run("mine-s1", of(*users, "seed=1"), 1)
+    (found,) = mismatches(runs)
+    assert found.field == "code" and list(found.values.values()) == [["mine-s0"], ["mine-s1"]]
+    with pytest.raises(NotComparable, match=r"code is \w{12} in mine-s0, \w{12} in mine-s1"):
+        check_comparable(runs, ())
+    assert [allowed.field for allowed in check_comparable(runs, ("code",))] == ["code"]
+    check_footing_at_end(before, of(*users))  # a run is made by the code that it has imported
+
+
+def test_older_runs_tell_their_code_in_their_status(plain: dict) -> None:
+    older = {part: fields for part, fields in plain.items() if part != "method"}
+    runs = [run(f"gan-s{seed}", older, seed) for seed in (0, 1)]
+    for each, code in zip(runs, ("abc", "def"), strict=True):
+        each.facts["code"] = code
+    runs[1].footing = older | {"start": {}}
+    assert [str(found) for found in mismatches(runs)] == ["code is abc in gan-s0, def in gan-s1"]
+    runs[1].facts["code"] = "abc"
+    assert mismatches(runs) == []
+
+
+def test_all_methods_run_on_the_same_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's metric that is edited after the runs of one method and before those of another."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_metric.py").write_text((REPOSITORY / "ganbench/metrics/images.py").read_text())
+    users = "metric._target_=my_metric.ImageMetric"
+    before = of(users)
+    assert mismatches([run("gan", before), run("hinge", of(users, "loss=hinge"))]) == []
+    with (tmp_path / "my_metric.py").open("a") as source:
+        source.write("# edited\n")
+    found = mismatches([run("gan", before), run("hinge", of(users, "loss=hinge"))])
+    assert "code" in [mismatch.field for mismatch in found]
 
 
 def test_what_is_compared_is_not_in_it(plain: dict) -> None:
@@ -167,11 +218,10 @@ def test_the_command_refuses_with_a_code_of_its_own(tmp_path: Path) -> None:
 
     plant(tmp_path, "gan", 0, 5.0)
     plant(tmp_path, "hinge", 0, 4.0, "protocol.batch=64")
-    command = [sys.executable, "-m", "ganbench.report", str(tmp_path)]
-    refused = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    refused = report(tmp_path)
     assert refused.returncode == 6 and "batch is 32 in gan-s0, 64 in hinge-s0" in refused.stderr
     assert not (tmp_path / "report.html").exists()
-    allowed = subprocess.run([*command, "--allow-mismatch", "batch"], cwd=REPOSITORY, capture_output=True, text=True)
+    allowed = report(tmp_path, "--allow-mismatch", "batch")
     assert allowed.returncode == 0, allowed.stderr
     note = "Compared despite a difference in footing (--allow-mismatch batch): batch is 32 in gan-s0, 64 in hinge-"
     assert note in allowed.stdout and note in (tmp_path / "report.html").read_text()

@@ -8,6 +8,7 @@ from ganbench.report.load import Run
 
 # By field: what to give all runs so that they are comparable.
 FIXES = {
+    "code": "the same version of ganbench, and your own files as they are now",
     "dataset": "the same dataset=...",
     "train_data": "the same files (and dataset.n, dataset.shape, …)",
     "held_out_data": "the same files (and dataset.n, dataset.shape, …)",
@@ -63,7 +64,7 @@ def _first_and_count(folders: list[str]) -> str:
 
 
 def mismatches(runs: Iterable[Run]) -> list[Mismatch]:
-    """Find the fields that differ but must not: between all runs, or, for initial weights, between those of a seed.
+    """Find the fields that differ but must not: between all runs, those of a method, or, for first weights, of a seed.
 
     Settings may differ on a track that gives each method its own; the page lists them.
     """
@@ -72,9 +73,22 @@ def mismatches(runs: Iterable[Run]) -> list[Mismatch]:
     differing = _mismatches_in("equal", runs)
     if not own_settings:
         differing += _mismatches_in("setting", runs)
+    for method in dict.fromkeys(run.method for run in runs):
+        of_method = [run for run in runs if run.method == method]
+        differing += _mismatches_in("method", of_method)
+        differing += _mismatch_of_older_versions(of_method)
     for seed in sorted({run.seed for run in runs if run.seed is not None}):
         differing += _mismatches_in("start", [run for run in runs if run.seed == seed])
     return differing
+
+
+def _mismatch_of_older_versions(runs: list[Run]) -> list[Mismatch]:
+    """Compare the code of runs whose version did not yet record it in the footing, but in status.json."""
+    by_code: dict[str, list[str]] = {}
+    for run in runs:
+        if not run.footing.get("method") and run.facts.get("code"):
+            by_code.setdefault(str(run.facts["code"]), []).append(run.folder.name)
+    return [Mismatch("code", by_code)] if len(by_code) > 1 else []
 
 
 def machine_differences(runs: Iterable[Run]) -> list[Mismatch]:
@@ -83,7 +97,7 @@ def machine_differences(runs: Iterable[Run]) -> list[Mismatch]:
 
 
 def _mismatches_in(part: str, runs: list[Run]) -> list[Mismatch]:
-    fields = dict.fromkeys(field for run in runs for field in run.footing[part])
+    fields = dict.fromkeys(field for run in runs for field in run.footing.get(part, {}))
     compared = [Mismatch(field, _folders_by_value(field, part, runs)) for field in fields]
     return [mismatch for mismatch in compared if len(mismatch.values) > 1]
 
@@ -92,7 +106,7 @@ def _folders_by_value(field: str, part: str, runs: list[Run]) -> dict[str, list[
     """Group runs by the field's value; a run without a penalty has no `penalty_weight`, and is left out."""
     folders: dict[str, list[str]] = {}
     for run in runs:
-        value = run.footing[part].get(field)
+        value = run.footing.get(part, {}).get(field)
         if value is None and part == "setting":
             continue
         text = value if isinstance(value, str) else json.dumps(value)

@@ -2,19 +2,22 @@
 
 import hashlib
 import json
+import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from ganbench.config.compose import identifying_settings, resolve
 from ganbench.config.schema import HERE
-from ganbench.config.signature import NoSuchTarget, module_file
+from ganbench.config.signature import NoSuchTarget, imported_modules, module_file
 
 # These start, read, draw and check runs, but a run imports none of them: a change there changes no result.
 READ_ONLY_PACKAGES = ("__main__.py", "sweeps", "report", "conformance", "bench", "theory.py")
+
+STDLIB = Path(sysconfig.get_path("stdlib"))
 
 
 def run_id(cfg: DictConfig) -> str:
@@ -24,11 +27,24 @@ def run_id(cfg: DictConfig) -> str:
 
 
 def code_digest(cfg: DictConfig) -> str:
-    """Return 12 hexadecimal digits of ganbench's sources, those of a user's own classes, and torch's version."""
+    """Return 12 hexadecimal digits of ganbench's sources, a user's own, and torch's version."""
     digest = hashlib.sha256(f"{PACKAGE_DIGEST} torch {version('torch')}".encode())
-    for file in sorted(_users_files(cfg)):
-        digest.update(file.read_bytes())
+    digest.update(_users_sources(cfg))
     return digest.hexdigest()[:12]
+
+
+def shared_code_digest(cfg: DictConfig) -> str:
+    """Return 12 hexadecimal digits of what all methods run on: ganbench, a user's own data, nets, metric, optimizer."""
+    digest = hashlib.sha256(PACKAGE_DIGEST.encode())
+    for group in ("dataset", "model", "metric", "optimizer"):
+        digest.update(_users_sources(cfg[group]))
+    return digest.hexdigest()[:12]
+
+
+def method_code_digest(cfg: DictConfig) -> str:
+    """Return 12 hexadecimal digits of the sources of a user's own loss and penalty; `none` if both are ganbench's."""
+    sources = _users_sources(cfg.loss) + _users_sources(cfg.penalty)
+    return hashlib.sha256(sources).hexdigest()[:12] if sources else "none"
 
 
 def _package_digest() -> str:
@@ -44,22 +60,55 @@ def _package_digest() -> str:
 PACKAGE_DIGEST = _package_digest()
 
 
-def _users_files(cfg: DictConfig) -> set[Path]:
-    """Return the files of a user's own classes; libraries are known by their versions."""
-    modules = {target.rpartition(".")[0] for target in _targets(cfg)}
-    files = {_source_file(module) for module in modules if not module.startswith(("ganbench.", "torch."))}
-    return {file for file in files if file is not None and "site-packages" not in file.parts}
+def _users_sources(node: DictConfig) -> bytes:
+    return b"".join(file.read_bytes() for file in sorted(_users_files(node)))
+
+
+def _users_files(node: DictConfig) -> set[Path]:
+    """Return the files of a user's own classes, and of all that these import of the user's."""
+    modules = [target.rpartition(".")[0] for target in _targets(node)]
+    files = {module: _source_file(module) for module in modules}  # installed ones, too
+    done: set[str] = set()
+    while modules:
+        module = modules.pop()
+        if module in done:
+            continue
+        done.add(module)
+        file = files.setdefault(module, _users_file(module))
+        if file is not None:
+            modules += imported_modules(module, file)
+            modules += _packages_above(module)
+    return {file for file in files.values() if file is not None}
+
+
+def _users_file(module: str) -> Path | None:
+    """Return the file of a module that a user's file imports; None for libraries."""
+    file = _source_file(module)
+    is_library = file is not None and ({"site-packages", "dist-packages"} & set(file.parts) or STDLIB in file.parents)
+    return None if is_library else file
 
 
 def _source_file(module: str) -> Path | None:
+    """Return a module's file; None for ganbench's and torch's own, and where there is no source."""
+    if module.partition(".")[0] in ("ganbench", "torch"):
+        return None
     try:
         return module_file(module)
     except NoSuchTarget:
         return None
 
 
+def _packages_above(module: str) -> list[str]:
+    """List the packages that Python imports before the module: `a` and `a.b` of `a.b.c`."""
+    parts = module.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
 def _targets(node: Any) -> Iterator[str]:
     """Yield every `_target_` in the configuration."""
+    if isinstance(node, ListConfig):
+        for part in node:
+            yield from _targets(part)
     if isinstance(node, DictConfig):
         if "_target_" in node:
             yield node["_target_"]

@@ -55,7 +55,8 @@ def write_status(folder: Path, status: dict[str, Any]) -> None:
 def read_footing(folder: Path) -> dict[str, dict[str, Any]]:
     """Return a run's footing.json. Raise OSError, ValueError, TypeError or KeyError if it is missing or damaged."""
     footing = json.loads((folder / "footing.json").read_text(encoding="utf-8"))
-    return {part: dict(footing[part]) for part in ("equal", "setting", "start", "machine")}
+    parts = {part: dict(footing[part]) for part in ("equal", "setting", "start", "machine")}
+    return parts | {"method": dict(footing.get("method", {}))}  # versions before 0.3 did not record it
 
 
 def completed_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:

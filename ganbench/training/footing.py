@@ -15,19 +15,21 @@ from torch.optim import Optimizer
 from ganbench import randomness
 from ganbench.datasets import Data, sha256
 from ganbench.interfaces import Metric
+from ganbench.runs.identity import method_code_digest, shared_code_digest
 from ganbench.training.players import Players
 
 Fields = dict[str, Any]
 
 
 def footing(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> dict[str, Fields]:
-    """Return the footing of a run, by what must agree: between all runs, within a track, between runs of one seed.
+    """Return the footing of a run, by what must agree: between all runs, within a track, of one method, of one seed.
 
     `machine` may differ between runs, and the report says so.
     """
     return {
         "equal": _equal(cfg, data, metric, players),
         "setting": _setting(cfg, players),
+        "method": {"code": method_code_digest(cfg)},
         "start": {
             "generator_weights": digest(*players.G.state_dict().values()),
             "critic_weights": digest(*players.D.state_dict().values()),
@@ -40,6 +42,7 @@ def _equal(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> Fie
     """Return what must be the same for all runs."""
     p = cfg.protocol
     return {
+        "code": shared_code_digest(cfg),
         "dataset": cfg.dataset.name,
         "train_data": digest(data.train),
         "held_out_data": digest(data.test),
@@ -95,8 +98,12 @@ def _machine(cfg: DictConfig, players: Players) -> Fields:
 
 
 def check_footing_at_end(before: dict[str, Fields], after: dict[str, Fields]) -> None:
-    """Raise RuntimeError if training has changed something that must be equal between runs."""
-    changed = [field for field, value in before["equal"].items() if after["equal"][field] != value]
+    """Raise RuntimeError if training has changed something that must be equal between runs.
+
+    Files of code may change meanwhile: the run goes on with what it has imported.
+    """
+    fields = [field for field in before["equal"] if field != "code"]
+    changed = [field for field in fields if after["equal"][field] != before["equal"][field]]
     if changed:
         field = changed[0]
         raise RuntimeError(
