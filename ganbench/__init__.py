@@ -1,3 +1,3 @@
 """Compare GAN losses on equal footing."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

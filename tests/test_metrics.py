@@ -141,12 +141,12 @@ def test_points_are_counted_by_mode() -> None:
 def test_copies_are_told_from_new_samples() -> None:
     metric = image_metric(1000)
     digits = datasets.mnist5k()
-    assert metric(digits.train[1000:2000])["memorisation"] < 0.01
-    assert 0.7 < metric.real_reference["memorisation"] < 1  # four times as many to train on as held out
+    assert metric(digits.train[1000:2000])["memorization"] < 0.01
+    assert 0.7 < metric.real_reference["memorization"] < 1  # four times as many to train on as held out
     copies = metric(digits.test)  # of what it should be compared with
-    assert copies["memorisation"] is None and "copies of held-out" in copies["memorisation_why"]
+    assert copies["memorization"] is None and "copies of held-out" in copies["memorization_why"]
     noisy = (digits.train[:1000].float() + 8 * torch.randn(1000, 1, 32, 32)).clamp(0, 255).to(torch.uint8)
-    assert metric(noisy)["memorisation"] < 0.7 * metric.real_reference["memorisation"]
+    assert metric(noisy)["memorization"] < 0.7 * metric.real_reference["memorization"]
 
 
 class Pixels(torch.nn.Module):
@@ -167,7 +167,7 @@ def pixel_metric(broken: float, train: torch.Tensor, test: torch.Tensor) -> Imag
 @pytest.fixture
 def pixels(rng: torch.Generator) -> tuple[torch.Tensor, ...]:
     """Training, held-out and generated images of eight pixels each, none of them 255."""
-    return torch.randint(0, 255, (3, 100, 1, 1, 8), generator=rng).to(torch.uint8).unbind()
+    return torch.randint(0, 255, (3, 150, 1, 1, 8), generator=rng).to(torch.uint8).unbind()
 
 
 def all_none(scores: dict, why: str) -> bool:
@@ -189,13 +189,13 @@ def test_one_broken_row_of_features_is_no_score(broken: float, pixels: tuple[tor
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_one_broken_row_of_real_features(broken: float, pixels: tuple[torch.Tensor, ...]) -> None:
-    """In training data it is what memorisation cannot be told from; without held-out data there is no metric."""
+    """In training data it is what memorization cannot be told from; without held-out data there is no metric."""
     train, test, fake = pixels
     train[90, 0, 0, 3] = 255
     metric = pixel_metric(broken, train, test)
     assert metric(fake)["fd"] > 0 and metric(fake)["recall"] is not None
     for scores in (metric(fake), metric.real_reference):
-        assert scores["memorisation"] is None and scores["memorisation_why"] == "features are not finite"
+        assert scores["memorization"] is None and scores["memorization_why"] == "features are not finite"
     with pytest.raises(Refused, match="metric=fd: features of held-out data by Pixels are not finite; choose another"):
         pixel_metric(broken, test, train)
 

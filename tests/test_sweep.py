@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PATIENCE, REPOSITORY, RING, ganbench, rows, settings, until
+from conftest import PATIENCE, REPOSITORY, RING, ganbench, report, rows, settings, until
 
 from ganbench.sweeps.jobs import Job
 from ganbench.sweeps.launcher import concurrent_runs
@@ -242,8 +242,7 @@ def test_every_run_is_its_own_run_at_wandb(sweep: tuple[Path, subprocess.Complet
 
 def test_the_report_names_them_too(sweep: tuple[Path, subprocess.CompletedProcess]) -> None:
     folder, _ = sweep
-    command = [sys.executable, "-m", "ganbench.report", str(folder)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    done = report(folder)
     assert "raises-s0: failed (RuntimeError: a <b>loss</b>" in done.stdout
     page = (folder / "report.html").read_text()
     assert "a &lt;b&gt;loss&lt;/b&gt; of my own" in page and "<b>loss</b>" not in page

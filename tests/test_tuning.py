@@ -6,7 +6,6 @@ import math
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +13,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
-from conftest import PATIENCE, REPOSITORY, ganbench, rows, settings, until
+from conftest import PATIENCE, ganbench, report, rows, settings, until
 from omegaconf import OmegaConf
 from scipy.stats import kstest
 
@@ -216,8 +215,7 @@ def test_a_trial_sees_other_data_than_a_final_run(whole: Path) -> None:
 @pytest.mark.slow
 def test_the_report_names_the_track_and_what_differs(whole: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(whole, tmp_path / "whole")
-    command = [sys.executable, "-m", "ganbench.report", str(folder)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE)
+    done = report(folder)
     assert done.returncode == 0, done.stderr
     assert "4 runs" in done.stdout and "each method with the best of 2 random trials" in done.stdout
     assert "trials: unreadable" not in done.stdout

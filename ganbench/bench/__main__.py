@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from ganbench.bench.costs import evaluation, frechet, memory, peak, scaling, start_up, sweep_throughput
+from ganbench.bench.machine import machine
 from ganbench.bench.steps import METHODS, MODELS, compare_step_time
 from ganbench.config.compose import register
 
@@ -63,12 +63,6 @@ def _options() -> argparse.Namespace:
     if options.repeats < 2:
         parser.error(f"--repeats {options.repeats}: quartiles need at least 2 turns")
     return options
-
-
-def machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import ast
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +56,24 @@ def _imported_module(node: ast.ImportFrom, module: str, file: Path) -> str:
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     parent = package.rsplit(".", node.level - 1)[0]
     return ".".join(filter(None, [parent, node.module]))
+
+
+def imported_modules(module: str, file: Path) -> Iterator[str]:
+    """Yield the modules that a file imports, anywhere in it; of `from a import b` both `a` and `a.b`.
+
+    None for a file that Python cannot read: whoever imports it says so.
+    """
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, OSError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            parent = _imported_module(node, module, file)
+            yield parent
+            yield from (f"{parent}.{alias.name}" for alias in node.names)
 
 
 def module_file(module: str) -> Path:

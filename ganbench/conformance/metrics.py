@@ -184,15 +184,15 @@ def _mean(scores: list[dict[str, Any]], name: str) -> float:
 def memorization_ratio(memorization: Callable[..., dict[str, Any]] = memorization) -> Checks:
     close = partial(check_close, "metrics", "memorization")
     train, test, new = torch.randn(3, 1000, 8, generator=seeded_rng(), dtype=torch.float64)
-    yield close("0 for copies of training data", memorization(train, train, test)["memorisation"], 0, abs=0)
-    ratio = memorization(new, train, test)["memorisation"]
+    yield close("0 for copies of training data", memorization(train, train, test)["memorization"], 0, abs=0)
+    ratio = memorization(new, train, test)["memorization"]
     yield close("1 for new data, with equally many for training and held out", ratio, 1, abs=0.05)
     some_copies = torch.cat([train[:30], new[:31]])
     to_train, to_test = (_nearest_distances(some_copies, kind[:80]) for kind in (train, test))
-    ratio = memorization(some_copies, train[:80], test[:80])["memorisation"]
+    ratio = memorization(some_copies, train[:80], test[:80])["memorization"]
     yield close("some copies, by loops over pairs", ratio, np.median(to_train) / np.median(to_test), rel=1e-6)
     held_out_copies = torch.cat([train[:400], test[:600]])
-    has_reason = "memorisation_why" in memorization(held_out_copies, train, test)
+    has_reason = "memorization_why" in memorization(held_out_copies, train, test)
     description = "copies of held-out data: no value, with a reason"
     yield check_true("metrics", "memorization", description, has_reason)
 

@@ -10,7 +10,7 @@ from ganbench.errors import Refused
 from ganbench.interfaces import Scores
 from ganbench.metrics.feature_cache import cached_features
 from ganbench.metrics.features import embed
-from ganbench.metrics.frechet import distance, extrapolated_distance, moments, root
+from ganbench.metrics.frechet import MIN_SAMPLES_A_FEATURE, distance, extrapolated_distance, moments, root
 from ganbench.metrics.kid import kernel_distance, mean_kernel
 from ganbench.metrics.modes import histogram
 from ganbench.metrics.prdc import PRDC_NAMES, diversity, memorization, memorization_of_reals, radii
@@ -46,7 +46,7 @@ class ImageMetric:
         classify = getattr(features, "classify", None)
         self.class_counter = ClassCounter(classify, self.test) if classify else None
         self.distance_names = [name, f"{name}_inf"] if n_subsets else [name]
-        self.names = [*self.distance_names, "kid", *(CLASS_NAMES if classify else []), *PRDC_NAMES, "memorisation"]
+        self.names = [*self.distance_names, "kid", *(CLASS_NAMES if classify else []), *PRDC_NAMES, "memorization"]
         self.real_reference = self._score_real()
 
     def _embed_real(self, test: Tensor, train: Tensor) -> None:
@@ -97,7 +97,7 @@ class ImageMetric:
         n, d = fake.shape
         value = extrapolated_distance(self.moments, fake, self.root, self.n_subsets)
         if value is None:
-            return missing([name], f"a fifth of {n} samples cannot span {d} features")
+            return missing([name], f"{n} samples are fewer than {MIN_SAMPLES_A_FEATURE} for each of {d} features")
         return {name: value}
 
 

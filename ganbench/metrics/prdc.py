@@ -78,14 +78,14 @@ def memorization(fake: Tensor, train: Tensor, test: Tensor) -> Scores:
     `memorization_of_reals`.
     """
     if not all_usable(fake, train, test):
-        return missing(["memorisation"], "features are not finite")
+        return missing(["memorization"], "features are not finite")
     return _ratio_of_medians(_nearest_distances(fake, train), _nearest_distances(fake, test))
 
 
 def memorization_of_reals(train: Tensor, test: Tensor) -> Scores:
     """Return the same ratio for the held-out samples, each compared with the other held-out ones."""
     if not all_usable(train, test):
-        return missing(["memorisation"], "features are not finite")
+        return missing(["memorization"], "features are not finite")
     return _ratio_of_medians(_nearest_distances(test, train), radii(test, 1))
 
 
@@ -100,5 +100,5 @@ def _nearest_distances(x: Tensor, y: Tensor) -> Tensor:
 def _ratio_of_medians(to_train: Tensor, to_test: Tensor) -> Scores:
     test_median = float(to_test.median())
     if test_median == 0:
-        return missing(["memorisation"], "most samples are copies of held-out ones")
-    return {"memorisation": float(to_train.median()) / test_median}
+        return missing(["memorization"], "most samples are copies of held-out ones")
+    return {"memorization": float(to_train.median()) / test_median}

@@ -1,8 +1,13 @@
 """`python -m ganbench.report FOLDER` compares the runs in a sweep's folder."""
 
 import argparse
+import math
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+MEASURED = math.nan  # the gap of --power without a number
 
 
 def main() -> None:
@@ -19,25 +24,73 @@ def main() -> None:
         default=[],
         help="compare despite a difference in this footing field (repeatable); the page is marked",
     )
+    parser.add_argument(
+        "--power",
+        metavar="GAP",
+        nargs="?",
+        type=float,
+        const=MEASURED,
+        help="only tell how many seeds each pair of methods would need to show this gap (default: the measured one)",
+    )
+    parser.add_argument(
+        "--time",
+        action="store_true",
+        help="first time the methods in turns, on this machine and nothing else running (a minute); the page shows it",
+    )
     arguments = parser.parse_args()
+    if arguments.power is not None and not 0 < arguments.power < math.inf and arguments.power is not MEASURED:
+        parser.error(f"--power {arguments.power:g} must be a finite number > 0, in the unit of the score.")
     folder = arguments.folder
     if not folder.is_dir():
         sys.exit(f"{folder} is not a folder. Pass the folder of a sweep, such as outputs/sweep/mine.")
     # Imported late, so that --help and the refusal above need neither scipy nor matplotlib.
+    from ganbench.errors import Refused
+    from ganbench.report import tables
     from ganbench.report.comparability import NotComparable
     from ganbench.report.load import sweep_folders
     from ganbench.report.pages import overview, sweep
+    from ganbench.report.study import load_study
 
-    write = overview.write if sweep_folders(folder) else sweep.write
+    if arguments.time:
+        for sweep_folder in sweep_folders(folder) or [folder]:
+            time_methods(sweep_folder)
+    allowed = tuple(arguments.allow_mismatch)
+    left_out = None
     try:
-        print(write(folder, tuple(arguments.allow_mismatch)))
-    except FileNotFoundError as error:
+        if sweep_folders(folder):
+            studies, left_out = overview.load_studies(folder, allowed)
+        else:
+            studies = [load_study(folder, allowed)]
+    except (FileNotFoundError, Refused) as error:
         sys.exit(str(error))
     except NotComparable as error:
         print(error, file=sys.stderr)
         sys.exit(6)
+    if arguments.power is not None:
+        gap = None if arguments.power is MEASURED else arguments.power
+        for study in studies:
+            print("\n".join([study.title, "", *study.notes, "", tables.power(study, gap)]))
+        sys.exit(7 if _no_score(studies) else 0)
+    if left_out is None:
+        print(sweep.write_study(studies[0]))
+    else:
+        print(overview.write_studies(folder, studies, left_out))
     page = folder / "report.html"
     print(f"Wrote {page} and results.md. Open {page} in a browser.")
+    if _no_score(studies):
+        print("No method has a final score.", file=sys.stderr)
+        sys.exit(7)
+
+
+def _no_score(studies: list[Any]) -> bool:
+    return not any(method.finite_scores for study in studies for method in study.methods)
+
+
+def time_methods(folder: Path) -> None:
+    """Time the methods of a sweep in a process of its own, since only that needs torch."""
+    timed = subprocess.run([sys.executable, "-m", "ganbench.bench.methods", str(folder)])
+    if timed.returncode:
+        sys.exit(timed.returncode)
 
 
 if __name__ == "__main__":

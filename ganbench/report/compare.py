@@ -10,18 +10,20 @@ from typing import Any, NamedTuple
 
 from ganbench.report.load import Run
 from ganbench.report.statistics import (
+    ALPHA,
+    MIN_SEEDS_FOR_INTERVAL,
     PairedDifference,
-    bca_interval,
+    center_name,
     holm,
     iqm,
+    iqm_interval,
+    is_significant,
+    min_seeds_for_significance,
     minimum_detectable_difference,
     paired_difference,
+    seeds_needed,
 )
 
-ALPHA = 0.05
-# The share of seeds at which the better method must win, in addition to the test. 3/4 would miss a quarter of
-# differences of one standard deviation at ten seeds; the test alone misses a fifth.
-MIN_WIN_RATE = 0.6
 COUNTED = ("finished", "diverged")  # other runs were cut short, and say nothing of their method
 
 
@@ -54,9 +56,9 @@ class Method:
     def iqm(self) -> float:
         return float(iqm(self.scores))
 
-    @cached_property  # ten thousand resamples, and shown in several places
+    @cached_property
     def interval(self) -> tuple[float, float] | None:
-        return bca_interval(self.scores)
+        return iqm_interval(self.scores)
 
     @property
     def sort_key(self) -> tuple[float, int, float]:
@@ -69,12 +71,18 @@ class Method:
         return fmean(run.best for run in self.runs)
 
     @property
+    def finished(self) -> list[Run]:
+        return [run for run in self.runs if run.status == "finished"]
+
+    @property
     def seconds(self) -> float:
-        return fmean(run.seconds for run in self.runs)
+        """Return the mean training time of a whole budget; nan if no run finished."""
+        return fmean(run.seconds for run in self.finished) if self.finished else math.nan
 
     @property
     def speed(self) -> float:
-        return fmean(run.speed for run in self.runs)
+        """Return the mean of real images per second of training, of the same runs."""
+        return fmean(run.speed for run in self.finished) if self.finished else math.nan
 
 
 def group_by_method(runs: list[Run]) -> list[Method]:
@@ -161,16 +169,28 @@ class Comparison(NamedTuple):
         return _common_seeds(self.better, self.worse)
 
     def minimum_detectable_difference(self, pairs: int) -> float | None:
-        """Return the smallest difference that these seeds detect with 80 % power, among so many pairs."""
-        if not self.difference.std:
+        """Return the smallest gap that these seeds show in 80 % of reports, among so many pairs."""
+        difference = self.difference
+        if not difference.std:
             return None
-        return minimum_detectable_difference(self.difference.std, self.difference.n, ALPHA / pairs)
+        return minimum_detectable_difference(difference.std, difference.correlation, difference.n, ALPHA / pairs)
+
+    def seeds_needed(self, gap: float, pairs: int) -> int | None:
+        """Return how many seeds would show this gap in 80 % of reports, among so many pairs; None if too many."""
+        difference = self.difference
+        if not difference.std or gap <= 0:
+            return None
+        return seeds_needed(gap, difference.std, difference.correlation, pairs)
+
+    @property
+    def shown_p(self) -> float | None:
+        """Return p; None if there are too few seeds for the test."""
+        return self.p if self.difference.n >= MIN_SEEDS_FOR_INTERVAL else None
 
     @property
     def significant(self) -> bool:
         """Return whether `better` may be called better, by the rule that the README states."""
-        difference = self.difference
-        return self.p < ALPHA and difference.tested > 0 and difference.win_rate >= MIN_WIN_RATE
+        return is_significant(self.p, self.difference.tested, self.difference.win_rate)
 
 
 def compare_all(methods: list[Method]) -> list[Comparison]:
@@ -200,12 +220,12 @@ class ScoreCurve(NamedTuple):
 
 
 def score_curve(method: Method, metric: str) -> ScoreCurve:
-    """Return interquartile mean and BCa interval at each evaluation; a run that had ended by then counts as worst."""
+    """Return interquartile mean and interval at each evaluation; a run that had ended by then counts as worst."""
     curves = [run.series(metric) for run in method.runs]
     curve = ScoreCurve([], [], [], [])
     for images in sorted(set().union(*curves)):
         scores = [each.get(images, math.inf) for each in curves]
-        low, high = bca_interval(scores) or (math.nan, math.nan)
+        low, high = iqm_interval(scores) or (math.nan, math.nan)
         curve.images.append(images)
         curve.iqm.append(float(iqm(scores)))
         curve.low.append(low)
@@ -213,19 +233,23 @@ def score_curve(method: Method, metric: str) -> ScoreCurve:
     return curve
 
 
-def verdict(methods: list[Method], metric: str, comparisons: list[Comparison] | None = None) -> list[str]:
-    """Say in sentences what the scores show, by fixed rules; `methods` are the best first."""
+def verdict(methods: list[Method], metric: str, comparisons: list[Comparison], seconds: dict[str, float]) -> list[str]:
+    """Say in sentences what the scores show, by fixed rules.
+
+    `methods` are the best first, `seconds` those of a run by the method's label.
+    """
     scored = [method for method in methods if method.finite_scores]
     if len(scored) < 2:
-        return ["There is nothing to compare: fewer than two methods have a final score."]
-    comparisons = compare_all(methods) if comparisons is None else comparisons
+        if not scored:
+            return ["No method has a final score, so nothing can be compared: see how the runs ended under All runs."]
+        return [f"There is nothing to compare: only {scored[0].label} has a final score."]
     best = methods[0]
     with_best = [comparison for comparison in comparisons if comparison.better is best]
     return [
         _ranking(best, methods[1], metric),
         *_significant(with_best, len(comparisons)),
         *_undecided(best, with_best, len(comparisons)),
-        _cost(best, scored),
+        *_cost(best, seconds),
     ]
 
 
@@ -236,9 +260,17 @@ def _ranking(best: Method, second: Method, metric: str) -> str:
     interval = f" (95 % interval {best.interval[0]:.3g} to {best.interval[1]:.3g})" if best.interval else ""
     runner_up = f"{second.iqm:.3g}" if math.isfinite(second.iqm) else "too few runs with a score"
     return (
-        f"{best.label} has the lowest final {metric}: an interquartile mean (IQM) of {best.iqm:.3g}{interval} over "
-        f"{plural(len(best.scores), 'seed')}, followed by {second.label} ({runner_up})."
+        f"{best.label} has the lowest final {metric}: {_a_center(len(best.scores))} of {best.iqm:.3g}{interval}, "
+        f"followed by {second.label} ({runner_up})."
     )
+
+
+def _a_center(n: int) -> str:
+    """Say what the number that ranks is, of so many seeds."""
+    if n == 1:
+        return "a score (one seed)"
+    name = "an interquartile mean (IQM)" if center_name(n) == "IQM" else f"a {center_name(n)}"
+    return f"{name} over {n} seeds"
 
 
 def _significant(with_best: list[Comparison], pairs: int) -> list[str]:
@@ -260,14 +292,9 @@ def _significant(with_best: list[Comparison], pairs: int) -> list[str]:
     least = min(comparison.difference.win_rate for comparison in beaten)
     wins = f"{least * seeds:g} of {seeds} seeds" + (" or more" if least < 1 else "")
     return [
-        f"It is significantly better than {names}: it wins at {wins}, and p < {ALPHA} in a sign-flip test of paired "
-        f"differences, Holm-corrected for {plural(pairs, 'comparison')}."
+        f"It is significantly better than {names}: it wins at {wins}, and p < {ALPHA} in Yuen's test of the gap, "
+        f"Holm-corrected for {plural(pairs, 'comparison')}."
     ]
-
-
-def min_seeds_for_significance(pairs: int) -> int:
-    """Return how many seeds bring the smallest p of a sign-flip test, 2 / 2^n, below ALPHA after correction."""
-    return math.floor(math.log2(2 * max(pairs, 1) / ALPHA)) + 1
 
 
 def _undecided(best: Method, with_best: list[Comparison], pairs: int) -> list[str]:
@@ -281,21 +308,25 @@ def _undecided(best: Method, with_best: list[Comparison], pairs: int) -> list[st
         return []
     return [
         f"No significant difference between {best.label} and {', '.join(entries)}; in parentheses, the minimum "
-        "detectable difference with these seeds (80 % power)."
+        "detectable difference: the true gap that as many seeds would show in 80 % of reports, if scores are normal."
     ]
 
 
-def _cost(best: Method, scored: list[Method]) -> str:
-    fastest = min(scored, key=lambda method: method.seconds)
-    slowest = max(scored, key=lambda method: method.seconds)
-    return (
-        f"Training took {_seconds(fastest)} ({fastest.label}) to {_seconds(slowest)} ({slowest.label}) a run, without "
-        f"evaluation; {best.label} took {_seconds(best)}."
-    )
+def _cost(best: Method, seconds: dict[str, float]) -> list[str]:
+    known = {label: value for label, value in seconds.items() if math.isfinite(value)}
+    if not known:
+        return []
+    fastest = min(known, key=known.__getitem__)
+    slowest = max(known, key=known.__getitem__)
+    of_best = f"; {best.label} takes {_seconds(known[best.label])}" if best.label in known else ""
+    return [
+        f"Training takes {_seconds(known[fastest])} ({fastest}) to {_seconds(known[slowest])} ({slowest}) a run, "
+        f"without evaluation{of_best}."
+    ]
 
 
-def _seconds(method: Method) -> str:
-    return f"{method.seconds:.0f} s" if method.seconds >= 10 else f"{method.seconds:.2g} s"
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"
 
 
 def plural(n: int, word: str) -> str:

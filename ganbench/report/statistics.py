@@ -1,87 +1,155 @@
 """Statistics of scores over seeds: arrays in, numbers out. Lower is better; a run without a score counts as inf.
 
-Everything random is drawn from a fixed seed, so that two reports on the same runs say the same.
+One number serves order, gap, interval and test: the interquartile mean (IQM) over seeds. What is random is drawn from a
+fixed seed, so that two reports on the same runs say the same.
 """
 
-import itertools
+import math
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import stats
 
 CONFIDENCE = 0.95
+ALPHA = 0.05
+MIN_WIN_RATE = 0.6  # the share of seeds at which the better method must win, in addition to the test
 POWER = 0.8  # of the minimum detectable difference
-RESAMPLES = 10_000
-MAX_EXACT_SEEDS = 16  # up to this many seeds all sign flips are tried; above, RESAMPLES random ones
+RESAMPLES = 2_000
+MIN_SEEDS_FOR_INTERVAL = 4  # the IQM of three is their median, for which no 95 % interval exists
+MAX_SEEDS = 1_000
+NUMBERS_OF_SEEDS = sorted({*range(1, 31), *(round(30 * 1.1**k) for k in range(1, 37)), MAX_SEEDS})
+SIMULATED_CORRELATIONS = (0.0, 0.25, 0.5, 0.75, 0.9)
+
+
+def trimmed(n: int) -> int:
+    """Return how many of n values the IQM leaves out at each end: a quarter, rounded, and one of three."""
+    return (n + 1) // 4
+
+
+def center_name(n: int) -> str:
+    """Name what the IQM of n values is."""
+    return {1: "score", 2: "mean", 3: "median"}.get(n, "IQM")
 
 
 def iqm(values: ArrayLike, axis: int = -1) -> np.ndarray:
     """Return the interquartile mean: the mean of the middle half, so that no single lucky or failed seed decides."""
+    ordered = np.sort(np.moveaxis(np.asarray(values, float), axis, -1), axis=-1)
+    n = ordered.shape[-1]
     with np.errstate(invalid="ignore"):
-        return stats.trim_mean(np.asarray(values, float), 0.25, axis=axis)
+        return ordered[..., trimmed(n) : n - trimmed(n)].mean(-1)
 
 
-def bca_interval(values: ArrayLike) -> tuple[float, float] | None:
-    """Return the 95 % BCa bootstrap interval of the interquartile mean (Efron 1987).
+def iqm_interval(values: ArrayLike) -> tuple[float, float] | None:
+    """Return a 95 % interval of the interquartile mean; None for fewer than four values, or if it would be infinite.
 
-    None for fewer than three values, or if one is infinite.
+    Tukey and McLaughlin (1963): Student's t with the winsorized variance. It is widened by sqrt((n + 1) / (n - 1)),
+    because of ten skewed values (log-normal with s = 1) it would hold the truth in less than 92 %.
     """
     values = np.asarray(values, float)
-    if len(values) < 3 or not np.isfinite(values).all():
+    n = len(values)
+    widening = math.sqrt((n + 1) / (n - 1)) if n > 1 else 1.0
+    return _t_interval(float(iqm(values)), widening * float(_standard_error(_winsorized(values))), n)
+
+
+def _t_interval(center: float, error: float, n: int) -> tuple[float, float] | None:
+    if n < MIN_SEEDS_FOR_INTERVAL or not math.isfinite(center) or not math.isfinite(error):
         return None
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    rng = np.random.default_rng(0)
-    result = stats.bootstrap(
-        (values,), iqm, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="BCa", rng=rng
-    )  # fmt: skip
-    low, high = result.confidence_interval
-    return (float(low), float(high)) if np.isfinite([low, high]).all() else None
+    half_width = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, _degrees_of_freedom(n)))
+    return center - half_width, center + half_width
+
+
+def _degrees_of_freedom(n: int) -> int:
+    return n - 2 * trimmed(n) - 1
+
+
+def _winsorized(values: np.ndarray) -> np.ndarray:
+    """Replace what the IQM over the last axis leaves out by the nearest value that it keeps."""
+    n = values.shape[-1]
+    ordered = np.sort(values, axis=-1)
+    lowest = ordered[..., trimmed(n), None]
+    highest = ordered[..., n - 1 - trimmed(n), None]
+    return np.clip(values, lowest, highest)
+
+
+def _standard_error(winsorized: np.ndarray) -> np.ndarray:
+    """Return the standard error of an IQM from winsorized values, or of a gap from their differences."""
+    n = winsorized.shape[-1]
+    kept = n - 2 * trimmed(n)
+    if n < MIN_SEEDS_FOR_INTERVAL:
+        return np.full(winsorized.shape[:-1], math.nan)
+    with np.errstate(invalid="ignore"):
+        return np.std(winsorized, axis=-1, ddof=1) * math.sqrt((n - 1) / (kept * (kept - 1)))
 
 
 class PairedDifference(NamedTuple):
-    """How much worse b scored than a (b - a), over the seeds that both have.
-
-    Where a run has no score, the differences have no mean; the test then uses their signed ranks.
-    """
+    """How much worse b scored than a, over the seeds that both have."""
 
     n: int  # seeds
-    mean: float | None
-    interval: tuple[float, float] | None  # 95 % t interval of the mean
-    p: float  # two-sided sign-flip test of "no difference"
-    tested: float  # the mean of what was tested, differences or signed ranks; positive if a is better
+    gap: float | None  # iqm(b) - iqm(a); None if either is infinite
+    interval: tuple[float, float] | None  # 95 %, of the gap
+    p: float  # two-sided, of "the gap is 0"
+    tested: float  # the gap that was tested, of scores or of their ranks; positive if a is better
     win_rate: float  # share of seeds at which a is lower; ties count half
-    std: float | None  # of the differences
+    std: float | None  # of the differences; None if one is infinite
     correlation: float | None  # of a and b over seeds: the higher, the more pairing gains
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> PairedDifference:
-    """Compare two lists of scores in the same order of seeds."""
+    """Compare two lists of scores in the same order of seeds.
+
+    If so many runs have no score that the gap is infinite, the ranks among the scores of both are tested instead.
+    """
     a, b = np.asarray(a, float), np.asarray(b, float)
+    n = len(a)
     with np.errstate(invalid="ignore"):
         difference = np.where(a == b, 0.0, b - a)  # two runs without a score are equal
-    n = len(difference)
-    win_rate = float(np.mean((difference > 0) + 0.5 * (difference == 0)))
-    if not np.isfinite(difference).all():
-        ranks = _signed_ranks(difference)
-        return PairedDifference(n, None, None, sign_flip(ranks), float(ranks.mean()), win_rate, None, None)
-    mean = float(difference.mean())
+        gap = float(iqm(b) - iqm(a))
+    tested = (a, b) if math.isfinite(gap) else _ranks_of_both(a, b)
+    finite = bool(np.isfinite(difference).all())
     return PairedDifference(
-        n,
-        mean,
-        t_interval(difference),
-        sign_flip(difference),
-        mean,
-        win_rate,
-        float(np.std(difference, ddof=1)) if n > 1 else None,
-        _correlation(a, b),
+        n=n,
+        gap=gap if math.isfinite(gap) else None,
+        interval=_t_interval(gap, float(_gap_error(a, b)), n),
+        p=float(gap_test(*tested)),
+        tested=float(iqm(tested[1]) - iqm(tested[0])),
+        win_rate=float(_win_rate(a, b)),
+        std=float(np.std(difference, ddof=1)) if finite and n > 1 else None,
+        correlation=_correlation(a, b),
     )
 
 
-def _signed_ranks(difference: np.ndarray) -> np.ndarray:
-    return np.sign(difference) * stats.rankdata(np.abs(difference))
+def _gap_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the standard error of iqm(b) - iqm(a), paired over the last axis."""
+    with np.errstate(invalid="ignore"):
+        return _standard_error(_winsorized(b) - _winsorized(a))
+
+
+def gap_test(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the two-sided p of "iqm(b) - iqm(a) is 0", paired over the last axis.
+
+    Yuen's test for dependent samples (Wilcox 2012, section 5.9.5), whose interval is that of the gap. But p is never
+    below 2 / 2^n, which is as much as n seeds can show without assumptions on their distribution: the probability
+    that one method wins at all of them by chance.
+    """
+    n = a.shape[-1]
+    gap = np.abs(iqm(b) - iqm(a))
+    error = _gap_error(a, b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stats.t.sf(gap / error, max(1, _degrees_of_freedom(n)))
+    p = np.where(gap == 0, 1.0, p)
+    p = np.where(np.isnan(p), 1.0, p)  # too few seeds for the test
+    return np.clip(p, min(1.0, 2.0 ** (1 - n)), 1.0)
+
+
+def _win_rate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.mean((a < b) + 0.5 * (a == b), axis=-1)
+
+
+def _ranks_of_both(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    ranks = stats.rankdata(np.concatenate([a, b]))
+    return ranks[: len(a)], ranks[len(a) :]
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -102,39 +170,6 @@ def proportion_interval(share: float, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def t_interval(values: ArrayLike) -> tuple[float, float] | None:
-    """Return the 95 % t interval of the mean; None for fewer than two values."""
-    values = np.asarray(values, float)
-    if len(values) < 2:
-        return None
-    mean = values.mean()
-    error = stats.sem(values)
-    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, mean, error) if error else (mean, mean)
-    return float(low), float(high)
-
-
-def sign_flip(difference: ArrayLike) -> float:
-    """Return the two-sided p of the mean of paired differences, if each sign were equally likely; 1 if all are 0.
-
-    Equal to scipy.stats.permutation_test, which takes forty times as long and refuses a single seed.
-    """
-    difference = np.asarray(difference, float)
-    n = len(difference)
-    if n <= MAX_EXACT_SEEDS:
-        signs = _all_signs(n)
-    else:
-        signs = np.random.default_rng(0).choice((1, -1), (RESAMPLES, n))
-        signs[0] = 1  # what was observed is one of the flips, so that p is never 0
-    at_least_observed = np.abs(signs @ difference) >= abs(difference.sum()) * (1 - 1e-12)
-    return float(at_least_observed.mean())
-
-
-@cache
-def _all_signs(n: int) -> np.ndarray:
-    """Return all sign flips [2^n, n]; the first is all +1, and the second half mirrors the first."""
-    return np.array(list(itertools.product((1, -1), repeat=n)))
-
-
 def holm(p: list[float]) -> list[float]:
     """Correct p values for their number (Holm 1979)."""
     adjusted = [0.0] * len(p)
@@ -145,48 +180,56 @@ def holm(p: list[float]) -> list[float]:
     return adjusted
 
 
-def minimum_detectable_difference(std: float, n: int, alpha: float) -> float | None:
-    """Return the smallest true mean difference that n seeds detect at level alpha with 80 % power.
+def is_significant(p: float, tested: float, win_rate: float, level: float = ALPHA) -> bool:
+    """Tell whether a method may be called better: by the test, and by the share of seeds at which it wins."""
+    return p < level and tested > 0 and win_rate >= MIN_WIN_RATE
 
-    For normal differences of this standard deviation. None where n seeds cannot detect any, because the smallest
-    possible p is 2 / 2^n.
+
+def minimum_detectable_difference(std: float, correlation: float | None, n: int, level: float) -> float | None:
+    """Return the smallest true gap that n seeds show at this level in 80 % of reports, by the rule that decides.
+
+    For normal scores whose paired differences have this standard deviation. None if n seeds cannot show any.
     """
-    if 2 / 2**n >= alpha:
+    if 2.0 ** (1 - n) >= level or n < MIN_SEEDS_FOR_INTERVAL:
         return None
-    return std * (_detectable_by_sign_flip(n, alpha) if n <= 12 else _detectable_by_t(n, alpha))
+    nearest = min(SIMULATED_CORRELATIONS, key=lambda each: abs(each - (correlation or 0.0)))
+    return std * _detectable(n, level, nearest)
 
 
 @cache
-def _detectable_by_sign_flip(n: int, alpha: float) -> float:
-    """Return the mean shift, in standard deviations, at which the sign-flip test has 80 % power.
+def _detectable(n: int, level: float, correlation: float) -> float:
+    """Return that gap in standard deviations of the difference, by simulated reports.
 
-    By simulation, because at few seeds p takes few values and the t test would promise too much: of 4,000 samples of
-    n standard normals plus the shift, count those with p < alpha. The same noise serves every shift, so the power is
-    a function of the shift alone that grows with it, and bisection finds where it is 80 %.
+    A gap shifts the scores of one method, which changes neither the test's standard error nor the order of the seeds'
+    differences. So each report is significant from one gap on, and POWER of them are from that quantile of these gaps.
     """
-    noise = np.random.default_rng(0).normal(size=(n, 4000))
-    signs = _all_signs(n)[: 2 ** (n - 1)]  # the other half gives the same absolute sums
+    reports = min(4000, max(1000, 200_000 // n))
+    rng = np.random.default_rng(0)
+    shared = math.sqrt(correlation) * rng.normal(size=(reports, n))
+    a, b = (shared + math.sqrt(1 - correlation) * rng.normal(size=(reports, n)) for _ in range(2))
+    critical = float(stats.t.isf(level / 2, _degrees_of_freedom(n)))
+    by_test = critical * _gap_error(a, b) - (iqm(b) - iqm(a))
+    by_wins = np.sort(a - b, axis=-1)[:, math.ceil(MIN_WIN_RATE * n) - 1]
+    gaps = np.maximum(by_test, by_wins)
+    return float(np.quantile(gaps, POWER) / math.sqrt(2 - 2 * correlation))
 
-    def power(shift: float) -> float:
-        sums = np.abs(signs @ (noise + shift))  # [flips, samples]; the first flip is the sample as it is
-        p = (sums >= sums[0] * (1 - 1e-12)).mean(0)
-        return float((p < alpha).mean())
 
-    return float(optimize.brentq(lambda shift: POWER - power(shift), 0, 50, xtol=1e-3))
+def seeds_needed(gap: float, std: float, correlation: float | None, pairs: int) -> int | None:
+    """Return the least number of seeds at which `gap` is detectable among so many pairs; None above MAX_SEEDS.
 
-
-def _detectable_by_t(n: int, alpha: float) -> float:
-    """Return the same for the paired t test, which the sign-flip test comes close to at more seeds.
-
-    Under a shift, t has a noncentral t distribution with noncentrality shift * sqrt(n).
+    Beyond 30 seeds in steps of a tenth.
     """
-    critical = stats.t.ppf(1 - alpha / 2, n - 1)
 
-    def power(noncentrality: float) -> float:
-        return stats.nct.sf(critical, n - 1, noncentrality)
+    def is_enough(n: int) -> bool:
+        detectable = minimum_detectable_difference(std, correlation, n, ALPHA / max(pairs, 1))
+        return detectable is not None and detectable <= gap
 
-    root = optimize.brentq(lambda noncentrality: power(noncentrality) - POWER, 0, 100 + 10 * critical)
-    return float(root / np.sqrt(n))
+    return next(filter(is_enough, NUMBERS_OF_SEEDS), None)
+
+
+def min_seeds_for_significance(pairs: int) -> int:
+    """Return how many seeds bring the least p, 2 / 2^n, below ALPHA after correction."""
+    return math.floor(math.log2(2 * max(pairs, 1) / ALPHA)) + 1
 
 
 def rank_probabilities(scores: np.ndarray) -> np.ndarray:
@@ -195,7 +238,7 @@ def rank_probabilities(scores: np.ndarray) -> np.ndarray:
     `scores` is [methods, seeds].
     """
     n = scores.shape[1]
-    resampled = np.random.default_rng(0).integers(n, size=(RESAMPLES // 5, n))
+    resampled = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
     means = iqm(scores[:, resampled])  # [methods, resamples]
     means = np.nan_to_num(means, nan=np.inf)
     # Ranked in both orders of the methods, so that of methods that tie none gains by its place.

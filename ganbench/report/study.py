@@ -21,9 +21,16 @@ from ganbench.report.compare import (
     score_curve,
     verdict,
 )
+from ganbench.report.cost import Timing, load_timing, runs_at_once
 from ganbench.report.load import Run, load_runs
 
 TRACKS = {"paper": "each method with its authors' settings", "tuned": "each method with the best of {} random trials"}
+# What the held-out data of a table may have chosen, by protocol.
+DISCLOSURES = {
+    "equal": "; its defaults were chosen by scores on the held-out digits of mnist5k",
+    "equal-stacked": "; lr, betas and batch as in equal, where scores on mnist5k chose them",
+    "equal-2d": "; lr and betas as in equal, where scores on mnist5k chose them",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Study:
     methods: list[Method]
     comparisons: list[Comparison]
     notes: list[str]  # what a reader must know before believing the rest
+    timing: Timing | None = None  # if the methods were timed alone
 
     @property
     def config(self) -> dict[str, Any]:
@@ -63,7 +71,8 @@ class Study:
     def track(self) -> str:
         """Say which settings the methods have."""
         protocol = self.config["protocol"]
-        return TRACKS.get(protocol.get("track"), "one setting for all methods").format(protocol.get("trials"))
+        shared = "one setting for all methods" + DISCLOSURES.get(protocol["name"], "")
+        return TRACKS.get(protocol.get("track"), shared).format(protocol.get("trials"))
 
     @property
     def title(self) -> str:
@@ -95,7 +104,24 @@ class Study:
 
     @cached_property
     def verdict(self) -> list[str]:
-        return verdict(self.methods, self.metric, self.comparisons)
+        return verdict(self.methods, self.metric, self.comparisons, self.seconds)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Return the training seconds of a run, by label: measured alone if they were, or as the runs took."""
+        return self.timing.seconds if self.timing else {method.label: method.seconds for method in self.methods}
+
+    @cached_property
+    def cost_note(self) -> str:
+        """Say how the seconds were measured."""
+        shared = runs_at_once(self.runs)
+        while_running = f", while on average {shared:.1f} runs of this sweep shared the machine" if shared else ""
+        of_runs = f"Seconds and images/s: training of finished runs, without evaluation{while_running}."
+        if self.timing:
+            return f"{of_runs} Seconds alone: {self.timing}."
+        return (
+            f"{of_runs} For a cost to quote, measure the methods alone: python -m ganbench.report {self.folder} --time."
+        )
 
     @cached_property
     def score_curves(self) -> dict[str, ScoreCurve]:
@@ -142,7 +168,8 @@ def load_study(folder: Path, allowed: tuple[str, ...] = ()) -> Study:
         for mismatch in check_comparable(runs, allowed)
     ]
     methods, left_out = on_shared_seeds(all_seeds)
-    return Study(folder, runs, methods, compare_all(methods), marks + _notes(runs, methods, left_out))
+    notes = _interrupted(runs) + marks + _notes(runs, methods, left_out)
+    return Study(folder, runs, methods, compare_all(methods), notes, load_timing(folder))
 
 
 def values_at_end(method: Method, pick: Callable[[dict[str, Any]], Any]) -> tuple[list[Any], int]:
@@ -164,13 +191,26 @@ def _notes(runs: list[Run], methods: list[Method], left_out: set[int]) -> list[s
         seeds = ", ".join(map(str, sorted(left_out)))
         notes.append(f"The methods have different seeds; only those that all have are compared (left out: {seeds}).")
     if len({tuple(method.finals) for method in methods}) > 1:
-        notes.append("The methods share no seed, so their differences cannot be paired.")
+        notes.append("No seed is shared by all methods, so each pair is compared at the seeds that it shares, if any.")
     for method in methods:
         if len(method.finals) < len(method.runs):
             notes.append(f"{method.label} has several runs of one seed; the first of each is compared.")
     for run in runs:
         notes += [note for note in (_abnormal_end(run), _collapse(run)) if note]
     return notes
+
+
+def _interrupted(runs: list[Run]) -> list[str]:
+    """Say first that the sweep is not complete, since all else may follow from that."""
+    unfinished = {name: [run for run in runs if run.status == name] for name in ("interrupted", "running", "failed")}
+    counts = [f"{len(those)} {name}" for name, those in unfinished.items() if those]
+    if not counts:
+        return []
+    n = sum(map(len, unfinished.values()))
+    return [
+        f"{n} of {plural(len(runs), 'run')} did not finish ({', '.join(counts)}), and are left out: rerun the same "
+        "command to complete the sweep, with retry=true if runs failed."
+    ]
 
 
 def _abnormal_end(run: Run) -> str | None:

@@ -6,8 +6,9 @@ import math
 from typing import NamedTuple
 
 from ganbench.report.compare import Comparison, Method
+from ganbench.report.cost import Timing
 from ganbench.report.load import Run
-from ganbench.report.statistics import proportion_interval
+from ganbench.report.statistics import MAX_SEEDS, center_name, proportion_interval
 from ganbench.report.study import Study, values_at_end
 from ganbench.report.tuning import MISSING
 
@@ -27,14 +28,28 @@ HEADERS = (
 PAIR_HEADERS = (
     "better",
     "worse",
-    "mean difference",
+    "gap",
     "95 % interval",
     "p",
     "wins",
     "95 % CI of win rate",
     "correlation",
     "min. detectable difference",
+    "seeds to show this gap",
     "significant",
+)
+POWER_HEADERS = (
+    "pair",
+    "seeds",
+    "std of the difference",
+    "correlation",
+    "gap measured",
+    "gap to show",
+    "seeds needed",
+)
+POWER_LEGEND = (
+    "Seeds needed to show the gap in 80 % of reports with {pairs} compared pairs, by the rule that decides, if scores "
+    "are normal, and the standard deviation and the correlation over seeds as measured. Both are rough from few seeds."
 )
 RUN_HEADERS = ("folder", "method", "seed", "status", "final", "best checkpoint", "seconds", "images/s")
 CSV_FIELDS = (
@@ -51,9 +66,9 @@ CSV_FIELDS = (
     "reason",
 )
 LEGEND = (
-    "Lower is better. IQM: interquartile mean over seeds of the final score, which decides the order. Gap to best: "
-    "mean paired difference (95 % t interval). p: sign-flip test, Holm-corrected over all pairs of methods. "
-    "Best checkpoint is chosen in hindsight and is optimistic."
+    "Lower is better. IQM: interquartile mean over seeds of the final score (of three seeds the median), which decides "
+    "the order. Gap to best: difference of IQMs, with its 95 % interval. p: Yuen's test of the gap, Holm-corrected for "
+    "all pairs of methods. Best checkpoint is chosen in hindsight and is optimistic."
 )
 
 
@@ -93,18 +108,29 @@ def interval_cell(interval: tuple[float, float] | None) -> Cell:
     return Cell(MISSING, None) if interval is None else Cell(format_interval(interval), interval[0])
 
 
+def headers(study: Study) -> list[str]:
+    """Return the headers of the table of results; the third names what the number is of so few seeds."""
+    n = max(len(method.scores) for method in study.methods)
+    names = [center_name(n) if header == "IQM" else header for header in HEADERS]
+    if study.timing:
+        names.insert(names.index("seconds"), "seconds alone")
+    return names
+
+
 def results(study: Study) -> list[list[Cell]]:
     """Return a row per method, the best first, under HEADERS."""
-    return [_result(method, study.vs_best.get(method.label)) for method in study.methods]
+    return [_result(method, study.vs_best.get(method.label), study.timing) for method in study.methods]
 
 
-def _result(method: Method, vs_best: Comparison | None) -> list[Cell]:
+def _result(method: Method, vs_best: Comparison | None, timing: Timing | None) -> list[Cell]:
+    alone = [number_cell(timing.seconds.get(method.label))] if timing else []
     return [
         text_cell(method.label),
         number_cell(len(method.runs)),
         number_cell(method.iqm),
         interval_cell(method.interval),
         *_gap_to_best(vs_best),
+        *alone,
         number_cell(method.seconds),
         number_cell(method.speed),
         number_cell(method.best),
@@ -119,15 +145,15 @@ def _final_or_status(run: Run) -> str:
 
 
 def _gap_to_best(comparison: Comparison | None) -> list[Cell]:
-    """Return the mean difference, its p, and at how many seeds the method is worse."""
+    """Return the gap, its p, and at how many seeds the method is worse."""
     if comparison is None:
         return [Cell("", None)] * 3
     difference = comparison.difference
-    gap = format_number(difference.mean)
+    gap = format_number(difference.gap)
     if difference.interval:
         gap += f" ({format_interval(difference.interval)})"
     wins = difference.win_rate * difference.n
-    return [number_cell(difference.mean, gap), number_cell(comparison.p), number_cell(wins, _wins(comparison))]
+    return [number_cell(difference.gap, gap), number_cell(comparison.shown_p), number_cell(wins, _wins(comparison))]
 
 
 def _wins(comparison: Comparison) -> str:
@@ -147,15 +173,44 @@ def _pair(comparison: Comparison, n_pairs: int) -> list[Cell]:
     return [
         text_cell(comparison.better.label),
         text_cell(comparison.worse.label),
-        number_cell(difference.mean),
+        number_cell(difference.gap),
         interval_cell(difference.interval),
-        number_cell(comparison.p),
+        number_cell(comparison.shown_p),
         number_cell(difference.win_rate, _wins(comparison)),
         number_cell(low, f"{low:.0%} to {high:.0%}"),
         number_cell(difference.correlation),
         number_cell(comparison.minimum_detectable_difference(n_pairs)),
+        seeds_cell(comparison, difference.gap, n_pairs),
         text_cell("yes" if comparison.significant else "no"),
     ]
+
+
+def seeds_cell(comparison: Comparison, gap: float | None, n_pairs: int) -> Cell:
+    """Show how many seeds would show a gap in 80 % of reports."""
+    seeds = None if gap is None else comparison.seeds_needed(gap, n_pairs)
+    if seeds is None and gap and comparison.difference.std:
+        return Cell(f"> {MAX_SEEDS:,}", MAX_SEEDS + 1)
+    return number_cell(seeds)
+
+
+def power(study: Study, gap: float | None) -> str:
+    """Tell how many seeds each pair would need to show this gap, or, without one, the gap that was measured."""
+    rows: list[list] = [list(POWER_HEADERS)]
+    for comparison in study.comparisons:
+        difference = comparison.difference
+        wanted = difference.gap if gap is None else gap
+        rows.append(
+            [
+                f"{comparison.better.label} vs. {comparison.worse.label}",
+                str(difference.n),
+                format_number(difference.std),
+                format_number(difference.correlation),
+                format_number(difference.gap),
+                format_number(wanted),
+                seeds_cell(comparison, wanted, len(study.comparisons)),
+            ]
+        )
+    return markdown_table(rows) + f"\n{POWER_LEGEND.format(pairs=len(study.comparisons))}\n"
 
 
 def other_metrics(study: Study) -> list[str]:
@@ -215,7 +270,8 @@ def markdown(study: Study) -> str:
     """Return the text of results.md."""
     notes = [f"- {note}" for note in study.notes]
     parts = ["\n".join([f"# {study.title}", "", study.subtitle, "", *study.verdict, "", *notes, ""])]
-    parts += [f"{markdown_table([list(HEADERS), *results(study)])}\n{LEGEND}\n"]
+    real = "" if study.real_reference is None else f"Real training data score {format_number(study.real_reference)}. "
+    parts += [f"{markdown_table([headers(study), *results(study)])}\n{real}{LEGEND} {study.cost_note}\n"]
     if scores := other_scores(study):
         table = markdown_table([["method", *other_metrics(study)], *scores])
         parts.append(f"Other scores at the end, mean over seeds:\n\n{table}")

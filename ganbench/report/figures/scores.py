@@ -56,13 +56,13 @@ def gaps_to_best(study: Study) -> Figure | None:
     lines = []
     for label, comparison in study.vs_best.items():
         difference = comparison.difference
-        if difference.mean is not None:
+        if difference.gap is not None:
             dots = _gap_by_seed(comparison)
-            lines.append(Line(label, study.color_index[label], dots, difference.mean, difference.interval))
+            lines.append(Line(label, study.color_index[label], dots, difference.gap, difference.interval))
     if not lines:
         return None
     centers = ", ".join(f"{line.label} {line.center:.3g}" for line in lines)
-    figure = Figure("differences", f"Gap to {best.label} at the same seed", f"Means: {centers}.")
+    figure = Figure("differences", f"Gap to {best.label} at the same seed", f"Gaps: {centers}.")
     with figure.draw(4.6, 0.9 + 0.4 * len(lines)) as axes:
         axes.axvline(0, color=SOFT, lw=1)
         _draw_lines(axes, lines)

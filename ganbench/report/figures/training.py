@@ -18,7 +18,7 @@ DIVERSITY = {
     "coverage": "coverage",
     "density": "density",
     "precision": "precision",
-    "memorisation": "memorization",
+    "memorization": "memorization",
 }
 GRADIENTS = {
     "g_grad_norm": "gradient norm of the generator's weights",

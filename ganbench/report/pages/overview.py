@@ -56,12 +56,12 @@ def _untrained_score(method: Method) -> float:
 
 
 def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
-    """Write the pages of all sweeps in `folder`, and report.html and results.md of all; return the latter's text.
+    """Write the pages of all sweeps in `folder` as `write_studies` does. Raise like `load_studies`."""
+    return write_studies(folder, *load_studies(folder, allowed))
 
-    Raise NotComparable if the runs of one sweep, or the tracks of all, differ; nothing is written then.
-    """
-    studies, left_out = _load_studies(folder, allowed)
-    _check_one_track(studies, allowed)
+
+def write_studies(folder: Path, studies: list[Study], left_out: list[str]) -> str:
+    """Write the pages of the sweeps, and report.html and results.md of all; return the latter's text."""
     for study in studies:
         write_study(study)
     overview = Overview(studies, left_out)
@@ -72,8 +72,11 @@ def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
     return text
 
 
-def _load_studies(folder: Path, allowed: tuple[str, ...]) -> tuple[list[Study], list[str]]:
-    """Load every sweep with a run to compare; return also a sentence on each sweep without one."""
+def load_studies(folder: Path, allowed: tuple[str, ...] = ()) -> tuple[list[Study], list[str]]:
+    """Load every sweep with a run to compare; return also a sentence on each sweep without one.
+
+    Raise NotComparable if the runs of one sweep, or the tracks of all, differ.
+    """
     studies, left_out = [], []
     for child in sweep_folders(folder):
         try:
@@ -82,6 +85,7 @@ def _load_studies(folder: Path, allowed: tuple[str, ...]) -> tuple[list[Study], 
             left_out.append(f"{child.name}: left out, because no run in it can be compared.")
     if not studies:
         raise FileNotFoundError(f"No sweep in {folder} has a run that can be compared.")
+    _check_one_track(studies, allowed)
     return studies, left_out
 
 

@@ -56,7 +56,7 @@ def _environment() -> jinja2.Environment:
 def _scores(study: Study) -> dict[str, Any]:
     return {
         "facts": _facts(study),
-        "headers": tables.HEADERS[:-1],  # the dots of the figure below are the last column
+        "headers": tables.headers(study)[:-1],  # the dots of the figure below are the last column
         "results": [row[:-1] for row in tables.results(study)],
         "n_fake": study.config["metric"].get("n_fake"),
         "finals": scores.finals(study),

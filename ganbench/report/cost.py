@@ -1,0 +1,87 @@
+"""What a run costs in seconds: as it happened to take, and, where it was asked for, measured alone."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from ganbench.errors import Refused
+from ganbench.report.load import Run
+
+FILE = "timing.json"  # what `--time` measures
+IDLE = 0.5  # the highest load average of a machine that counts as idle
+
+
+class Timing(NamedTuple):
+    """What `python -m ganbench.report FOLDER --time` measured."""
+
+    seconds: dict[str, float]  # of a whole run, by the method's label
+    machine: str
+    updates: int  # generator updates of each method in each turn
+    turns: int
+    load_average: float | None  # of the machine before; None if it does not tell
+
+    def __str__(self) -> str:
+        load = "unknown" if self.load_average is None else f"{self.load_average:g}"
+        busy = "; the machine was not idle, so measure again" if (self.load_average or 0) > IDLE else ""
+        return (
+            f"measured alone, in {self.turns} turns of {self.updates} generator updates of each method, on "
+            f"{self.machine} (load average before: {load}{busy})"
+        )
+
+
+def load_timing(folder: Path) -> Timing | None:
+    """Load what was measured; None if nothing was. Raise Refused for a file that is damaged."""
+    file = folder / FILE
+    if not file.exists():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        seconds = {str(label): float(value) for label, value in found["seconds"].items()}
+        load = found["load_average"]
+        return Timing(
+            seconds,
+            str(found["machine"]),
+            int(found["updates"]),
+            int(found["turns"]),
+            None if load is None else float(load),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(f"{file} is damaged ({error!r}); measure again with --time, or delete it.") from error
+
+
+def runs_at_once(runs: Iterable[Run]) -> float | None:
+    """Return how many of the runs shared a machine on average while one of them ran; None if that is not known.
+
+    It is known of runs that were never resumed.
+    """
+    by_host: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for run in runs:
+        span = _span(run)
+        if span is not None:
+            by_host[str(run.facts.get("host"))].append(span)
+    averages = [_average_load(span, spans) for spans in by_host.values() for span in spans]
+    return fmean(averages) if averages else None
+
+
+def _span(run: Run) -> tuple[float, float] | None:
+    """Return when the run began and ended, in seconds since the epoch."""
+    started = run.facts.get("t_started")
+    wall = run.facts.get("t_wall")
+    if not started or not wall or run.facts.get("resumed"):
+        return None
+    try:
+        begin = datetime.strptime(started, "%Y-%m-%dT%H:%M:%S%z").timestamp()
+        return begin, begin + float(wall)
+    except (TypeError, ValueError):  # damaged
+        return None
+
+
+def _average_load(span: tuple[float, float], spans: list[tuple[float, float]]) -> float:
+    """Return how many of the spans, itself included, lie over this one on average."""
+    begin, end = span
+    shared = sum(max(0.0, min(end, other_end) - max(begin, other_begin)) for other_begin, other_end in spans)
+    return shared / (end - begin)
