@@ -19,6 +19,7 @@ from ganbench.bench.steps import Iteration, WorkerProcess, time_interleaved
 from ganbench.config.compose import register
 from ganbench.config.schema import Config
 from ganbench.errors import Refused
+from ganbench.report import cost
 from ganbench.report.compare import Method, group_by_method
 from ganbench.report.load import load_runs
 from ganbench.training.batches import draw_batch
@@ -26,6 +27,7 @@ from ganbench.training.device import choose_device, configure_process
 from ganbench.training.iteration import make_iteration
 from ganbench.training.players import make_players
 from ganbench.training.run import load_data, make_objective
+from ganbench.training.schedule import make_schedule
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
         sys.exit(str(error))
     except EOFError:  # a process of a method has ended
         sys.exit("A method could not be timed; the error above says why.")
-    (options.folder / "timing.json").write_text(json.dumps(timing, indent=1) + "\n", encoding="utf-8")
+    (options.folder / cost.FILE).write_text(json.dumps(timing, indent=1) + "\n", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:
@@ -66,7 +68,7 @@ def time_methods(methods: list[Method], updates: int, turns: int) -> dict[str, A
             worker = stack.enter_context(WorkerProcess(partial(updates_of, cfg, updates), device))
             timed[label] = partial(_turn, worker, bar)
         medians = time_interleaved(timed, turns, device)["seconds"]
-    seconds = {label: medians[label] / updates * _updates_of_a_run(cfg) for label, cfg in configurations.items()}
+    seconds = {label: medians[label] / updates * make_schedule(cfg, ()).steps for label, cfg in configurations.items()}
     return {
         "machine": machine(device),
         "torch": torch.__version__,
@@ -104,10 +106,6 @@ def _configuration(method: Method) -> DictConfig:
     cfg = OmegaConf.merge(OmegaConf.structured(Config), saved)
     assert isinstance(cfg, DictConfig)
     return cfg
-
-
-def _updates_of_a_run(cfg: DictConfig) -> int:
-    return cfg.protocol.images // (cfg.protocol.batch * cfg.protocol.n_critic)
 
 
 def _load_average() -> float | None:

@@ -33,9 +33,9 @@ def center_name(n: int) -> str:
     return {1: "score", 2: "mean", 3: "median"}.get(n, "IQM")
 
 
-def iqm(values: ArrayLike, axis: int = -1) -> np.ndarray:
-    """Return the interquartile mean: the mean of the middle half, so that no single lucky or failed seed decides."""
-    ordered = np.sort(np.moveaxis(np.asarray(values, float), axis, -1), axis=-1)
+def iqm(values: ArrayLike) -> np.ndarray:
+    """Return the interquartile mean over the last axis: of the middle half, so that no lucky or failed seed decides."""
+    ordered = np.sort(np.asarray(values, float), axis=-1)
     n = ordered.shape[-1]
     with np.errstate(invalid="ignore"):
         return ordered[..., trimmed(n) : n - trimmed(n)].mean(-1)
@@ -180,9 +180,9 @@ def holm(p: list[float]) -> list[float]:
     return adjusted
 
 
-def is_significant(p: float, tested: float, win_rate: float, level: float = ALPHA) -> bool:
+def is_significant(p: float, tested: float, win_rate: float) -> bool:
     """Tell whether a method may be called better: by the test, and by the share of seeds at which it wins."""
-    return p < level and tested > 0 and win_rate >= MIN_WIN_RATE
+    return p < ALPHA and tested > 0 and win_rate >= MIN_WIN_RATE
 
 
 def minimum_detectable_difference(std: float, correlation: float | None, n: int, level: float) -> float | None:

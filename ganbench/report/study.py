@@ -1,5 +1,6 @@
 """A sweep, loaded and compared once; tables, figures and pages are made from it."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -202,13 +203,14 @@ def _notes(runs: list[Run], methods: list[Method], left_out: set[int]) -> list[s
 
 def _interrupted(runs: list[Run]) -> list[str]:
     """Say first that the sweep is not complete, since all else may follow from that."""
-    unfinished = {name: [run for run in runs if run.status == name] for name in ("interrupted", "running", "failed")}
-    counts = [f"{len(those)} {name}" for name, those in unfinished.items() if those]
-    if not counts:
+    n_runs = Counter(run.status for run in runs)
+    unfinished = [status for status in ("interrupted", "running", "failed") if n_runs[status]]
+    if not unfinished:
         return []
-    n = sum(map(len, unfinished.values()))
+    n = sum(n_runs[status] for status in unfinished)
+    counts = ", ".join(f"{n_runs[status]} {status}" for status in unfinished)
     return [
-        f"{n} of {plural(len(runs), 'run')} did not finish ({', '.join(counts)}), and are left out: rerun the same "
+        f"{n} of {plural(len(runs), 'run')} did not finish ({counts}), and are left out: rerun the same "
         "command to complete the sweep, with retry=true if runs failed."
     ]
 

@@ -66,15 +66,15 @@ def _users_sources(node: DictConfig) -> bytes:
 
 def _users_files(node: DictConfig) -> set[Path]:
     """Return the files of a user's own classes, and of all that these import of the user's."""
-    modules = [target.rpartition(".")[0] for target in _targets(node)]
-    files = {module: _source_file(module) for module in modules}  # installed ones, too
-    done: set[str] = set()
+    targets = {target.rpartition(".")[0] for target in _targets(node)}
+    files: dict[str, Path | None] = {}
+    modules = sorted(targets)
     while modules:
         module = modules.pop()
-        if module in done:
+        if module in files:
             continue
-        done.add(module)
-        file = files.setdefault(module, _users_file(module))
+        # A class that the configuration names is looked at wherever it is installed.
+        files[module] = file = _source_file(module) if module in targets else _users_file(module)
         if file is not None:
             modules += imported_modules(module, file)
             modules += _packages_above(module)
