@@ -86,11 +86,11 @@ def _turn(worker: WorkerProcess, bar: tqdm) -> tuple[float, float]:
 
 def updates_of(cfg: DictConfig, updates: int, device: torch.device) -> Iteration:
     """Return a function that makes so many generator updates of a run, and the critic updates that belong to them."""
-    configure_process(cfg)
+    configure_process(cfg, device)
     data = load_data(cfg, device)
     players = make_players(cfg, device)
     objective = make_objective(cfg, device, players.D, data)
-    iteration = make_iteration(cfg, players, objective, draw_batch(cfg, data.train, 0))
+    iteration = make_iteration(cfg, players, objective, partial(draw_batch, cfg, data.train))
     steps = count()
 
     def turn() -> None:

@@ -95,7 +95,7 @@ def ganbench_iteration(cfg: DictConfig, real: Tensor, device: torch.device) -> I
     autocast, penalty = autocast_and_penalty(cfg.precision, device, build(cfg.penalty))
     train = real.to(device, memory_format=chosen_memory_format(cfg))
     objective = Objective(build(cfg.loss), penalty, autocast)
-    iteration = make_iteration(cfg, players, objective, draw_batch(cfg, train, 0))
+    iteration = make_iteration(cfg, players, objective, partial(draw_batch, cfg, train))
     steps = count()
     return lambda: iteration(draw_batch(cfg, train, next(steps)))
 

@@ -24,6 +24,7 @@ class Device(Enum):
 
 class Precision(Enum):
     fp32 = "fp32"
+    tf32 = "tf32"
     bf16 = "bf16"
     bf16_all = "bf16_all"
 
@@ -86,7 +87,9 @@ class Wandb:
 
 @dataclass
 class Speed:
+    benchmark: bool = False
     channels_last: bool = False
+    deterministic: bool = True
     fused_optimizer: bool | None = None
     graphs: bool = False
     keep_memory: bool = True

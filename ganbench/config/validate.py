@@ -273,6 +273,11 @@ def _check_speed(cfg: DictConfig) -> None:
     speed = cfg.speed
     if speed.channels_last and len(cfg.dataset.shape) == 1:
         raise Refused(f"speed.channels_last=true needs images; use false for the points of dataset={cfg.dataset.name}.")
+    if speed.benchmark and speed.deterministic:
+        raise Refused(
+            "speed.benchmark=true needs speed.deterministic=false: the algorithm that is fastest today may be another "
+            "one tomorrow, and gives other bits."
+        )
     if speed.graphs and not speed.fused_optimizer:
         raise Refused("speed.graphs=true needs speed.fused_optimizer=true; use speed=graphs, which sets both.")
     for player in ("generator", "critic"):

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ganbench import gpu
 from ganbench.datasets import sha256
 from ganbench.metrics import features as networks
 from ganbench.metrics.features import Inception, LeNet, embed
@@ -57,8 +58,7 @@ def _key(net: nn.Module, x: Tensor) -> str:
 def _machine(device: torch.device) -> list[object]:
     """Describe the hardware and the library settings that sums depend on."""
     if device.type == "cuda":
-        cudnn = torch.backends.cudnn
-        return [torch.cuda.get_device_name(device), cudnn.version(), cudnn.allow_tf32, cudnn.deterministic]
+        return list(gpu.facts(device).values())
     return [platform.machine(), *_cpu_models(), torch.backends.cpu.get_cpu_capability(), _library_settings()]
 
 

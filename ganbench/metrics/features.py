@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ganbench.datasets import concatenate
 from ganbench.errors import Refused
 from ganbench.files import read_verified
+from ganbench.gpu import without_tf32
 
 LENET_WEIGHTS = Path(__file__).with_name("lenet.safetensors")
 LENET_SHA256 = "d18fc83187446d471f1fb4b6bee1aa4fc7735c7f9bc012f7d315411b36749ba7"
@@ -22,7 +23,8 @@ LENET_SHA256 = "d18fc83187446d471f1fb4b6bee1aa4fc7735c7f9bc012f7d315411b36749ba7
 @torch.no_grad()
 def embed(features: nn.Module, x: Tensor, size: int = 250) -> Tensor:
     """Return the features [n, d] of images x [n, C, H, W] in float64, computed `size` images at a time."""
-    return concatenate(len(x), (features(part).double() for part in x.split(size)))
+    with without_tf32():  # scores are compared between runs of any precision
+        return concatenate(len(x), (features(part).double() for part in x.split(size)))
 
 
 def _in_cache_sized_parts(net: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganbench.config.messages import one_line_error
 from ganbench.config.ranges import check_value
-from ganbench.config.schema import Track
+from ganbench.config.schema import Precision, Track
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.files import check_free_space
@@ -74,7 +74,7 @@ def _reject_lone_search(cfg: DictConfig) -> None:
 
 
 def _check_device(cfg: DictConfig) -> None:
-    if cfg.device.value == "cuda" or cfg.speed.graphs:
+    if cfg.device.value == "cuda" or cfg.speed.graphs or cfg.precision is Precision.tf32:
         from ganbench.training.device import choose_device  # only now, since it imports torch
 
         choose_device(cfg)

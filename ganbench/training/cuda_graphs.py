@@ -5,32 +5,41 @@ addresses, so inputs are copied to fixed tensors, and weights and optimizer stat
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ganbench.errors import Refused
 from ganbench.training.batches import Batch, GeneratorBatch
 
 WARM_UP = 3  # iterations before the capture, in which libraries choose algorithms and allocate what they need
+TOLERANCE = 0.01  # by which a term of a replay may differ: rounding is far below, what a loss does differently above
 
 Rows = list[dict[str, Tensor]]
 
 
 class CudaGraphIteration:
-    """`iteration`, captured on its first batch; called with batches of the same shapes.
+    """`iteration`, captured on the first of `batches`; called with batches of the same shapes.
 
-    Building it does not change the players. A loss or penalty that keeps a state of its own, or reads values on the
-    host, cannot be captured. On a CPU nothing can be captured; the iteration runs as usual, on the same fixed tensors.
+    A replay repeats what Python decided during the capture. So it is compared with the iteration itself, on all
+    `batches` in turn: raise Refused where a loss or penalty counts its calls, say. Building it does not change the
+    players. On a CPU nothing can be captured; the iteration runs as usual, on the same fixed tensors.
     """
 
-    def __init__(self, iteration: Callable[[Batch], Rows], players: Any, first: Batch):
-        self.batch = _own_copy(first)
+    def __init__(self, iteration: Callable[[Batch], Rows], players: Any, batches: Sequence[Batch]):
         before = [copy.deepcopy(part.state_dict()) for part in players]
-        prepare = self._capture if first.generator.z.is_cuda else self._eager
+        expected = [iteration(batch) for batch in batches]
+        _restore(players, before)
+        self.batch = _own_copy(batches[0])
+        prepare = self._capture if batches[0].generator.z.is_cuda else self._eager
         self.replay = prepare(iteration)
         _restore(players, before)
+        replayed = [self(batch) for batch in batches]
+        _restore(players, before)
+        for rows, expected_rows in zip(replayed, expected, strict=True):
+            _check_same(rows, expected_rows)
 
     def __call__(self, batch: Batch) -> Rows:
         """Run the iteration on a batch and return copies of its rows, which the next call would overwrite."""
@@ -70,6 +79,18 @@ class CudaGraphIteration:
             return rows
 
         return replay
+
+
+def _check_same(replayed: Rows, expected: Rows) -> None:
+    """Raise Refused unless the terms of a replay are those of the iteration itself, except for rounding."""
+    for row, expected_row in zip(replayed, expected, strict=True):
+        for name, value in row.items():
+            if not torch.allclose(value, expected_row[name], rtol=TOLERANCE, atol=TOLERANCE / 100, equal_nan=True):
+                raise Refused(
+                    f"speed.graphs=true: a recorded iteration gives {name} = {float(value):.4g} where the same one "
+                    f"unrecorded gives {float(expected_row[name]):.4g}, so the loss, the penalty or a net counts its "
+                    "calls or draws random numbers by itself, which a recording repeats for ever; use speed=eager."
+                )
 
 
 def _own_copy(batch: Batch) -> Batch:

@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ganbench import gpu
 from ganbench.config.schema import Precision
 from ganbench.datasets import Data
 from ganbench.errors import Refused
@@ -22,21 +23,29 @@ M_MMAP_MAX = -4
 
 def choose_device(cfg: DictConfig) -> torch.device:
     """Return the device that cfg.device means here. Raise Refused where there is no GPU and one is asked for."""
-    has_gpu = torch.cuda.is_available()
+    # Not asked for a CPU: merely looking for a GPU fails where a driver is broken.
+    has_gpu = cfg.device.value != "cpu" and torch.cuda.is_available()
     if cfg.device.value == "cuda" and not has_gpu:
         raise Refused("device=cuda: torch finds no GPU here; use device=cpu or device=auto.")
-    use_gpu = has_gpu and cfg.device.value != "cpu"
-    if cfg.speed.graphs and not use_gpu:
+    if cfg.speed.graphs and not has_gpu:
         raise Refused(f"speed.graphs=true needs a GPU, and device={cfg.device.value} is none here; use speed=eager.")
-    return torch.device("cuda" if use_gpu else "cpu")
+    if cfg.precision is Precision.tf32 and not has_gpu:
+        raise Refused(f"precision=tf32 needs a GPU, and device={cfg.device.value} is none here; use precision=fp32.")
+    return torch.device("cuda" if has_gpu else "cpu")
 
 
-def configure_process(cfg: DictConfig) -> None:
-    """Set what torch and the C library keep per process: threads, shortcuts of autograd, freed memory."""
+def configure_process(cfg: DictConfig, device: torch.device) -> None:
+    """Set what torch and the C library keep per process: threads, kernels, shortcuts of autograd, freed memory."""
     torch.set_num_threads(cfg.threads)
     linear_regions.enabled = cfg.speed.skip_zeros
     if cfg.speed.keep_memory:
         keep_freed_memory()
+    # Else backward passes on a GPU run in a thread of their own, which numbers the nodes that a penalty makes in it.
+    # How these numbers compare with the main thread's decides in which order autograd sums gradients: a run that goes
+    # on from a checkpoint has others than one that was never stopped.
+    torch.autograd.set_multithreading_enabled(False)
+    if device.type == "cuda":
+        gpu.choose_kernels(cfg.precision is Precision.tf32, cfg.speed.deterministic, cfg.speed.benchmark)
 
 
 def keep_freed_memory() -> None:
@@ -73,7 +82,8 @@ def autocast_and_penalty(
 
 def player_autocast(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager]:
     """Return what opens the context in which the players compute; penalties stay outside of it."""
-    return nullcontext if precision is Precision.fp32 else partial(torch.autocast, device.type, torch.bfloat16)
+    half = precision in (Precision.bf16, Precision.bf16_all)
+    return partial(torch.autocast, device.type, torch.bfloat16) if half else nullcontext
 
 
 class AutocastPenalty:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ganbench import randomness
+from ganbench import gpu, randomness
 from ganbench.datasets import Data, sha256
 from ganbench.interfaces import Metric
 from ganbench.runs.identity import method_code_digest, shared_code_digest
@@ -85,9 +85,11 @@ def _setting(cfg: DictConfig, players: Players) -> Fields:
 def _machine(cfg: DictConfig, players: Players) -> Fields:
     """Return where and how the run computes."""
     fused = [bool(optimizer.defaults.get("fused")) for optimizer in (players.opt_g, players.opt_d)]
+    device = next(players.G.parameters()).device
     return {
         "torch": torch.__version__,
-        "device": next(players.G.parameters()).device.type,
+        "device": device.type,
+        **(gpu.facts(device) if device.type == "cuda" else {}),
         "threads": cfg.threads,
         "channels_last": cfg.speed.channels_last,
         "fused_optimizer": _per_player(*fused),

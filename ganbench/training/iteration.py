@@ -17,10 +17,13 @@ from ganbench.training.updates import Objective, Terms, critic_update, generator
 Iteration = Callable[[Batch], list[Terms]]
 
 
-def make_iteration(cfg: DictConfig, players: Players, objective: Objective, first: Batch) -> Iteration:
-    """Bind the iteration of a run; with speed.graphs=true it is captured on `first`, whose shapes all others have."""
+def make_iteration(cfg: DictConfig, players: Players, objective: Objective, draw: Callable[[int], Batch]) -> Iteration:
+    """Bind the iteration of a run; with speed.graphs=true it is captured on a first batch and tried on a second.
+
+    `draw` returns the batch that is so many steps ahead. Raise Refused for an objective that cannot be captured.
+    """
     run = partial(iterate, players, objective, ema_decay=cfg.protocol.ema, reuse_fakes=cfg.protocol.reuse_fakes)
-    return CudaGraphIteration(run, players, first) if cfg.speed.graphs else run
+    return CudaGraphIteration(run, players, [draw(0), draw(1)]) if cfg.speed.graphs else run
 
 
 def iterate(

@@ -10,6 +10,7 @@ from torch import nn
 
 from ganbench.config.compose import build
 from ganbench.datasets import Data, select_evaluation_split, to_float
+from ganbench.gpu import refuse_random_kernels
 from ganbench.interfaces import Metric, Scores
 from ganbench.runs.recorder import Recorder
 from ganbench.training.batches import draw_batch
@@ -53,8 +54,9 @@ class Run:
     def start(self) -> int:
         """Restore the last checkpoint, if there is one; return the step to go on with."""
         first = self.recorder.restore(self.players, self.meter)
-        batch = draw_batch(self.cfg, self.data.train, first)
-        self.iteration: Iteration = make_iteration(self.cfg, self.players, self.objective, batch)
+        self.iteration: Iteration = make_iteration(
+            self.cfg, self.players, self.objective, lambda ahead: draw_batch(self.cfg, self.data.train, first + ahead)
+        )
         return first
 
     def save(self, step: int) -> None:
@@ -141,9 +143,10 @@ def make_objective(cfg: DictConfig, device: torch.device, D: nn.Module, data: Da
     """Build loss and penalty and refuse what is no fair game for this critic."""
     loss = build(cfg.loss)
     penalty = build(cfg.penalty)
-    check_critic(D, to_float(data.train[:4]))
-    check_loss(loss, cfg.loss.name)
-    check_penalty(penalty, cfg.penalty.name, D, *to_float(data.train[:8]).chunk(2))
+    with refuse_random_kernels():
+        check_critic(D, to_float(data.train[:4]))
+        check_loss(loss, cfg.loss.name)
+        check_penalty(penalty, cfg.penalty.name, D, *to_float(data.train[:8]).chunk(2))
     autocast, penalty = autocast_and_penalty(cfg.precision, device, penalty)
     return Objective(loss, penalty, autocast)
 

@@ -21,7 +21,7 @@ def train(cfg: DictConfig, out: Path) -> float:
     before goes on from its last checkpoint.
     """
     device = choose_device(cfg)
-    configure_process(cfg)
+    configure_process(cfg, device)
     with GracefulStop() as stop:  # outermost, so that a signal counts however the run ends
         try:
             with run_lock(out), Recorder(cfg, out) as recorder, lines_above_bar():
