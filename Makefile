@@ -9,7 +9,7 @@ LOSSES := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
 PYTEST = $(BIN)/python -m pytest -n $$($(PYTHON) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))') --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare smoke tune benchmark search conformance soak bench check test lint browser tables clean
+.PHONY: help setup compare smoke tune benchmark search conformance soak bench gpu check test lint browser tables clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -46,6 +46,10 @@ soak: .venv/tested ## crash test: 1,000 kills, 50 lock races (slow; ARGS="--kill
 
 bench: .venv/ready ## benchmark step time, memory, start-up and sweeps
 	$(BIN)/python -m ganbench.bench $(ARGS)
+
+gpu: .venv/tested ## run the tests that need a GPU, and measure it into outputs/reference/gpu.json (8 minutes)
+	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
+	$(BIN)/python -m ganbench.bench --part gpu > outputs/reference/gpu.json
 
 check: lint ## lint, check types and run the quick tests (two minutes on two cores)
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -23,6 +23,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from ganbench.bench.gpu import random_inception_weights
 from ganbench.config.compose import compose_config, register
 from ganbench.runs.signals import SIGNALS
 
@@ -246,23 +247,5 @@ def rng() -> torch.Generator:
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Weights of the right layout and random values, in the standard file's format."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    file = tmp_path_factory.mktemp("weights") / "inception.pth"
-    # The library can build its net only from a file, so borrow its layout by letting it load nothing.
-    keep, FeatureExtractorInceptionV3.load_state_dict = (
-        FeatureExtractorInceptionV3.load_state_dict,
-        lambda *a, **k: None,
-    )
-    try:
-        torch.save({}, file)
-        net = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(file))
-    finally:
-        FeatureExtractorInceptionV3.load_state_dict = keep
-    generator = torch.Generator().manual_seed(0)
-    state = net.state_dict()
-    for name, value in state.items():
-        if value.is_floating_point() and value.dim() > 1:
-            state[name] = torch.randn(value.shape, generator=generator) * (2 / value[0].numel()) ** 0.5
-    torch.save(state, file)
-    return file, hashlib.sha256(file.read_bytes()).hexdigest()
+    file, digest = random_inception_weights(tmp_path_factory.mktemp("weights") / "inception.pth")
+    return Path(file), digest

@@ -8,12 +8,12 @@ from statistics import mean
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, ganbench
 from omegaconf import DictConfig
 
 from ganbench import penalties
-from ganbench.bench import baselines, costs
-from ganbench.bench.steps import PLAIN, VARIANTS, compare_step_time, compose_run
+from ganbench.bench import baselines, costs, gpu
+from ganbench.bench.steps import PLAIN, VARIANTS, compose_run
 from ganbench.bench.tables import PRECISIONS, welch_p
 from ganbench.config.compose import build
 from ganbench.conformance.descent import descending
@@ -47,13 +47,24 @@ def test_memory_is_that_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "model"), [("wgan-gp", "resnet")])
-def test_all_variants_are_timed(method: str, model: str) -> None:
-    results = compare_step_time(method, model, width=4, batch=8, repeats=2, device=CPU)
-    assert set(results["seconds"]) - {baselines.mimicry_version()} == {"textbook", *VARIANTS}
+def test_what_a_gpu_is_asked_can_be_asked() -> None:
+    """On a CPU and at toy sizes: every part is measured, and none fails."""
+    toy = gpu.Sizes(nets=(("resnet", 4),), batch=4, repeats=2, samples=16, run=("experiment=smoke",), seeds="0")
+    found = gpu.measure_gpu(CPU, toy)
+    assert set(found) == {"card", "iterations", "evaluation", "sweeps"}
+    assert not [part for part in found.values() if "failed" in part], found
+    timed = found["iterations"]["resnet-4, wgan-gp"]
+    assert set(timed["seconds"]) - {baselines.mimicry_version()} == {"textbook", *VARIANTS}
     for name in VARIANTS:
-        low, high = results[name]["quartiles"]
-        assert 0 < low <= results[name]["times_faster"] <= high
+        low, high = timed[name]["quartiles"]
+        assert 0 < low <= timed[name]["times_faster"] <= high
+    assert found["sweeps"]["equal_scores"] is True and found["sweeps"]["runs"] == 2
+    assert 0 < found["evaluation"]["features_seconds"] < found["evaluation"]["building_seconds"]
+
+
+def test_a_gpu_is_needed_to_measure_one() -> None:
+    done = ganbench("--part", "gpu", "--device", "cpu", module="ganbench.bench", cwd=REPOSITORY)
+    assert done.returncode == 2 and "--part gpu: torch finds no GPU here" in done.stderr
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ganbench.bench.costs import evaluation, frechet, memory, peak, scaling, start_up, sweep_throughput
+from ganbench.bench.gpu import measure_gpu
 from ganbench.bench.machine import machine
 from ganbench.bench.steps import METHODS, MODELS, compare_step_time
 from ganbench.config.compose import register
@@ -34,6 +35,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, torch.device], Any]] = {
     "sweep": lambda options, device: sweep_throughput(options.device, DEFAULT_THREADS),
     "frechet": lambda options, device: frechet(),
 }
+GPU = "gpu"  # a part of its own, which nothing else is measured with
 
 
 def main() -> None:
@@ -44,7 +46,7 @@ def main() -> None:
     results = {"machine": machine(device), "torch": torch.__version__, "threads": options.threads}
     try:
         for part in options.part or PARTS:
-            results[part] = PARTS[part](options, device)
+            results[part] = measure_gpu(device) if part == GPU else PARTS[part](options, device)
     finally:  # what was measured before an error took minutes
         json.dump(results, sys.stdout, indent=1)
         print()
@@ -54,7 +56,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ganbench.bench", description="Benchmark step time, memory, start-up and sweeps."
     )
-    parser.add_argument("--part", action="append", choices=PARTS, help="measure only this part (repeatable)")
+    part_help = "measure only this part (repeatable); gpu, what a GPU brings, only if it is named"
+    parser.add_argument("--part", action="append", choices=[*PARTS, GPU], help=part_help)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="threads on a CPU")
     parser.add_argument("--repeats", type=int, default=7, help="turns for each median")
@@ -62,6 +65,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.repeats < 2:
         parser.error(f"--repeats {options.repeats}: quartiles need at least 2 turns")
+    if GPU in (options.part or ()) and options.device != "cuda":
+        parser.error("--part gpu: torch finds no GPU here")
     return options
 
 

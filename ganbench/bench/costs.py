@@ -127,7 +127,7 @@ def evaluation(device: str) -> dict[str, float]:
 
 def _evaluation_share(device: str, *overrides: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        _run_ganbench(folder, device, *overrides)
+        run_ganbench(folder, device, *overrides)
         status = json.loads(Path(folder, "outputs/run/bench/status.json").read_text())
     return round(status["t_other"] / status["t_train"], 3)
 
@@ -169,11 +169,11 @@ def _sweep_seconds(device: str, *overrides: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         sweep = ("--multirun", "loss=gan,wgan-gp", "seed=0,1,2,3", "protocol.evaluations=1")
-        _run_ganbench(folder, device, *sweep, *overrides)
+        run_ganbench(folder, device, *sweep, *overrides)
         return time.perf_counter() - start
 
 
-def _run_ganbench(folder: str, device: str, *overrides: str) -> None:
+def run_ganbench(folder: str, device: str, *overrides: str) -> None:
     exit_code = _start_ganbench(folder, device, *overrides).wait()
     if exit_code:
         raise RuntimeError(f"ganbench {' '.join(overrides)} exited with code {exit_code}")

@@ -17,7 +17,7 @@ from torch import Tensor
 from ganbench.bench import baselines
 from ganbench.config.compose import build, compose_config
 from ganbench.training.batches import draw_batch
-from ganbench.training.device import autocast_and_penalty, chosen_memory_format, keep_freed_memory
+from ganbench.training.device import autocast_and_penalty, chosen_memory_format, configure_process
 from ganbench.training.iteration import make_iteration
 from ganbench.training.players import make_players
 from ganbench.training.updates import Objective
@@ -44,11 +44,17 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "bf16_all, channels_last, reuse_fakes": REUSE_FAKES,
 }
 GRAPHS = "speed.graphs=true"
+TF32 = "precision=tf32"  # what the textbook's convolutions compute in, as torch's do by default
 GPU_VARIANTS: dict[str, tuple[str, ...]] = {
+    "fp32": (),
     "fp32, graphs": (GRAPHS,),
+    "tf32": (TF32,),
+    "tf32, not deterministic": (TF32, "speed.deterministic=false"),
+    "tf32, graphs": (TF32, GRAPHS),
+    "bf16_all, channels_last": BF16_ALL,
     "bf16_all, channels_last, graphs": (*BF16_ALL, GRAPHS),
-    "bf16_all, channels_last, graphs, reuse_fakes": (*REUSE_FAKES, GRAPHS),
 }
+BLOCK = {"cpu": 1, "cuda": 25}  # iterations timed at once: a GPU's are short, and the host works ahead of it
 
 
 def compare_step_time(
@@ -60,7 +66,7 @@ def compare_step_time(
     makers: dict[str, Callable[..., Iteration]] = {
         "textbook": partial(textbook_iteration, method, compose(*PLAIN[model]), real)
     }
-    for name, overrides in (VARIANTS | (GPU_VARIANTS if device.type == "cuda" else {})).items():
+    for name, overrides in (GPU_VARIANTS if device.type == "cuda" else VARIANTS).items():
         makers[name] = partial(ganbench_iteration, compose(*overrides), real)
     mimicry = baselines.mimicry_version()
     if mimicry and (model, method) == ("resnet", "wgan-gp"):
@@ -75,7 +81,7 @@ def compare_step_time(
 def compose_run(method: str, model: str, width: int, real: Tensor, *overrides: str) -> DictConfig:
     """Compose the configuration of a run whose batches have the shape of `real` [N, 3, S, S]."""
     n, *shape = real.shape
-    data = (f"protocol.batch={n}", "dataset=cifar10", f"dataset.shape={shape}")
+    data = (f"protocol.batch={n}", "dataset=cifar10", f"dataset.shape={shape}", f"threads={torch.get_num_threads()}")
     nets = (*MODELS[model], f"model.width={width}", f"model.z_dim={Z_DIM}")
     return compose_config(f"loss={method}", *data, *nets, *overrides, "name=bench")
 
@@ -90,7 +96,7 @@ def textbook_iteration(method: str, cfg: DictConfig, real: Tensor, device: torch
 
 def ganbench_iteration(cfg: DictConfig, real: Tensor, device: torch.device) -> Iteration:
     """Return the iteration of a run, in a process that is configured as for a run."""
-    keep_freed_memory()
+    configure_process(cfg, device)
     players = make_players(cfg, device)
     autocast, penalty = autocast_and_penalty(cfg.precision, device, build(cfg.penalty))
     train = real.to(device, memory_format=chosen_memory_format(cfg))
@@ -169,22 +175,23 @@ def _serve(connection: Connection, threads: int, make: Callable[..., Iteration],
     iteration()  # in addition to the warm-up: only from the second one on is memory in its final state
     try:
         while connection.recv():
-            connection.send(seconds(iteration, device))
+            connection.send(seconds(iteration, device, BLOCK[device.type]))
     except EOFError:  # the parent closed its end
         pass
 
 
-def seconds(call: Callable[[], Any], device: torch.device) -> tuple[float, float]:
-    """Return the seconds until the device is done, and until the host is free again."""
-    _synchronize(device)
+def seconds(call: Callable[[], Any], device: torch.device, calls: int = 1) -> tuple[float, float]:
+    """Return the seconds of a call until the device is done, and until the host is free again; means over `calls`."""
+    synchronize(device)
     start = time.perf_counter()
-    call()
+    for _ in range(calls):
+        call()
     host = time.perf_counter() - start
-    _synchronize(device)
-    return time.perf_counter() - start, host
+    synchronize(device)
+    return (time.perf_counter() - start) / calls, host / calls
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
