@@ -10,6 +10,7 @@ from torch import nn
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.models import dcgan, layers, resnet
+from ganbench.models.group_norm import GroupNorm
 from ganbench.penalties import input_gradient_norm
 from ganbench.training.train import train
 
@@ -103,7 +104,7 @@ def test_dcgan_halves_down_to_four(side: int, norm: str) -> None:
 
 @pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
-    "ours, torchs", [(layers.GroupNorm(2, 6), nn.GroupNorm(2, 6)), (layers.LogitHead(54, 1), nn.Linear(54, 1))]
+    "ours, torchs", [(GroupNorm(2, 6), nn.GroupNorm(2, 6)), (layers.LogitHead(54, 1), nn.Linear(54, 1))]
 )
 def test_in_any_layout_layers_are_what_torch_has(format, ours: nn.Module, torchs: nn.Module) -> None:
     """Values, gradients, and a gradient penalty's gradients of gradients; images come back as they came."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ganbench.models import layers
 from ganbench.models.fast_conv import Conv, Doubling
+from ganbench.models.group_norm import GroupNorm
 
 Norm = Literal["none", "layer", "instance", "spectral"]
 
@@ -33,21 +34,25 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Map images [N, C, S, S] to logits [N]."""
+    """Map images [N, C, S, S] to logits [N].
+
+    `fast_double_backward` uses layers that cost less under a gradient penalty (see fast_conv.py and group_norm.py).
+    """
 
     def __init__(
         self,
         shape: tuple[int, int, int],
         width: int,
         norm: Literal["none", "layer", "instance", "spectral"] = "none",
+        fast_double_backward: bool = True,
     ):
         super().__init__()
         widths = _widths(shape[1], width)
         wrap = layers.norm_wrapper(norm)
         self.body = nn.Sequential(
-            wrap(Conv(shape[0], width, 4, 2, 1)),
+            wrap(Conv(shape[0], width, 4, 2, 1, fast_double_backward)),
             nn.LeakyReLU(0.2),
-            *(_down(n, m, norm, wrap) for n, m in pairwise(widths)),
+            *(_down(n, m, norm, wrap, fast_double_backward) for n, m in pairwise(widths)),
         )
         self.head = wrap(layers.LogitHead(widths[-1] * 16, 1))
 
@@ -64,7 +69,7 @@ def _up(n: int, m: int) -> nn.Module:
     return nn.Sequential(Doubling(n, m), nn.BatchNorm2d(m), nn.ReLU())
 
 
-def _down(n: int, m: int, norm: Norm, wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
+def _down(n: int, m: int, norm: Norm, wrap: Callable[[nn.Module], nn.Module], fast_double_backward: bool) -> nn.Module:
     groups = {"layer": 1, "instance": m}.get(norm)
-    norm_layer = layers.GroupNorm(groups, m) if groups else nn.Identity()
+    norm_layer = GroupNorm(groups, m, fast_double_backward) if groups else nn.Identity()
     return nn.Sequential(wrap(nn.Conv2d(n, m, 4, 2, 1)), norm_layer, nn.LeakyReLU(0.2))

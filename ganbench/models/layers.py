@@ -9,13 +9,6 @@ from torch.nn.functional import linear
 from torch.nn.utils.parametrizations import spectral_norm
 
 
-class GroupNorm(nn.GroupNorm):
-    """torch's GroupNorm, on a copy if the channels are innermost: on those it takes up to ten times as long."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return match_memory_format(x, super().forward(x.contiguous()))
-
-
 class LogitHead(nn.Linear):
     """Map features [N, C, H, W] to [N, 1], in either memory format.
 

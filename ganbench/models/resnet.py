@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from ganbench.models import layers
 from ganbench.models.fast_conv import Conv, doubling
+from ganbench.models.group_norm import GroupNorm
 
 
 class Generator(nn.Module):
@@ -34,7 +35,7 @@ class Generator(nn.Module):
 class Critic(nn.Module):
     """Map images [N, C, 32, 32] to logits [N].
 
-    `fast_double_backward` uses convolutions that cost less under a gradient penalty (see fast_conv.py).
+    `fast_double_backward` uses layers that cost less under a gradient penalty (see fast_conv.py and group_norm.py).
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Critic(nn.Module):
         wrap = layers.norm_wrapper(norm)
 
         def norm_layer() -> nn.Module:
-            return layers.GroupNorm(1, width) if norm == "layer" else nn.Identity()
+            return GroupNorm(1, width, fast_double_backward) if norm == "layer" else nn.Identity()
 
         def conv(channels: int, side: int = 3) -> nn.Module:
             """Make a convolution that keeps the resolution."""

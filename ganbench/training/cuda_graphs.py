@@ -18,6 +18,7 @@ WARM_UP = 3  # iterations before the capture, in which libraries choose algorith
 TOLERANCE = 0.01  # by which a term of a replay may differ: rounding is far below, what a loss does differently above
 
 Rows = list[dict[str, Tensor]]
+Replayed = tuple[list[list[str]], Tensor]  # the names in each row, and all values [n] one after the other
 
 
 class CudaGraphIteration:
@@ -44,7 +45,9 @@ class CudaGraphIteration:
     def __call__(self, batch: Batch) -> Rows:
         """Run the iteration on a batch and return copies of its rows, which the next call would overwrite."""
         self._fill(batch)
-        return [{name: value.clone() for name, value in row.items()} for row in self.replay()]
+        names, values = self.replay()
+        copies = iter(values.clone().unbind())
+        return [{name: next(copies) for name in row} for row in names]
 
     def _fill(self, batch: Batch) -> None:
         """Copy a batch to the fixed addresses; a generator of noise starts where the batch's starts."""
@@ -54,12 +57,12 @@ class CudaGraphIteration:
             ours.rng.manual_seed(theirs.rng.initial_seed())
         self.batch.generator.z.copy_(batch.generator.z)
 
-    def _eager(self, iteration: Callable[[Batch], Rows]) -> Callable[[], Rows]:
+    def _eager(self, iteration: Callable[[Batch], Rows]) -> Callable[[], Replayed]:
         """Return a function that runs the iteration as usual; runs it once, as a capture would."""
         iteration(self.batch)
-        return lambda: iteration(self.batch)
+        return lambda: _stacked(iteration(self.batch))
 
-    def _capture(self, iteration: Callable[[Batch], Rows]) -> Callable[[], Rows]:
+    def _capture(self, iteration: Callable[[Batch], Rows]) -> Callable[[], Replayed]:
         """Warm up, capture the iteration as a graph, and return a function that replays it."""
         warm_up_stream = torch.cuda.Stream()  # as torch asks for: not the stream of the capture
         warm_up_stream.wait_stream(torch.cuda.current_stream())
@@ -72,13 +75,18 @@ class CudaGraphIteration:
             for batch in self.batch.critic:
                 graph.register_generator_state(batch.rng)
         with torch.cuda.graph(graph):
-            rows = iteration(self.batch)
+            replayed = _stacked(iteration(self.batch))
 
-        def replay() -> Rows:
+        def replay() -> Replayed:
             graph.replay()
-            return rows
+            return replayed
 
         return replay
+
+
+def _stacked(rows: Rows) -> Replayed:
+    """Put all values into one tensor, which is copied at once."""
+    return [list(row) for row in rows], torch.stack([value for row in rows for value in row.values()])
 
 
 def _check_same(replayed: Rows, expected: Rows) -> None:
