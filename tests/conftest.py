@@ -110,7 +110,7 @@ def launch(
     """
     is_for_python = bool(flags) or any(name.startswith("PYTHON") for name in environment)
     if sys.platform == "linux" and not is_for_python:
-        surroundings = os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment
+        surroundings = os.environ | {"PYTHONPATH": prefork.search_path()} | environment
         return prefork.Forked(prefork_server(), module, list(arguments), cwd, surroundings, stdout)
     path = os.pathsep.join([str(REPOSITORY), environment.pop("PYTHONPATH", "")])
     return subprocess.Popen(

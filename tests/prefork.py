@@ -33,6 +33,11 @@ IMPORTS = (
 LONGEST_REQUEST = 1 << 20
 
 
+def search_path() -> str:
+    """PYTHONPATH for whatever is started here: the repository, and what it has been so far."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
+
+
 class Server:
     """A process that has imported torch, and forks for every request."""
 
@@ -40,7 +45,7 @@ class Server:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process = subprocess.Popen(
             [sys.executable, __file__, str(theirs.fileno())],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+            env=os.environ | {"PYTHONPATH": search_path()},
             pass_fds=[theirs.fileno()],
             start_new_session=True,  # it ends when its socket closes, rather than by signals
         )

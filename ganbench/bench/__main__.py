@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -43,11 +44,18 @@ def main() -> None:
     register()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    results = {"machine": machine(device), "torch": torch.__version__, "threads": options.threads}
+    results: dict[str, Any] = {"machine": machine(device), "torch": torch.__version__, "threads": options.threads}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         for part in options.part or PARTS:
-            results[part] = measure_gpu(device) if part == GPU else PARTS[part](options, device)
-    finally:  # what was measured before an error took minutes
+            if part == GPU:
+                results[part] = {}
+                for name, found in measure_gpu(device):
+                    results[part][name] = found
+                    print(f"{name}: {found['took_seconds']} s", file=sys.stderr, flush=True)
+            else:
+                results[part] = PARTS[part](options, device)
+    finally:  # what was measured before an error or a signal took minutes
         json.dump(results, sys.stdout, indent=1)
         print()
 

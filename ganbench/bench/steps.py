@@ -54,7 +54,7 @@ GPU_VARIANTS: dict[str, tuple[str, ...]] = {
     "bf16_all, channels_last": BF16_ALL,
     "bf16_all, channels_last, graphs": (*BF16_ALL, GRAPHS),
 }
-BLOCK = {"cpu": 1, "cuda": 25}  # iterations timed at once: a GPU's are short, and the host works ahead of it
+BLOCK = {"cpu": 1, "cuda": 10}  # iterations timed at once: a GPU's are short, and the host works ahead of it
 
 
 def compare_step_time(

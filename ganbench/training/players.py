@@ -46,13 +46,14 @@ def make_players(cfg: DictConfig, device: torch.device) -> Players:
     opt_g = make_optimizer(cfg, cfg.optimizer.generator, G)
     D, opt_d = _make_critic(cfg, device)
     players = Players(G, D, copy.deepcopy(G).requires_grad_(False), opt_g, opt_d)
-    _share_found_inf(players, device)
+    _share_found_inf([opt_g, opt_d], device)
     return players
 
 
 def with_fresh_critic(cfg: DictConfig, players: Players, device: torch.device) -> Players:
     """Return the players with the critic as it was before training."""
     D, opt_d = _make_critic(cfg, device)
+    _share_found_inf([opt_d], device)
     return players._replace(D=D, opt_d=opt_d)
 
 
@@ -61,6 +62,7 @@ def with_copied_critic(cfg: DictConfig, players: Players) -> Players:
     D = copy.deepcopy(players.D)
     opt_d = make_optimizer(cfg, cfg.optimizer.critic, D)
     opt_d.load_state_dict(copy.deepcopy(players.opt_d.state_dict()))
+    _share_found_inf([opt_d], next(D.parameters()).device)
     return players._replace(D=D, opt_d=opt_d)
 
 
@@ -81,10 +83,10 @@ def _make_critic(cfg: DictConfig, device: torch.device) -> tuple[nn.Module, Opti
     return D, make_optimizer(cfg, cfg.optimizer.critic, D)
 
 
-def _share_found_inf(players: Players, device: torch.device) -> None:
+def _share_found_inf(optimizers: list[Optimizer], device: torch.device) -> None:
     """Have fused optimizers skip every update after a bad one, whoever's it was: on the device, without a wait."""
     found_inf = torch.zeros((), device=device)
-    for optimizer in (players.opt_g, players.opt_d):
+    for optimizer in optimizers:
         if optimizer.defaults.get("fused"):
             optimizer.found_inf = found_inf  # type: ignore[attr-defined]  # as torch's own GradScaler sets it
 

@@ -88,7 +88,8 @@ class Vanishing:
                 critic_update(players, CriticBatch(real, z, rng, when={}), objective)
             except Diverged:
                 return False
-        return True
+        skipped = getattr(players.opt_d, "found_inf", None)  # by a fused optimizer, without a word
+        return skipped is None or not bool(skipped)
 
 
 class Gradients(NamedTuple):
