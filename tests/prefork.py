@@ -217,7 +217,8 @@ def _exit_code(end: SystemExit) -> int:
 if __name__ == "__main__":
     gc.disable()
     for name in IMPORTS:
-        import_module(name)
+        with suppress(ImportError):  # then each command line says what is missing
+            import_module(name)
     gc.freeze()  # collecting what is imported would copy all its memory in each fork
     gc.enable()
     request, (output, errors) = serve(socket.socket(fileno=int(sys.argv[1])))

@@ -33,7 +33,7 @@ RESULTS = (
 
 def generated() -> dict[str, Callable[[], str]]:
     """Every part by the name in its markers."""
-    steps_and_runs = bench.tables(_json("bench"), _json("precision"))
+    steps_and_runs = bench.tables(_json("bench"), _json("precision"), _json("gpu"))
     return {
         "results": results,
         "soak": soak,

@@ -36,7 +36,7 @@ def test_it_prints_one_document() -> None:
         check=True,
     )
     results = json.loads(done.stdout)
-    assert {"machine", "torch", "threads", "peak"} == set(results) and results["peak"]["fp32"] > 1
+    assert {"commit", "machine", "torch", "threads", "peak"} == set(results) and results["peak"]["fp32"] > 1
 
 
 @pytest.mark.slow

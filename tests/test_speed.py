@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, SIX, TINY, ganbench, rows, settings
 from iterations import iterating, side_by_side, state
+from torch import Tensor
 
 from ganbench.config.compose import build
 from ganbench.datasets import Data
@@ -22,6 +23,7 @@ from ganbench.training.batches import draw_batch
 from ganbench.training.device import to_memory_format
 from ganbench.training.iteration import make_iteration
 from ganbench.training.players import make_players
+from ganbench.training.run import make_objective
 from ganbench.training.train import train
 from ganbench.training.updates import Objective
 
@@ -72,6 +74,7 @@ FAULTS = """
 import resource, sys, torch
 from pathlib import Path
 from conftest import TINY, settings
+from ganbench.training.run import make_objective
 from ganbench.training.train import train
 from ganbench.training.updates import Objective
 
@@ -176,6 +179,8 @@ def test_nets_are_wholly_where_their_weights_are(model: str) -> None:
     ("overrides", "printed"),
     [
         (["speed=graphs"], ["speed.graphs=true needs a GPU", "device=cpu", "use speed=eager"]),
+        (["precision=tf32"], ["precision=tf32 needs a GPU", "device=cpu", "use precision=fp32"]),
+        (["speed.benchmark=true"], ["speed.benchmark=true needs speed.deterministic=false"]),
         (["+speed.channel_last=true"], ["speed.channel_last: unknown setting; did you mean channels_last?"]),
         (["++sweep.many=3"], ["sweep.many: unknown setting; sweep has: parallel."]),
         (["+protocol.foo=1"], ["protocol.foo: unknown setting", "n_critic"]),
@@ -227,3 +232,37 @@ def test_a_loss_that_a_recording_would_freeze_is_refused() -> None:
     ):
         make_iteration(cfg, players, objective, partial(draw_batch, cfg, digits))
     assert all(torch.equal(a, b) for a, b in zip(before, players.G.state_dict().values(), strict=True))
+
+
+class Unpredictable(torch.nn.Module):
+    """A critic of an operation that torch has no kernel for that gives equal results."""
+
+    def __init__(self, shape: list[int]) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        index = torch.zeros(1, dtype=torch.long)
+        return (x * self.weight).clone().put_(index, torch.ones(1)).flatten(1).sum(1)
+
+
+def test_operations_without_a_deterministic_kernel_are_refused() -> None:
+    """As on a GPU, where torch is told so; on a CPU nearly all of its kernels are deterministic."""
+    cfg = settings()
+    data = build(cfg.dataset)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(Refused, match=r"^speed\.deterministic=true: .* no kernel of put_ .*=false"):
+            make_objective(cfg, CPU, Unpredictable(list(cfg.dataset.shape)), data)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_run_on_a_cpu_leaves_a_broken_driver_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the driver is broken")
+
+    for name in ("device_count", "_lazy_init", "get_device_properties"):  # what fails there; torch asks is_available
+        monkeypatch.setattr(torch.cuda, name, broken)
+    train(settings(*TINY, "probe=vanishing", "probe.steps=2"), tmp_path)
+    assert json.loads((tmp_path / "status.json").read_text())["status"] == "finished"

@@ -14,6 +14,7 @@ from ganbench.bench.gpu import measure_gpu
 from ganbench.bench.machine import machine
 from ganbench.bench.steps import METHODS, MODELS, compare_step_time
 from ganbench.config.compose import register
+from ganbench.runs.identity import commit
 
 DEFAULT_THREADS = torch.get_num_threads()  # before --threads sets another number
 
@@ -44,7 +45,12 @@ def main() -> None:
     register()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    results: dict[str, Any] = {"machine": machine(device), "torch": torch.__version__, "threads": options.threads}
+    results: dict[str, Any] = {
+        "commit": commit(),
+        "machine": machine(device),
+        "torch": torch.__version__,
+        "threads": options.threads,
+    }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         for part in options.part or PARTS:

@@ -1,6 +1,7 @@
 """Markdown tables of recorded benchmarks. Needs no torch.
 
-`bench` is the document that `python -m ganbench.bench` prints, `precision` the scores of runs in fp32 and bf16.
+`bench` is the document that `python -m ganbench.bench` prints, `gpu` the one with `--part gpu`, and `precision` the
+scores of runs in fp32 and bf16.
 """
 
 from statistics import mean, stdev
@@ -11,7 +12,7 @@ from scipy.stats import ttest_ind
 PRECISIONS = ("fp32", "bf16", "bf16_all")
 
 
-def tables(bench: dict[str, Any], precision: dict[str, Any]) -> dict[str, str]:
+def tables(bench: dict[str, Any], precision: dict[str, Any], gpu: dict[str, Any]) -> dict[str, str]:
     """Return every table by its name."""
     return {
         "machine": machine_table(bench),
@@ -21,6 +22,7 @@ def tables(bench: dict[str, Any], precision: dict[str, Any]) -> dict[str, str]:
         "start": start_table(bench),
         "evaluation": evaluation_table(bench),
         "precision": precision_table(precision),
+        "gpu": gpu_table(gpu),
     }
 
 
@@ -99,6 +101,18 @@ def _precision_cells(scores: dict[str, list[float]]) -> list[str]:
 def welch_p(a: list[float], b: list[float]) -> float:
     """Return the p value of Welch's t-test for equal means."""
     return float(ttest_ind(a, b, equal_var=False).pvalue)
+
+
+def gpu_table(document: dict[str, Any]) -> str:
+    """Show what an evaluation with FID takes."""
+    card = document["gpu"]["card"]
+    evaluation = document["gpu"]["evaluation"]
+    parts = ("building", "scoring", "features", "distance")
+    heads = ["commit", "card", "torch", "samples"]
+    heads += ["features of real data", "an evaluation", "of which features", "and distance"]
+    seconds = [f"{evaluation[f'{part}_seconds']:.2g} s" for part in parts]
+    cells = [f"`{document['commit']}`", card["gpu"], document["torch"], f"{evaluation['samples']:,}", *seconds]
+    return _table(heads, [cells])
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 import sysconfig
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -45,6 +46,17 @@ def method_code_digest(cfg: DictConfig) -> str:
     """Return 12 hexadecimal digits of the sources of a user's own loss and penalty; `none` if both are ganbench's."""
     sources = _users_sources(cfg.loss) + _users_sources(cfg.penalty)
     return hashlib.sha256(sources).hexdigest()[:12] if sources else "none"
+
+
+def commit() -> str | None:
+    """Return the checkout's commit, with + if it has uncommitted changes; None outside a checkout."""
+    top = HERE.parent
+    checkout = [f"--git-dir={top / '.git'}", f"--work-tree={top}"]
+    command = ["git", *checkout, "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _package_digest() -> str:

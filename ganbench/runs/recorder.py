@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import platform
-import subprocess
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -18,11 +17,10 @@ from PIL import Image
 
 from ganbench import __version__
 from ganbench.config.compose import method_label, resolve
-from ganbench.config.schema import HERE
 from ganbench.errors import Diverged, Refused
 from ganbench.files import write_atomically
 from ganbench.runs import checkpoint
-from ganbench.runs.identity import code_digest, run_id
+from ganbench.runs.identity import code_digest, commit, run_id
 from ganbench.runs.resume import (
     ResumePoint,
     Stateful,
@@ -230,23 +228,12 @@ def _initial_status(cfg: DictConfig, earlier: dict[str, Any] | None, resumed: Re
 def _software(cfg: DictConfig) -> dict[str, Any]:
     return {
         "ganbench": __version__,
-        "commit": _commit(),
+        "commit": commit(),
         "code": code_digest(cfg),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "host": platform.node(),
     }
-
-
-def _commit() -> str | None:
-    """Return the checkout's commit, with + if it has uncommitted changes; None outside a checkout."""
-    top = HERE.parent
-    checkout = [f"--git-dir={top / '.git'}", f"--work-tree={top}"]
-    command = ["git", *checkout, "describe", "--always", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _describe_error(error: BaseException) -> str:

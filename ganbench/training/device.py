@@ -40,9 +40,8 @@ def configure_process(cfg: DictConfig, device: torch.device) -> None:
     linear_regions.enabled = cfg.speed.skip_zeros
     if cfg.speed.keep_memory:
         keep_freed_memory()
-    # Else backward passes on a GPU run in a thread of their own, which numbers the nodes that a penalty makes in it.
-    # How these numbers compare with the main thread's decides in which order autograd sums gradients: a run that goes
-    # on from a checkpoint has others than one that was never stopped.
+    # Autograd sums gradients in the order of its nodes' numbers, which each thread counts for itself. With one thread
+    # the order depends on nothing that a process did before; on a GPU, backward passes else have a thread of their own.
     torch.autograd.set_multithreading_enabled(False)
     if device.type == "cuda":
         gpu.choose_kernels(cfg.precision is Precision.tf32, cfg.speed.deterministic, cfg.speed.benchmark)

@@ -102,7 +102,8 @@ def _perturbed(D: nn.Module) -> nn.Module:
 
 def _reproducible_logits(D: nn.Module, x: Tensor) -> Tensor:
     """Ask a copy of D under a fixed seed, so that power iterations and dropout are the same each time."""
-    with torch.random.fork_rng():
+    # Only what is used: without a list torch looks for all GPUs, which fails where a driver is broken.
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(0)
         return copy.deepcopy(D)(x)
 
