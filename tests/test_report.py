@@ -24,6 +24,7 @@ from ganbench.report.load import load_runs
 from ganbench.report.pages.sweep import write
 from ganbench.report.study import load_study
 from ganbench.report.tables import all_runs, format_number, markdown
+from ganbench.runs.status import plan_runs
 
 FINALS = {"gan": [4.0, 5.0, 6.0], "wgan-gp": [2.0, 2.5, 3.0], "hinge": [3.0, 9.0, None]}
 
@@ -269,6 +270,44 @@ def test_a_run_that_was_cut_short_says_nothing_of_its_method(sweep: Path, status
     )
     assert "different seeds" in second
     assert "only those that all have are compared (left out: 1)" in text
+
+
+def test_runs_that_were_never_begun_are_counted(sweep: Path) -> None:
+    """As of a sweep that was stopped in its midst, begun by two commands."""
+    plan_runs(sweep, ["gan-s0", "gan-s3", "hinge-s0"])
+    plan_runs(sweep, ["gan-s3", "hinge-s3"])
+    change(sweep / "gan-s1/status.json", status="interrupted", reason="SIGTERM")
+    first = next(line for line in text_of(sweep).splitlines() if line.startswith("- "))
+    assert first.startswith("- 3 of 11 runs did not finish (1 interrupted, 2 never begun), and are left out: rerun ")
+
+
+def test_scores_that_had_another_name_are_read(sweep: Path) -> None:
+    for run in sweep.glob("gan-s?"):
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        last = json.loads(lines[-1]) | {"memorisation": 0.75, "memorisation_raw": 0.5}
+        (run / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(last)]) + "\n")
+        change(run / "status.json", real_reference={"fd_lenet": 0.1, "memorisation": 0.9})
+    run = load_study(sweep).methods[1].runs[0]
+    assert (
+        run.series("memorization") == {max(run.series("fd_lenet")): 0.75} and run.real_reference["memorization"] == 0.9
+    )
+    assert "memorisation" not in run.last_evaluation and run.last_evaluation["memorization_raw"] == 0.5
+
+
+def test_a_cost_measured_with_other_code_says_so(sweep: Path) -> None:
+    for run in sweep.glob("*-s?"):
+        change(run / "footing.json", equal=json.loads((run / "footing.json").read_text())["equal"] | {"code": "new"})
+    for code, other in (("new", False), (None, False), ("old", True)):
+        timing = {
+            "seconds": {"gan": 3.0},
+            "machine": "cpu",
+            "updates": 20,
+            "turns": 10,
+            "load_average": 0.1,
+            "code": code,
+        }
+        (sweep / "timing.json").write_text(json.dumps(timing))
+        assert ("with another version of the code than the runs': measure again" in text_of(sweep)) is other
 
 
 def test_methods_without_a_common_seed(tmp_path: Path) -> None:

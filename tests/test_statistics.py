@@ -133,7 +133,32 @@ def test_pairs_with_runs_that_diverged() -> None:
     ranks = np.array([1, 2.5, 4.5, 6, 7.5, 11]), np.array([2.5, 4.5, 11, 7.5, 9, 11])
     assert one.p == gap_test(*ranks) and one.tested == iqm(ranks[1]) - iqm(ranks[0])
     few = paired_difference([1.0, 2, 3, 4, 5, math.inf], [2.0, 3, 4, 5, 6, math.inf])
-    assert few.gap == pytest.approx(1) and few.interval == pytest.approx((1, 1))
+    assert few.gap == pytest.approx(1) and few.std is not None
+    low, high = few.interval
+    assert low < 1 < high and (low + high) / 2 == pytest.approx(1)  # two without a score do not differ by 1
+
+
+def test_equal_scores_but_for_some_are_not_certain() -> None:
+    """As of a metric that counts. What winsorizing leaves is all equal: by itself that would say ± 0 and p = 0.002."""
+    low, high = iqm_interval([25, 25, 25, 24, 25, 25, 20, 25])
+    assert low < 24 < 25 < high
+    pair = paired_difference([25.0] * 10, [24.0] * 8 + [25, 20])
+    assert pair.gap == -1 and pair.p > 0.05 and pair.interval[0] < -1.5 < 0 < pair.interval[1]
+    assert paired_difference([25.0] * 10, [24.0] * 10).p == 2 / 2**10  # all equal: as certain as ten seeds can be
+
+
+@pytest.mark.parametrize("n", [5, 10, 20])
+def test_the_deviation_is_that_of_normal_scores(n: int) -> None:
+    """On average; and one run that fell far out moves it by little."""
+    rng = np.random.default_rng(n)
+    found, with_outlier = [], []
+    for _ in range(400):
+        a, b = rng.normal(size=(2, n))
+        found.append(paired_difference(a, 2 * b).std)
+        b[0] += 1e6
+        with_outlier.append(paired_difference(a, 2 * b).std)
+    assert np.sqrt(np.mean(np.square(found))) == pytest.approx(math.sqrt(5), rel=0.1)
+    assert 1 < np.median(with_outlier) / np.median(found) < 2
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5])

@@ -22,6 +22,7 @@ from ganbench.errors import Refused
 from ganbench.report import cost
 from ganbench.report.compare import Method, group_by_method
 from ganbench.report.load import load_runs
+from ganbench.runs.identity import shared_code_digest
 from ganbench.training.batches import draw_batch
 from ganbench.training.device import choose_device, configure_process
 from ganbench.training.iteration import make_iteration
@@ -73,6 +74,7 @@ def time_methods(methods: list[Method], updates: int, turns: int) -> dict[str, A
         "machine": machine(device),
         "torch": torch.__version__,
         "load_average": load,
+        "code": shared_code_digest(next(iter(configurations.values()))),
         "updates": updates,
         "turns": turns,
         "seconds": seconds,

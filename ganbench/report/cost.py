@@ -23,6 +23,7 @@ class Timing(NamedTuple):
     updates: int  # generator updates of each method in each turn
     turns: int
     load_average: float | None  # of the machine before; None if it does not tell
+    code: str | None  # digest of what all methods run on, as in a run's footing
 
     def __str__(self) -> str:
         load = "unknown" if self.load_average is None else f"{self.load_average:g}"
@@ -48,6 +49,7 @@ def load_timing(folder: Path) -> Timing | None:
             int(found["updates"]),
             int(found["turns"]),
             None if load is None else float(load),
+            found.get("code"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(f"{file} is damaged ({error!r}); measure again with --time, or delete it.") from error

@@ -104,7 +104,7 @@ class Run:
     def real_reference(self) -> dict[str, Any]:
         """Return the scores of real training data: the level that a perfect generator would reach."""
         # Runs of versions that said "floor" can still be reported.
-        return self.facts.get("real_reference") or self.facts.get("floor") or {}
+        return _todays_names(self.facts.get("real_reference") or self.facts.get("floor") or {})
 
     @property
     def seconds(self) -> float:
@@ -196,6 +196,11 @@ def _check_numbers(values: dict[str, Any], text: Iterable[str] = ()) -> None:
                 raise ValueError(f"{key} is {item!r}, not a number")
 
 
+def _todays_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Rename scores that versions before 0.3.0 recorded in British spelling."""
+    return {key.replace("memorisation", "memorization"): value for key, value in values.items()}
+
+
 def _load_footing(folder: Path, required: bool) -> dict[str, dict[str, Any]]:
     """Load footing.json; empty for a run that ended before it wrote one."""
     if not required and not (folder / "footing.json").exists():
@@ -213,7 +218,7 @@ def _load_probes(file: Path) -> list[dict[str, Any]]:
 def _load_rows(file: Path, required: tuple[str, ...], text: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Load JSON lines. A last line without its line end is what a kill leaves, and is skipped."""
     complete, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
-    rows = [json.loads(line) for line in complete.splitlines()]
+    rows = [_todays_names(json.loads(line)) for line in complete.splitlines()]
     for row in rows:
         for key in required:
             if row.get(key) is None:

@@ -50,7 +50,7 @@ def iqm_interval(values: ArrayLike) -> tuple[float, float] | None:
     values = np.asarray(values, float)
     n = len(values)
     widening = math.sqrt((n + 1) / (n - 1)) if n > 1 else 1.0
-    return _t_interval(float(iqm(values)), widening * float(_standard_error(_winsorized(values))), n)
+    return _t_interval(float(iqm(values)), widening * float(_standard_error(_winsorized(values), values)), n)
 
 
 def _t_interval(center: float, error: float, n: int) -> tuple[float, float] | None:
@@ -73,14 +73,20 @@ def _winsorized(values: np.ndarray) -> np.ndarray:
     return np.clip(values, lowest, highest)
 
 
-def _standard_error(winsorized: np.ndarray) -> np.ndarray:
-    """Return the standard error of an IQM from winsorized values, or of a gap from their differences."""
+def _standard_error(winsorized: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the standard error of an IQM from winsorized values, or of a gap from their differences.
+
+    Where winsorizing makes all of `values` equal, as with scores that are whole numbers, it would be zero and the IQM
+    certain: there the standard deviation is that of the values themselves.
+    """
     n = winsorized.shape[-1]
     kept = n - 2 * trimmed(n)
     if n < MIN_SEEDS_FOR_INTERVAL:
         return np.full(winsorized.shape[:-1], math.nan)
     with np.errstate(invalid="ignore"):
-        return np.std(winsorized, axis=-1, ddof=1) * math.sqrt((n - 1) / (kept * (kept - 1)))
+        std = np.std(winsorized, axis=-1, ddof=1)
+        std = np.where(std == 0, np.std(values, axis=-1, ddof=1), std)
+        return std * math.sqrt((n - 1) / (kept * (kept - 1)))
 
 
 class PairedDifference(NamedTuple):
@@ -92,7 +98,7 @@ class PairedDifference(NamedTuple):
     p: float  # two-sided, of "the gap is 0"
     tested: float  # the gap that was tested, of scores or of their ranks; positive if a is better
     win_rate: float  # share of seeds at which a is lower; ties count half
-    std: float | None  # of the differences; None if one is infinite
+    std: float | None  # of the differences, as the test sees them; None where too many runs have no score
     correlation: float | None  # of a and b over seeds: the higher, the more pairing gains
 
 
@@ -104,10 +110,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> PairedDifference:
     a, b = np.asarray(a, float), np.asarray(b, float)
     n = len(a)
     with np.errstate(invalid="ignore"):
-        difference = np.where(a == b, 0.0, b - a)  # two runs without a score are equal
         gap = float(iqm(b) - iqm(a))
     tested = (a, b) if math.isfinite(gap) else _ranks_of_both(a, b)
-    finite = bool(np.isfinite(difference).all())
+    correlation = _correlation(a, b)
     return PairedDifference(
         n=n,
         gap=gap if math.isfinite(gap) else None,
@@ -115,15 +120,36 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> PairedDifference:
         p=float(gap_test(*tested)),
         tested=float(iqm(tested[1]) - iqm(tested[0])),
         win_rate=float(_win_rate(a, b)),
-        std=float(np.std(difference, ddof=1)) if finite and n > 1 else None,
-        correlation=_correlation(a, b),
+        std=_std_of_difference(a, b, correlation),
+        correlation=correlation,
     )
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return b - a; two runs without a score are equal."""
+    with np.errstate(invalid="ignore"):
+        return np.where(a == b, 0.0, b - a)
+
+
+def _std_of_difference(a: np.ndarray, b: np.ndarray, correlation: float | None) -> float | None:
+    """Return the standard deviation with which normal scores would have the test's standard error.
+
+    So runs that the IQM leaves out, such as one that diverged, count for no more here than they do there. Of fewer
+    seeds than the test needs it is that of the differences.
+    """
+    n = len(a)
+    if n < MIN_SEEDS_FOR_INTERVAL:
+        with np.errstate(invalid="ignore"):
+            std = float(np.std(_difference(a, b), ddof=1)) if n > 1 else math.nan
+    else:
+        std = float(_gap_error(a, b)) / _simulated(n, _nearest(correlation)).typical_error
+    return std if math.isfinite(std) else None
 
 
 def _gap_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the standard error of iqm(b) - iqm(a), paired over the last axis."""
     with np.errstate(invalid="ignore"):
-        return _standard_error(_winsorized(b) - _winsorized(a))
+        return _standard_error(_winsorized(b) - _winsorized(a), _difference(a, b))
 
 
 def gap_test(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -192,8 +218,34 @@ def minimum_detectable_difference(std: float, correlation: float | None, n: int,
     """
     if 2.0 ** (1 - n) >= level or n < MIN_SEEDS_FOR_INTERVAL:
         return None
-    nearest = min(SIMULATED_CORRELATIONS, key=lambda each: abs(each - (correlation or 0.0)))
-    return std * _detectable(n, level, nearest)
+    return std * _detectable(n, level, _nearest(correlation))
+
+
+def _nearest(correlation: float | None) -> float:
+    return min(SIMULATED_CORRELATIONS, key=lambda each: abs(each - (correlation or 0.0)))
+
+
+class _Reports(NamedTuple):
+    """Simulated reports of normal scores of two equal methods, in standard deviations of their difference."""
+
+    gaps: np.ndarray  # of the IQMs
+    errors: np.ndarray  # the test's standard errors
+    by_wins: np.ndarray  # the gap from which on the second method loses at enough seeds
+
+    @property
+    def typical_error(self) -> float:
+        return float(np.sqrt(np.mean(self.errors**2)))
+
+
+@cache
+def _simulated(n: int, correlation: float) -> _Reports:
+    reports = min(4000, max(1000, 200_000 // n))
+    rng = np.random.default_rng(0)
+    shared = math.sqrt(correlation) * rng.normal(size=(reports, n))
+    a, b = (shared + math.sqrt(1 - correlation) * rng.normal(size=(reports, n)) for _ in range(2))
+    by_wins = np.sort(a - b, axis=-1)[:, math.ceil(MIN_WIN_RATE * n) - 1]
+    std = math.sqrt(2 - 2 * correlation)
+    return _Reports((iqm(b) - iqm(a)) / std, _gap_error(a, b) / std, by_wins / std)
 
 
 @cache
@@ -203,15 +255,10 @@ def _detectable(n: int, level: float, correlation: float) -> float:
     A gap shifts the scores of one method, which changes neither the test's standard error nor the order of the seeds'
     differences. So each report is significant from one gap on, and POWER of them are from that quantile of these gaps.
     """
-    reports = min(4000, max(1000, 200_000 // n))
-    rng = np.random.default_rng(0)
-    shared = math.sqrt(correlation) * rng.normal(size=(reports, n))
-    a, b = (shared + math.sqrt(1 - correlation) * rng.normal(size=(reports, n)) for _ in range(2))
+    simulated = _simulated(n, correlation)
     critical = float(stats.t.isf(level / 2, _degrees_of_freedom(n)))
-    by_test = critical * _gap_error(a, b) - (iqm(b) - iqm(a))
-    by_wins = np.sort(a - b, axis=-1)[:, math.ceil(MIN_WIN_RATE * n) - 1]
-    gaps = np.maximum(by_test, by_wins)
-    return float(np.quantile(gaps, POWER) / math.sqrt(2 - 2 * correlation))
+    by_test = critical * simulated.errors - simulated.gaps
+    return float(np.quantile(np.maximum(by_test, simulated.by_wins), POWER))
 
 
 def seeds_needed(gap: float, std: float, correlation: float | None, pairs: int) -> int | None:

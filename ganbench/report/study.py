@@ -24,6 +24,7 @@ from ganbench.report.compare import (
 )
 from ganbench.report.cost import Timing, load_timing, runs_at_once
 from ganbench.report.load import Run, load_runs
+from ganbench.runs.status import planned_runs
 
 TRACKS = {"paper": "each method with its authors' settings", "tuned": "each method with the best of {} random trials"}
 # What the held-out data of a table may have chosen, by protocol.
@@ -119,10 +120,18 @@ class Study:
         while_running = f", while on average {shared:.1f} runs of this sweep shared the machine" if shared else ""
         of_runs = f"Seconds and images/s: training of finished runs, without evaluation{while_running}."
         if self.timing:
-            return f"{of_runs} Seconds alone: {self.timing}."
+            others = self.timing.code not in (None, *self.codes)
+            other_code = ", with another version of the code than the runs': measure again" if others else ""
+            return f"{of_runs} Seconds alone: {self.timing}{other_code}."
         return (
             f"{of_runs} For a cost to quote, measure the methods alone: python -m ganbench.report {self.folder} --time."
         )
+
+    @cached_property
+    def codes(self) -> set[str]:
+        """Return the digests of the code that the runs share; more than one only if that was allowed."""
+        runs = [run for method in self.methods for run in method.runs]
+        return {run.footing["equal"]["code"] for run in runs if "code" in run.footing.get("equal", {})}
 
     @cached_property
     def score_curves(self) -> dict[str, ScoreCurve]:
@@ -169,7 +178,7 @@ def load_study(folder: Path, allowed: tuple[str, ...] = ()) -> Study:
         for mismatch in check_comparable(runs, allowed)
     ]
     methods, left_out = on_shared_seeds(all_seeds)
-    notes = _interrupted(runs) + marks + _notes(runs, methods, left_out)
+    notes = _incomplete(folder, runs) + marks + _notes(runs, methods, left_out)
     return Study(folder, runs, methods, compare_all(methods), notes, load_timing(folder))
 
 
@@ -201,16 +210,18 @@ def _notes(runs: list[Run], methods: list[Method], left_out: set[int]) -> list[s
     return notes
 
 
-def _interrupted(runs: list[Run]) -> list[str]:
+def _incomplete(folder: Path, runs: list[Run]) -> list[str]:
     """Say first that the sweep is not complete, since all else may follow from that."""
     n_runs = Counter(run.status for run in runs)
-    unfinished = [status for status in ("interrupted", "running", "failed") if n_runs[status]]
-    if not unfinished:
+    n_runs["never begun"] = len(planned_runs(folder) - {run.folder.name for run in runs})
+    missing = [status for status in ("interrupted", "running", "failed", "never begun") if n_runs[status]]
+    if not missing:
         return []
-    n = sum(n_runs[status] for status in unfinished)
-    counts = ", ".join(f"{n_runs[status]} {status}" for status in unfinished)
+    n = sum(n_runs[status] for status in missing)
+    total = len(runs) + n_runs["never begun"]
+    counts = ", ".join(f"{n_runs[status]} {status}" for status in missing)
     return [
-        f"{n} of {plural(len(runs), 'run')} did not finish ({counts}), and are left out: rerun the same "
+        f"{n} of {plural(total, 'run')} did not finish ({counts}), and are left out: rerun the same "
         "command to complete the sweep, with retry=true if runs failed."
     ]
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ganbench.files import write_atomically
 from ganbench.runs.identity import code_digest
 
 log = logging.getLogger("ganbench")
+
+PLAN = "runs.txt"  # in a sweep's folder: the names of its runs' folders
 
 INTERRUPTED_EXIT_CODES = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of processes
 
@@ -57,6 +60,18 @@ def read_footing(folder: Path) -> dict[str, dict[str, Any]]:
     footing = json.loads((folder / "footing.json").read_text(encoding="utf-8"))
     parts = {part: dict(footing[part]) for part in ("equal", "setting", "start", "machine")}
     return parts | {"method": dict(footing.get("method", {}))}  # versions before 0.3 did not record it
+
+
+def plan_runs(sweep: Path, folders: Iterable[str]) -> None:
+    """Add to the names of the runs that a sweep is to have; two launchers may do so at once."""
+    with (sweep / PLAN).open("a", encoding="utf-8") as file:
+        file.write("".join(f"{folder}\n" for folder in folders))
+
+
+def planned_runs(sweep: Path) -> set[str]:
+    """Return the names of the runs that a sweep is to have; none for a folder that no sweep of ours has made."""
+    file = sweep / PLAN
+    return set(file.read_text(encoding="utf-8").splitlines()) if file.exists() else set()
 
 
 def completed_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:

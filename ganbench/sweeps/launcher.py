@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganbench.runs.lock import RunLocked
 from ganbench.runs.signals import raise_on_signal
-from ganbench.runs.status import exit_statuses
+from ganbench.runs.status import exit_statuses, plan_runs
 from ganbench.sweeps.jobs import Job, check_sweep, compose_each, without_hydra
 from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, ranked_score
 from ganbench.sweeps.processes import RunPool, gpu_memory, start_fork_server
@@ -48,11 +48,12 @@ def compose_jobs(
     return jobs
 
 
-def save_command(config: DictConfig) -> None:
-    """Write multirun.yaml into the sweep's folder, as Hydra's own sweeper does."""
+def save_plan(config: DictConfig, jobs: Iterable[Job]) -> None:
+    """Write multirun.yaml into the sweep's folder, as Hydra's own sweeper does, and the names of its runs' folders."""
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "multirun.yaml")
+    plan_runs(folder, (job.folder.name for job in jobs))
 
 
 def run_jobs(

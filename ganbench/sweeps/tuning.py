@@ -25,7 +25,7 @@ from ganbench.config.schema import Track
 from ganbench.errors import Refused, unknown_key_message
 from ganbench.runs.status import exit_statuses, read_status
 from ganbench.sweeps.jobs import Job
-from ganbench.sweeps.launcher import compose_jobs, count_statuses, save_command
+from ganbench.sweeps.launcher import compose_jobs, count_statuses, save_plan
 from ganbench.sweeps.outcomes import Status, ranked_score
 
 log = logging.getLogger("ganbench")
@@ -129,7 +129,7 @@ def tune(
     methods = _methods(context, config, job_overrides)
     trials = _compose_trials(context, config, methods)
     _check_existing_finals(context, config, methods)
-    save_command(config)
+    save_plan(config, [job for method in methods for job in method.finals])
     searches = _searches(methods, _complete(launch, trials, "trials"))
     finals = _compose_finals(context, config, searches)
     final_statuses = _complete(launch, finals, "final runs")

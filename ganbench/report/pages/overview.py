@@ -108,12 +108,21 @@ def _check_one_track(studies: list[Study], allowed: tuple[str, ...]) -> None:
         )
 
 
+def _other_code(studies: list[Study]) -> list[str]:
+    """Say so if the sweeps were run by different versions of the code: a fair comparison is within each."""
+    folders: dict[str, list[str]] = {}
+    for study in studies:
+        for code in sorted(study.codes):
+            folders.setdefault(code, []).append(study.folder.name)
+    return [f"The sweeps were run by different versions of the code: {Mismatch('code', folders)}."][: len(folders) > 1]
+
+
 class Overview:
     """Methods over datasets. Profiles and ranks are of the methods that every dataset has."""
 
     def __init__(self, studies: list[Study], left_out: list[str]):
         self.studies = studies
-        self.left_out = left_out  # sentences on sweeps without a run to compare
+        self.notes = left_out + _other_code(studies)  # what a reader must know, in sentences
         self.title = f"GAN methods in {plural(len(studies), 'sweep')}"
         self.names = [study.folder.name for study in studies]
         self.methods = [{method.label: method for method in study.methods} for study in studies]
@@ -175,7 +184,7 @@ class Overview:
         for name, study in zip(self.names, self.studies, strict=True):
             lines.append(f"- [{name}]({name}/report.html) ({study.subtitle}): {' '.join(study.verdict)}")
             lines += [f"  - {note}" for note in study.notes]
-        lines += [f"- {sentence}" for sentence in self.left_out]
+        lines += [f"- {note}" for note in self.notes]
         lines += ["", LEGEND, ""]
         rows = [["method", *self.names]]
         for label, cells in self.rows:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from ganbench.config.schema import Track
 from ganbench.errors import Refused
 from ganbench.sweeps.jobs import PROCESS_LAUNCHER, Job
-from ganbench.sweeps.launcher import compose_jobs, run_jobs, save_command
+from ganbench.sweeps.launcher import compose_jobs, run_jobs, save_plan
 from ganbench.sweeps.tuning import tune
 
 
@@ -42,9 +42,10 @@ class CheckedSweeper(BasicSweeper):
         if OmegaConf.select(self.config, "protocol.track") is Track.tuned:
             tune(self._launch, self.hydra_context, self.config, job_overrides)
             return []
-        jobs = iter(compose_jobs(self.hydra_context, self.config, job_overrides))
-        save_command(self.config)
-        return [self._launch_and_raise(list(islice(jobs, len(batch)))) for batch in batches]
+        jobs = compose_jobs(self.hydra_context, self.config, job_overrides)
+        save_plan(self.config, jobs)
+        remaining = iter(jobs)
+        return [self._launch_and_raise(list(islice(remaining, len(batch)))) for batch in batches]
 
     def _batches(self, arguments: list[str]) -> list[list[list[str]]]:
         """Return the overrides of each run, in batches of `max_batch_size`."""
