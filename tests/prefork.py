@@ -7,6 +7,7 @@ With its siblings it shares the seed of Python's hashes, and what is imported.
 import atexit
 import gc
 import json
+import logging
 import os
 import runpy
 import select
@@ -20,6 +21,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
+from multiprocessing import forkserver, util
 from pathlib import Path
 
 IMPORTS = (
@@ -192,6 +194,7 @@ def become(module: str, arguments: list[str], cwd: str, environment: dict[str, s
     sys.path[0] = cwd
     sys.argv[1:] = arguments
     code = 0
+    fork_fork_servers()
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
@@ -205,6 +208,43 @@ def become(module: str, arguments: list[str], cwd: str, environment: dict[str, s
     with suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(code)
+
+
+def fork_fork_servers() -> None:
+    """Have this process fork its fork server, which would else import torch again, in five seconds of a core.
+
+    It runs what it would be started with, with the descriptors and signals that it would have.
+    """
+    start = util.spawnv_passfds
+
+    def fork(path: bytes, arguments: list[str], kept: list[int]) -> int:
+        code = arguments[-1]
+        if "multiprocessing.forkserver" not in code:
+            return start(path, arguments, kept)
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            _forget_parent(kept)
+            exec(code, {"__name__": "__main__"})
+        finally:
+            os._exit(1)
+
+    util.spawnv_passfds = fork
+
+
+def _forget_parent(kept: list[int]) -> None:
+    """Undo, in a fork, what a new program would not have: open files, handled signals, held locks."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2 and descriptor not in kept:
+            with suppress(OSError):  # the one of the listing itself
+                os.close(descriptor)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    forkserver._forkserver.__init__()  # type: ignore[misc]
+    logging.root.handlers.clear()
 
 
 def _exit_code(end: SystemExit) -> int:

@@ -49,7 +49,8 @@ def test_memory_is_that_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_what_a_gpu_is_asked_can_be_asked() -> None:
     """On a CPU and at toy sizes: every part is measured, and none fails."""
-    toy = gpu.Sizes(nets=(("resnet", 4),), batch=4, repeats=2, samples=16, run=("experiment=smoke",), seeds="0")
+    run = ("experiment=smoke", "dataset=ring")
+    toy = gpu.Sizes(nets=(("resnet", 4),), batch=4, repeats=2, samples=8, run=run, seeds="0")
     found = dict(gpu.measure_gpu(CPU, toy))
     timed = found["iteration of wgan-gp, resnet-4"]
     assert {"card", "evaluation", "sweeps", "iteration of gan, resnet-4"} < set(found)

@@ -73,7 +73,8 @@ class Operators(TorchDispatchMode):
 def test_a_penalty_takes_half_the_operations(model: str, norm: str) -> None:
     counts, gradients = [], []
     for fast in ("true", "false"):
-        cfg = settings(f"model={model}", f"model.critic_norm={norm}", f"model.fast_double_backward={fast}")
+        switch = f"++model.critic.fast_double_backward={fast}"
+        cfg = settings(f"model={model}", f"model.critic_norm={norm}", switch)
         torch.manual_seed(0)
         D = build(cfg.model.critic)
         x = drawn(8, *cfg.dataset.shape, dtype=torch.float32)

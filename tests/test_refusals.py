@@ -22,7 +22,7 @@ BAD = [
     ("loss@second=gan", ["loss@second", "write loss=... instead"]),
     ("device=cdua", ["device=cdua must be one of: auto, cuda, cpu; did you mean cuda?"]),
     ("device=tpu", ["device=tpu must be one of: auto, cuda, cpu"]),
-    ("precision=fp23", ["precision=fp23 must be one of: fp32, bf16, bf16_all; did you mean fp32?"]),
+    ("precision=fp23", ["precision=fp23 must be one of: fp32, tf32, bf16, bf16_all; did you mean fp32?"]),
     ("experiment.foo=1", ["experiment.foo", "no settings of its own", "smoke"]),
     ("loss=GAN", ["loss=GAN is not an option; use loss=gan, or one of"]),
     ("loss=gan-none", ["loss=gan-none is not an option; use loss=gan, or one of"]),

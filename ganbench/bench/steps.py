@@ -27,7 +27,7 @@ METHODS = ("gan", "hinge", "wgan-gp", "dragan")
 MODELS = {"dcgan": ("model=dcgan",), "resnet": ("model=resnet", "model.critic_norm=none")}
 # Switches off, for the textbook, what is not part of the usual nets and optimizers.
 PLAIN = {
-    "dcgan": ("speed.fused_optimizer=false", "model.fast_double_backward=false"),
+    "dcgan": ("speed.fused_optimizer=false", "+model.critic.fast_double_backward=false"),
     "resnet": ("speed.fused_optimizer=false", "model.fuse_rescaling=false", "model.fast_double_backward=false"),
 }
 
