@@ -22,7 +22,7 @@ from ganbench.errors import Refused
 from ganbench.report import cost
 from ganbench.report.compare import Method, group_by_method
 from ganbench.report.load import load_runs
-from ganbench.runs.identity import shared_code_digest
+from ganbench.runs.identity import method_code_digest, shared_code_digest
 from ganbench.training.batches import draw_batch
 from ganbench.training.device import choose_device, configure_process
 from ganbench.training.iteration import make_iteration
@@ -74,7 +74,10 @@ def time_methods(methods: list[Method], updates: int, turns: int) -> dict[str, A
         "machine": machine(device),
         "torch": torch.__version__,
         "load_average": load,
-        "code": shared_code_digest(next(iter(configurations.values()))),
+        "timed": {
+            method.label: cost.what_is_timed(method.runs[0].method, shared_code_digest(cfg), method_code_digest(cfg))
+            for method, cfg in zip(methods, configurations.values(), strict=True)
+        },
         "updates": updates,
         "turns": turns,
         "seconds": seconds,

@@ -10,6 +10,13 @@ from typing import Any
 MEASURED = math.nan  # the gap of --power without a number
 
 
+def _gap(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a number; without one, put --power after the folder") from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ganbench.report", description="Compare the runs of a sweep.")
     parser.add_argument(
@@ -28,7 +35,7 @@ def main() -> None:
         "--power",
         metavar="GAP",
         nargs="?",
-        type=float,
+        type=_gap,
         const=MEASURED,
         help="only tell how many seeds each pair of methods would need to show this gap (default: the measured one)",
     )
@@ -51,12 +58,11 @@ def main() -> None:
     from ganbench.report.pages import overview, sweep
     from ganbench.report.study import load_study
 
-    if arguments.time:
-        for sweep_folder in sweep_folders(folder) or [folder]:
-            time_methods(sweep_folder)
     allowed = tuple(arguments.allow_mismatch)
     left_out = None
     try:
+        if arguments.time:
+            time_all(sweep_folders(folder) or [folder], allowed)
         if sweep_folders(folder):
             studies, left_out = overview.load_studies(folder, allowed)
         else:
@@ -70,27 +76,43 @@ def main() -> None:
         gap = None if arguments.power is MEASURED else arguments.power
         for study in studies:
             print("\n".join([study.title, "", *study.notes, "", tables.power(study, gap)]))
-        sys.exit(7 if _no_score(studies) else 0)
+        sys.exit(7 if _without_score(studies) else 0)
     if left_out is None:
         print(sweep.write_study(studies[0]))
     else:
         print(overview.write_studies(folder, studies, left_out))
     page = folder / "report.html"
     print(f"Wrote {page} and results.md. Open {page} in a browser.")
-    if _no_score(studies):
-        print("No method has a final score.", file=sys.stderr)
+    without_score = _without_score(studies)
+    if without_score:
+        of = f" in {', '.join(without_score)}" if left_out is not None else ""
+        print(f"No method has a final score{of}.", file=sys.stderr)
         sys.exit(7)
 
 
-def _no_score(studies: list[Any]) -> bool:
-    return not any(method.finite_scores for study in studies for method in study.methods)
+def _without_score(studies: list[Any]) -> list[str]:
+    """Return the names of the sweeps in which no method has a final score."""
+    return [study.folder.name for study in studies if not any(method.finite_scores for method in study.methods)]
 
 
-def time_methods(folder: Path) -> None:
-    """Time the methods of a sweep in a process of its own, since only that needs torch."""
-    timed = subprocess.run([sys.executable, "-m", "ganbench.bench.methods", str(folder)])
-    if timed.returncode:
-        sys.exit(timed.returncode)
+def time_all(folders: list[Path], allowed: tuple[str, ...]) -> None:
+    """Time the methods of each sweep, in a process of its own, since only that needs torch.
+
+    Raise NotComparable before anything is timed; leave out a sweep without a finished run if there are others.
+    """
+    from ganbench.report.comparability import check_comparable
+    from ganbench.report.load import load_runs
+
+    runs = {folder: load_runs(folder) for folder in folders}
+    for each in runs.values():
+        check_comparable(each, allowed)
+    for folder, each in runs.items():
+        if len(folders) > 1 and not any(run.status == "finished" for run in each):
+            print(f"{folder.name} has no finished run to time.", file=sys.stderr)
+            continue
+        timed = subprocess.run([sys.executable, "-m", "ganbench.bench.methods", str(folder)])
+        if timed.returncode:
+            sys.exit(timed.returncode)
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ class Comparison(NamedTuple):
 
     @property
     def seeds(self) -> list[int]:
-        return _common_seeds(self.better, self.worse)
+        return list(self.better.finals)
 
     def minimum_detectable_difference(self, pairs: int) -> float | None:
         """Return the smallest gap that these seeds show in 80 % of reports, among so many pairs."""
@@ -194,20 +194,14 @@ class Comparison(NamedTuple):
 
 
 def compare_all(methods: list[Method]) -> list[Comparison]:
-    """Compare every pair of methods that share a seed; p is Holm-corrected over all of them."""
-    pairs = [(a, b) for a, b in itertools.combinations(methods, 2) if _common_seeds(a, b)]
-    results = [_compare(a, b) for a, b in pairs]
+    """Compare every pair of methods with the same seeds; p is Holm-corrected over all of them.
+
+    At only a part of a method's seeds the gap would be one between other numbers than those that rank.
+    """
+    pairs = [(a, b) for a, b in itertools.combinations(methods, 2) if list(a.finals) == list(b.finals)]
+    results = [paired_difference(a.scores, b.scores) for a, b in pairs]
     corrected = holm([result.p for result in results])
     return [Comparison(a, b, result, p) for (a, b), result, p in zip(pairs, results, corrected, strict=True)]
-
-
-def _common_seeds(a: Method, b: Method) -> list[int]:
-    return sorted(set(a.finals) & set(b.finals))
-
-
-def _compare(a: Method, b: Method) -> PairedDifference:
-    seeds = _common_seeds(a, b)
-    return paired_difference([a.finals[seed] for seed in seeds], [b.finals[seed] for seed in seeds])
 
 
 class ScoreCurve(NamedTuple):
@@ -276,7 +270,7 @@ def _a_center(n: int) -> str:
 def _significant(with_best: list[Comparison], pairs: int) -> list[str]:
     """Say which methods the best is significantly better than, or why that cannot be said."""
     if not with_best:
-        return ["No two methods share a seed, so nothing can be paired and no difference can be significant."]
+        return ["No other method has the same seeds as the best one, so no difference can be significant."]
     seeds = min(comparison.difference.n for comparison in with_best)
     needed = min_seeds_for_significance(pairs)
     if seeds < needed:
@@ -289,11 +283,11 @@ def _significant(with_best: list[Comparison], pairs: int) -> list[str]:
     if not beaten:
         return []
     names = ", ".join(comparison.worse.label for comparison in beaten)
-    least = min(comparison.difference.win_rate for comparison in beaten)
-    wins = f"{least * seeds:g} of {seeds} seeds" + (" or more" if least < 1 else "")
+    rates = [comparison.difference.win_rate for comparison in beaten]
+    wins = f"{min(rates) * seeds:g} of {seeds} seeds" + (" or more" if max(rates) > min(rates) else "")
     return [
-        f"It is significantly better than {names}: it wins at {wins}, and p < {ALPHA} in Yuen's test of the gap, "
-        f"Holm-corrected for {plural(pairs, 'comparison')}."
+        f"It is significantly better than {names}: it wins at {wins}, and p < {ALPHA}, Holm-corrected for "
+        f"{plural(pairs, 'comparison')}."
     ]
 
 

@@ -1,5 +1,6 @@
 """What a run costs in seconds: as it happened to take, and, where it was asked for, measured alone."""
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ class Timing(NamedTuple):
     updates: int  # generator updates of each method in each turn
     turns: int
     load_average: float | None  # of the machine before; None if it does not tell
-    code: str | None  # digest of what all methods run on, as in a run's footing
+    timed: dict[str, str]  # what was timed, by the method's label: see `what_is_timed`
 
     def __str__(self) -> str:
         load = "unknown" if self.load_average is None else f"{self.load_average:g}"
@@ -32,6 +33,11 @@ class Timing(NamedTuple):
             f"measured alone, in {self.turns} turns of {self.updates} generator updates of each method, on "
             f"{self.machine} (load average before: {load}{busy})"
         )
+
+
+def what_is_timed(settings: str, shared_code: str | None, own_code: str | None) -> str:
+    """Return a digest of what a method's cost depends on: its settings as text, and the digests of its code."""
+    return hashlib.sha256(f"{settings} {shared_code} {own_code}".encode()).hexdigest()[:12]
 
 
 def load_timing(folder: Path) -> Timing | None:
@@ -49,7 +55,7 @@ def load_timing(folder: Path) -> Timing | None:
             int(found["updates"]),
             int(found["turns"]),
             None if load is None else float(load),
-            found.get("code"),
+            {str(label): str(value) for label, value in found.get("timed", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(f"{file} is damaged ({error!r}); measure again with --time, or delete it.") from error

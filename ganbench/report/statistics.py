@@ -6,6 +6,7 @@ fixed seed, so that two reports on the same runs say the same.
 
 import math
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,11 @@ RESAMPLES = 2_000
 MIN_SEEDS_FOR_INTERVAL = 4  # the IQM of three is their median, for which no 95 % interval exists
 MAX_SEEDS = 1_000
 NUMBERS_OF_SEEDS = sorted({*range(1, 31), *(round(30 * 1.1**k) for k in range(1, 37)), MAX_SEEDS})
-SIMULATED_CORRELATIONS = (0.0, 0.25, 0.5, 0.75, 0.9)
+SIMULATED_CORRELATIONS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99)
 
 
 def trimmed(n: int) -> int:
-    """Return how many of n values the IQM leaves out at each end: a quarter, rounded, and one of three."""
+    """Return how many of n values the IQM leaves out at each end: the whole number nearest to a quarter of them."""
     return (n + 1) // 4
 
 
@@ -76,8 +77,8 @@ def _winsorized(values: np.ndarray) -> np.ndarray:
 def _standard_error(winsorized: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the standard error of an IQM from winsorized values, or of a gap from their differences.
 
-    Where winsorizing makes all of `values` equal, as with scores that are whole numbers, it would be zero and the IQM
-    certain: there the standard deviation is that of the values themselves.
+    NaN for too few values, and where winsorizing makes all of `values` equal that are not, as with scores that are
+    whole numbers: then the error is not known, rather than zero.
     """
     n = winsorized.shape[-1]
     kept = n - 2 * trimmed(n)
@@ -85,8 +86,8 @@ def _standard_error(winsorized: np.ndarray, values: np.ndarray) -> np.ndarray:
         return np.full(winsorized.shape[:-1], math.nan)
     with np.errstate(invalid="ignore"):
         std = np.std(winsorized, axis=-1, ddof=1)
-        std = np.where(std == 0, np.std(values, axis=-1, ddof=1), std)
-        return std * math.sqrt((n - 1) / (kept * (kept - 1)))
+        is_unknown = (std == 0) & (values.max(-1) > values.min(-1))
+        return np.where(is_unknown, math.nan, std) * math.sqrt((n - 1) / (kept * (kept - 1)))
 
 
 class PairedDifference(NamedTuple):
@@ -96,7 +97,7 @@ class PairedDifference(NamedTuple):
     gap: float | None  # iqm(b) - iqm(a); None if either is infinite
     interval: tuple[float, float] | None  # 95 %, of the gap
     p: float  # two-sided, of "the gap is 0"
-    tested: float  # the gap that was tested, of scores or of their ranks; positive if a is better
+    tested: float  # what was tested against 0, the gap or the wins beyond a half; positive if a is better
     win_rate: float  # share of seeds at which a is lower; ties count half
     std: float | None  # of the differences, as the test sees them; None where too many runs have no score
     correlation: float | None  # of a and b over seeds: the higher, the more pairing gains
@@ -105,24 +106,33 @@ class PairedDifference(NamedTuple):
 def paired_difference(a: ArrayLike, b: ArrayLike) -> PairedDifference:
     """Compare two lists of scores in the same order of seeds.
 
-    If so many runs have no score that the gap is infinite, the ranks among the scores of both are tested instead.
+    Where the gap or its standard error is not known, as when too many runs have no score, wins are tested instead.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     n = len(a)
     with np.errstate(invalid="ignore"):
         gap = float(iqm(b) - iqm(a))
-    tested = (a, b) if math.isfinite(gap) else _ranks_of_both(a, b)
+    error = float(_gap_error(a, b))
+    is_known = math.isfinite(gap) and math.isfinite(error)
     correlation = _correlation(a, b)
+    win_rate = float(_win_rate(a, b))
     return PairedDifference(
         n=n,
         gap=gap if math.isfinite(gap) else None,
-        interval=_t_interval(gap, float(_gap_error(a, b)), n),
-        p=float(gap_test(*tested)),
-        tested=float(iqm(tested[1]) - iqm(tested[0])),
-        win_rate=float(_win_rate(a, b)),
+        interval=_t_interval(gap, error, n),
+        p=_p(a, b, is_known),
+        tested=gap if is_known else win_rate - 0.5,
+        win_rate=win_rate,
         std=_std_of_difference(a, b, correlation),
         correlation=correlation,
     )
+
+
+def _p(a: np.ndarray, b: np.ndarray, is_known: bool) -> float:
+    """Return the p of the gap's test, or of the wins'; 1 for too few seeds."""
+    if len(a) < MIN_SEEDS_FOR_INTERVAL:
+        return 1.0
+    return float(gap_test(a, b)) if is_known else sign_test(a, b)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -173,9 +183,10 @@ def _win_rate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.mean((a < b) + 0.5 * (a == b), axis=-1)
 
 
-def _ranks_of_both(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    ranks = stats.rankdata(np.concatenate([a, b]))
-    return ranks[: len(a)], ranks[len(a) :]
+def sign_test(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the exact two-sided p of "a is lower as often as b"; seeds at which they are equal do not count."""
+    wins, losses = int(np.sum(a < b)), int(np.sum(a > b))
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -262,16 +273,18 @@ def _detectable(n: int, level: float, correlation: float) -> float:
 
 
 def seeds_needed(gap: float, std: float, correlation: float | None, pairs: int) -> int | None:
-    """Return the least number of seeds at which `gap` is detectable among so many pairs; None above MAX_SEEDS.
+    """Return the number of seeds from which on `gap` is detectable among so many pairs; None above MAX_SEEDS.
 
-    Beyond 30 seeds in steps of a tenth.
+    Beyond 30 seeds in steps of a tenth. The next number must be enough, too: where the IQM comes to leave one more out
+    at each end, as from 6 to 7 seeds, a seed more can show less.
     """
 
     def is_enough(n: int) -> bool:
         detectable = minimum_detectable_difference(std, correlation, n, ALPHA / max(pairs, 1))
         return detectable is not None and detectable <= gap
 
-    return next(filter(is_enough, NUMBERS_OF_SEEDS), None)
+    enough = [n for n, following in pairwise([*NUMBERS_OF_SEEDS, MAX_SEEDS]) if is_enough(n) and is_enough(following)]
+    return enough[0] if enough else None
 
 
 def min_seeds_for_significance(pairs: int) -> int:

@@ -22,11 +22,12 @@ from ganbench.report.compare import (
     score_curve,
     verdict,
 )
-from ganbench.report.cost import Timing, load_timing, runs_at_once
+from ganbench.report.cost import Timing, load_timing, runs_at_once, what_is_timed
 from ganbench.report.load import Run, load_runs
 from ganbench.runs.status import planned_runs
 
 TRACKS = {"paper": "each method with its authors' settings", "tuned": "each method with the best of {} random trials"}
+UNFINISHED = ("interrupted", "running", "failed", "unreadable", "never begun")  # "running": or killed with its sweep
 # What the held-out data of a table may have chosen, by protocol.
 DISCLOSURES = {
     "equal": "; its defaults were chosen by scores on the held-out digits of mnist5k",
@@ -120,14 +121,22 @@ class Study:
         while_running = f", while on average {shared:.1f} runs of this sweep shared the machine" if shared else ""
         of_runs = f"Seconds and images/s: training of finished runs, without evaluation{while_running}."
         if self.timing:
-            others = self.timing.code not in (None, *self.codes)
-            other_code = ", with another version of the code than the runs': measure again" if others else ""
-            return f"{of_runs} Seconds alone: {self.timing}{other_code}."
+            return f"{of_runs} Seconds alone: {self.timing}{self._timed_otherwise(self.timing)}."
         return (
             f"{of_runs} For a cost to quote, measure the methods alone: python -m ganbench.report {self.folder} --time."
         )
 
-    @cached_property
+    def _timed_otherwise(self, timing: Timing) -> str:
+        """Name the methods that were timed with other code or settings than those of their runs."""
+        others = []
+        for method in self.methods:
+            run = method.finished[0] if method.finished else method.runs[0]
+            codes = (run.footing.get(part, {}).get("code") for part in ("equal", "method"))
+            if timing.timed.get(method.label) not in (None, what_is_timed(run.method, *codes)):
+                others.append(method.label)
+        return f"; {', '.join(others)} with other code or settings than here, so measure again" if others else ""
+
+    @property
     def codes(self) -> set[str]:
         """Return the digests of the code that the runs share; more than one only if that was allowed."""
         runs = [run for method in self.methods for run in method.runs]
@@ -169,9 +178,11 @@ def load_study(folder: Path, allowed: tuple[str, ...] = ()) -> Study:
     runs = load_runs(folder)
     all_seeds = group_by_method(runs)
     if not all_seeds:
+        missing = _missing(folder, runs)
+        of_runs = f" ({_counts(missing)})" if missing else ""
         raise FileNotFoundError(
-            f"{folder} has no run to compare. Pass the folder of a sweep, such as outputs/sweep/mine, in which at "
-            "least one run finished or diverged."
+            f"{folder} has no run to compare{of_runs}. Pass the folder of a sweep, such as outputs/sweep/mine, in "
+            "which at least one run finished or diverged."
         )
     marks = [
         f"Compared despite a difference in footing (--allow-mismatch {mismatch.field}): {mismatch}."
@@ -201,7 +212,9 @@ def _notes(runs: list[Run], methods: list[Method], left_out: set[int]) -> list[s
         seeds = ", ".join(map(str, sorted(left_out)))
         notes.append(f"The methods have different seeds; only those that all have are compared (left out: {seeds}).")
     if len({tuple(method.finals) for method in methods}) > 1:
-        notes.append("No seed is shared by all methods, so each pair is compared at the seeds that it shares, if any.")
+        notes.append(
+            "No seed is shared by all methods, so only those with the same seeds are compared with each other."
+        )
     for method in methods:
         if len(method.finals) < len(method.runs):
             notes.append(f"{method.label} has several runs of one seed; the first of each is compared.")
@@ -210,20 +223,27 @@ def _notes(runs: list[Run], methods: list[Method], left_out: set[int]) -> list[s
     return notes
 
 
+def _missing(folder: Path, runs: list[Run]) -> dict[str, int]:
+    """Count the runs that say nothing of their method, by how they ended."""
+    counts = Counter(run.status for run in runs)
+    counts["never begun"] = len(planned_runs(folder) - {run.folder.name for run in runs})
+    return {status: counts[status] for status in UNFINISHED if counts[status]}
+
+
 def _incomplete(folder: Path, runs: list[Run]) -> list[str]:
     """Say first that the sweep is not complete, since all else may follow from that."""
-    n_runs = Counter(run.status for run in runs)
-    n_runs["never begun"] = len(planned_runs(folder) - {run.folder.name for run in runs})
-    missing = [status for status in ("interrupted", "running", "failed", "never begun") if n_runs[status]]
+    missing = _missing(folder, runs)
     if not missing:
         return []
-    n = sum(n_runs[status] for status in missing)
-    total = len(runs) + n_runs["never begun"]
-    counts = ", ".join(f"{n_runs[status]} {status}" for status in missing)
     return [
-        f"{n} of {plural(total, 'run')} did not finish ({counts}), and are left out: rerun the same "
-        "command to complete the sweep, with retry=true if runs failed."
+        f"{sum(missing.values())} of {plural(len(runs) + missing.get('never begun', 0), 'run')} did not finish "
+        f"({_counts(missing)}), and are left out: rerun the same command to complete the sweep, with retry=true if "
+        "runs failed."
     ]
+
+
+def _counts(missing: dict[str, int]) -> str:
+    return ", ".join(f"{n} {status}" for status, n in missing.items())
 
 
 def _abnormal_end(run: Run) -> str | None:

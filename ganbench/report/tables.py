@@ -67,8 +67,9 @@ CSV_FIELDS = (
 )
 LEGEND = (
     "Lower is better. IQM: interquartile mean over seeds of the final score (of three seeds the median), which decides "
-    "the order. Gap to best: difference of IQMs, with its 95 % interval. p: Yuen's test of the gap, Holm-corrected for "
-    "all pairs of methods. Best checkpoint is chosen in hindsight and is optimistic."
+    "the order. Gap to best: difference of IQMs, with its 95 % interval. p: Yuen's test of the gap (of wins, by the "
+    "exact sign test, where too many runs have no score), Holm-corrected for all pairs of methods; intervals are not "
+    "corrected. Best checkpoint is chosen in hindsight and is optimistic."
 )
 
 
@@ -126,7 +127,7 @@ def _result(method: Method, vs_best: Comparison | None, timing: Timing | None) -
     alone = [number_cell(timing.seconds.get(method.label))] if timing else []
     return [
         text_cell(method.label),
-        number_cell(len(method.runs)),
+        number_cell(len(method.finals)),
         number_cell(method.iqm),
         interval_cell(method.interval),
         *_gap_to_best(vs_best),

@@ -15,7 +15,7 @@ from ganbench.config.compose import identifying_settings, resolve
 from ganbench.config.schema import HERE
 from ganbench.config.signature import NoSuchTarget, imported_modules, module_file
 
-# These start, read, draw and check runs, but a run imports none of them: a change there changes no result.
+# These start, read, draw and check runs: a change there changes no result.
 READ_ONLY_PACKAGES = ("__main__.py", "sweeps", "report", "conformance", "bench", "theory.py")
 
 STDLIB = Path(sysconfig.get_path("stdlib"))

@@ -71,7 +71,7 @@ def plan_runs(sweep: Path, folders: Iterable[str]) -> None:
 def planned_runs(sweep: Path) -> set[str]:
     """Return the names of the runs that a sweep is to have; none for a folder that no sweep of ours has made."""
     file = sweep / PLAN
-    return set(file.read_text(encoding="utf-8").splitlines()) if file.exists() else set()
+    return set(file.read_text(encoding="utf-8", errors="replace").splitlines()) if file.is_file() else set()
 
 
 def completed_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:

@@ -17,7 +17,8 @@ from ganbench.report.study import Study, load_study
 from ganbench.report.tables import MISSING, format_interval, format_number, markdown_table
 
 LEGEND = (
-    "Interquartile means (IQM) of final scores with 95 % intervals; lower is better. Bold: the best method of each "
+    "Interquartile means (of three seeds the median, of two the mean) of final scores, from four seeds on with 95 % "
+    "intervals; lower is better. Bold: the best method of each "
     "dataset, and those not significantly worse."
 )
 
