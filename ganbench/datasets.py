@@ -8,18 +8,18 @@ conf/dataset/<name>.yaml with `name`, `_target_`, `shape` and the other argument
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageColor
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ganbench import randomness
+from ganbench import image_folder, randomness
 from ganbench.errors import Refused
 from ganbench.files import read_verified
 
@@ -43,11 +43,12 @@ class Data(NamedTuple):
     train: Tensor
     test: Tensor
     modes: Modes | None = None
+    facts: Mapping[str, Any] | None = None  # what was found in a folder of images
 
     def to(self, device: torch.device) -> "Data":
         """Move everything to the device."""
         modes = self.modes and Modes(self.modes.centers.to(device), self.modes.std)
-        return Data(self.train.to(device), self.test.to(device), modes)
+        return self._replace(train=self.train.to(device), test=self.test.to(device), modes=modes)
 
 
 def select_evaluation_split(data: Data, part: str) -> Data:
@@ -206,18 +207,75 @@ def _cifar_files(source: type["CIFAR10"], folder: Path) -> dict[Path, str]:
     return batches | {folder / source.filename: source.tgz_md5}
 
 
-def folder(root: str, shape: tuple[int, int, int] = (3, 32, 32), test_share: float = 0.2) -> Data:
-    """Load every image below `root`, cropped to the middle and scaled; shape (1, H, W) makes them gray."""
-    extensions = Image.registered_extensions()
-    files = sorted(file for file in Path(root).expanduser().rglob("*") if file.suffix.lower() in extensions)
-    if len(files) < 10:
+def folder(
+    root: str,
+    shape: tuple[int, int, int] = (3, 32, 32),
+    test_share: float = 0.2,
+    held_out: str | None = None,
+    background: str = "white",
+) -> Data:
+    """Load every image below `root`, cropped to the middle and scaled; shape (1, H, W) makes them gray.
+
+    Held out are the images below `held_out`; without it those of root/test (or val) where there is a root/train; else
+    `test_share` of all, after a fixed shuffle. Transparent pixels show the `background`.
+    """
+    _check_color(background)
+    place, listing = _list_images(root, "dataset.root")
+    if held_out is not None:
+        other, held_out_listing = _list_images(held_out, "dataset.held_out")
+        listing.left_out += held_out_listing.left_out
+        parts = [file for file in listing.files if other not in file.parents], held_out_listing.files
+    else:
+        parts = image_folder.split_by_folder(place, listing.files) or _random_split(listing.files, test_share)
+    for part, files in zip(("to train on", "held out"), parts, strict=True):
+        if len(files) < 2:
+            raise Refused(f"dataset.root={root} leaves {len(files)} images {part}, and 2 or more are needed.")
+    outside = len(listing.files) - sum(map(len, parts))
+    if held_out is None and outside:
+        listing.left_out["outside train and test"] = outside
+    images = image_folder.load_images([*parts[0], *parts[1]], shape, background)
+    train, test = images[: len(parts[0])], images[len(parts[0]) :]
+    copies = image_folder.count_copies(test, train)
+    facts = {"train": len(train), "held_out": len(test), "copies": copies, "left_out": dict(listing.left_out)}
+    return Data(train, test, facts=facts)
+
+
+def _list_images(root: str, name: str) -> tuple[Path, image_folder.Listing]:
+    """List the images of a folder that the setting `name` names; raise Refused for one without enough of them."""
+    place = Path(root).expanduser()
+    if not place.is_dir():
+        raise Refused(f"{name}={root} does not exist, or is no folder; pass the folder of your images.")
+    listing = image_folder.list_images(place)
+    fewest = image_folder.FEWEST if name == "dataset.root" else 2
+    if len(listing.files) < fewest:
+        left_out = describe_left_out(listing.left_out)
         raise Refused(
-            f"dataset.root={root} must hold at least 10 images, in files such as .png or .jpg; found {len(files)}."
+            f"{name}={root} must hold at least {fewest} images, in files such as .png or .jpg; found "
+            f"{len(listing.files)}{f' ({left_out})' if left_out else ''}."
         )
-    images = torch.stack([_load_image(file, shape) for file in files])
-    images = images[torch.randperm(len(images), generator=randomness.generator(0, "split"))]
-    n_test = max(2, round(len(images) * test_share))
-    return Data(images[n_test:], images[:n_test])
+    return place, listing
+
+
+def _random_split(files: list[Path], test_share: float) -> tuple[list[Path], list[Path]]:
+    order = torch.randperm(len(files), generator=randomness.generator(0, "split")).tolist()
+    shuffled = [files[i] for i in order]
+    n_test = max(2, round(len(files) * test_share))
+    return shuffled[n_test:], shuffled[:n_test]
+
+
+def _check_color(background: str) -> None:
+    try:
+        ImageColor.getrgb(background)
+    except ValueError:
+        raise Refused(
+            f"dataset.background={background} is no color; use a name such as white, or '#808080' in quotes."
+        ) from None
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Say what was left out of a folder, such as `left out: 3 .heic, 1 run folder`; nothing for nothing."""
+    counts = ", ".join(f"{n} {what}" for what, n in sorted(left_out.items()) if n)
+    return f"left out: {counts}" if counts else ""
 
 
 def ring(shape: tuple[int] = (2,), n: int = 50_000, modes: int = 8, radius: float = 2.0, std: float = 0.05) -> Data:
@@ -297,14 +355,3 @@ def _missing_dataset_error(name: str, folder: Path, files: str, reason: str) -> 
         f"dataset={name} is not in {folder} and could not be downloaded ({' '.join(reason.split())}); "
         f"put {files} into {folder}, or pass another folder with dataset.root=..."
     )
-
-
-def _load_image(file: Path, shape: tuple[int, int, int]) -> Tensor:
-    """Read an image as uint8 of this shape [C, H, W], cropped to the middle and scaled."""
-    channels, height, width = shape
-    try:
-        with Image.open(file) as image:
-            fitted = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (width, height))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise Refused(f"{file} cannot be read as an image ({error}); repair or remove it.") from None
-    return torch.from_numpy(np.array(fitted)).view(height, width, channels).permute(2, 0, 1)

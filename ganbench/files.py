@@ -26,6 +26,11 @@ def read_verified(file: Path, algorithm: str, digest: str, fix: str, setting: st
     return content
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Tell whether a run has made the folder."""
+    return (folder / "status.json").is_file() and (folder / "config.yaml").is_file()
+
+
 def write_atomically(file: Path, content: bytes) -> None:
     """Replace `file` by `content` in one step, safe against a kill and a power loss; an error leaves the old file."""
     temporary = file.with_name(f".{file.name}.tmp")

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 
 # From the ground up. A room may import what stands below it or beside it; a test of circles keeps neighbors apart.
 FLOORS = (
-    ("errors", "files", "randomness", "gpu", "interfaces", "theory", "__init__"),
+    ("errors", "files", "randomness", "gpu", "image_folder", "interfaces", "theory", "__init__"),
     ("config",),
     ("models",),
     ("losses", "penalties", "datasets"),

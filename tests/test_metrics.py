@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import settings
+from conftest import ganbench, settings
 
 from ganbench import datasets, randomness
 from ganbench.config.compose import build
@@ -325,3 +325,28 @@ def test_the_picture_of_points_is_the_right_way_up() -> None:
     assert sum(abs(a - b) for a, b in zip(at(-0.7, 0.65), (0xC2, 0x41, 0x0C), strict=True)) < 20
     light = [sum(at(0, y)) for y in (-0.05, 0.05)]
     assert light[1] < light[0] - 100
+
+
+def test_the_kernel_distance_ranks_where_there_are_few_samples() -> None:
+    """Fewer held-out images than features: no Fréchet distance, and it is no more needed."""
+    digits = datasets.mnist5k()
+    few = datasets.Data(digits.train[:200], digits.test[:60])
+    metric = ImageMetric("kid", LeNet(), 60, None, None, 5, 0, few, CPU, frechet="fd_lenet")
+    scores = metric(digits.train[300:360])
+    assert metric.cannot_rank is None and metric.real_reference["kid"] is not None
+    assert scores["fd_lenet"] is None and abs(scores["kid"]) < 1 < metric(255 - digits.train[300:360])["kid"]
+    assert ImageMetric("fd_lenet", LeNet(), 60, None, None, 5, 0, few, CPU).cannot_rank
+    enough = datasets.Data(digits.train[:200], digits.test[:65])
+    assert ImageMetric("fd_lenet", LeNet(), 65, None, None, 5, 0, enough, CPU).cannot_rank is None
+    assert ImageMetric("fd_lenet", LeNet(), 64, None, None, 5, 0, enough, CPU).cannot_rank
+
+
+@pytest.mark.slow
+def test_a_run_that_can_have_no_score_is_refused(tmp_path: Path) -> None:
+    refusal = ganbench("metric.n_fake=64", "wandb=disabled", "name=a", "device=cpu", cwd=tmp_path)
+    assert refusal.returncode == 2 and "Traceback" not in refusal.stderr
+    assert (
+        "metric=fd_lenet: no run can have a score, since 64 samples cannot span 64 features; use metric=kid"
+        in refusal.stderr
+    )
+    assert not (tmp_path / "outputs/run/a/metrics.jsonl").read_text()

@@ -20,8 +20,10 @@ CLASS_NAMES = ("classes", "classes_kl")
 
 
 class ImageMetric:
-    """Score images: Fréchet distance (ranks, called `name`), kernel distance, diversity, memorization and classes.
+    """Score images: Fréchet distance, kernel distance, diversity, memorization and classes.
 
+    The score called `name` ranks: the Fréchet distance, or with name="kid" the kernel distance; `frechet` is then the
+    name of the former. `cannot_rank` says why no generator can have that score here; None if one can.
     `features` maps uint8 images [n, C, H, W] to features [n, d]; if it has `classify(features)`, classes are counted.
     """
 
@@ -36,8 +38,10 @@ class ImageMetric:
         n_subsets: int,  # of samples, which lead to `<name>_inf`, the distance of infinitely many; 0 leaves it out
         data: Data,
         device: torch.device,
+        frechet: str | None = None,
     ):
         self.name = name
+        frechet = frechet or name
         self.n_fake = n_fake
         self.k = k_neighbors
         self.n_subsets = n_subsets
@@ -45,9 +49,10 @@ class ImageMetric:
         self._embed_real(held_out_samples(data.test, n_real), data.train[:n_train])
         classify = getattr(features, "classify", None)
         self.class_counter = ClassCounter(classify, self.test) if classify else None
-        self.distance_names = [name, f"{name}_inf"] if n_subsets else [name]
+        self.distance_names = [frechet, f"{frechet}_inf"] if n_subsets else [frechet]
         self.names = [*self.distance_names, "kid", *(CLASS_NAMES if classify else []), *PRDC_NAMES, "memorization"]
         self.real_reference = self._score_real()
+        self.cannot_rank = self._too_few(n_fake) if name == frechet else None
 
     def _embed_real(self, test: Tensor, train: Tensor) -> None:
         """Compute once what depends on real data only: their features, and what each score needs of these."""
@@ -85,15 +90,20 @@ class ImageMetric:
         return scores | memorization(fake, self.train, self.test)
 
     def _distances(self, fake: Tensor) -> Scores:
-        fewest = min(len(fake), len(self.test))
-        d = fake.shape[1]
-        if fewest <= d:
-            return missing(self.distance_names, f"{fewest} samples cannot span {d} features")
-        scores: Scores = {self.name: distance(self.moments, moments(fake), self.root)}
+        too_few = self._too_few(len(fake))
+        if too_few:
+            return missing(self.distance_names, too_few)
+        scores: Scores = {self.distance_names[0]: distance(self.moments, moments(fake), self.root)}
         return scores | self._extrapolated(fake) if self.n_subsets else scores
 
+    def _too_few(self, n_fake: int) -> str | None:
+        """Say so if covariances of so many fakes, or of the held-out images, cannot have full rank."""
+        fewest = min(n_fake, len(self.test))
+        d = self.test.shape[1]
+        return f"{fewest} samples cannot span {d} features" if fewest <= d else None
+
     def _extrapolated(self, fake: Tensor) -> Scores:
-        name = f"{self.name}_inf"
+        name = self.distance_names[1]
         n, d = fake.shape
         value = extrapolated_distance(self.moments, fake, self.root, self.n_subsets)
         if value is None:

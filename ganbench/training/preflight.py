@@ -68,6 +68,16 @@ def check_penalty(penalty: Penalty, name: str, D: nn.Module, real: Tensor, fake:
         )
 
 
+def check_rankable(metric: Metric, name: str) -> None:
+    """Refuse a metric whose score no generator can have with these numbers of samples."""
+    reason = getattr(metric, "cannot_rank", None)
+    if reason:
+        raise Refused(
+            f"metric={name}: no run can have a score, since {reason}; use metric=kid, which needs no such number, or "
+            "more held-out images and a higher metric.n_fake."
+        )
+
+
 def check_metric(metric: Metric, name: str) -> None:
     """Refuse a metric that does not say how many samples it takes, or what real data score under its own name."""
     if not isinstance(getattr(metric, "n_fake", None), int):

@@ -2,14 +2,16 @@
 
 import logging
 import math
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from ganbench.config.compose import build
-from ganbench.datasets import Data, select_evaluation_split, to_float
+from ganbench.datasets import Data, describe_left_out, select_evaluation_split, to_float
 from ganbench.gpu import refuse_random_kernels
 from ganbench.interfaces import Metric, Scores
 from ganbench.runs.recorder import Recorder
@@ -21,7 +23,7 @@ from ganbench.training.iteration import Iteration, make_iteration
 from ganbench.training.meter import Meter
 from ganbench.training.pictures import picture_size, sample_picture
 from ganbench.training.players import make_players, with_copied_critic, with_fresh_critic
-from ganbench.training.preflight import check_critic, check_loss, check_metric, check_penalty
+from ganbench.training.preflight import check_critic, check_loss, check_metric, check_penalty, check_rankable
 from ganbench.training.progress import progress_bar
 from ganbench.training.schedule import make_schedule
 from ganbench.training.updates import Objective
@@ -39,6 +41,8 @@ class Run:
         self.data = load_data(cfg, device)
         self.metric: Metric = build(cfg.metric, name=cfg.metric.name, data=self.data, device=device)
         check_metric(self.metric, cfg.metric.name)
+        if not cfg.get("_smoke_"):  # whose few samples have no score at all
+            check_rankable(self.metric, cfg.metric.name)
         self.players = make_players(cfg, device)
         self.objective = make_objective(cfg, device, self.players.D, self.data)
         self.vanishing = build(cfg.probe, name=cfg.loss.name)
@@ -125,6 +129,9 @@ class Run:
         weights = {"G": count_weights(self.players.G), "D": count_weights(self.players.D)}
         precision = self.cfg.precision.value
         self.recorder.note(device=device, precision=precision, weights=weights, real_reference=reference)
+        if self.data.facts:
+            self.recorder.note(data=dict(self.data.facts))
+            log.info(_images_line(self.data.facts))
         self.recorder.mirror.summary({f"real_reference/{key}": value for key, value in reference.items()})
         log.info(
             f"{device}, {precision}; {self.cfg.dataset.name}; {self.cfg.model.name}, "
@@ -154,6 +161,17 @@ def make_objective(cfg: DictConfig, device: torch.device, D: nn.Module, data: Da
 def count_weights(net: nn.Module) -> int:
     """Return the number of trained numbers in a net."""
     return sum(w.numel() for w in net.parameters())
+
+
+def _images_line(facts: Mapping[str, Any]) -> str:
+    """Say what was found in a folder of images."""
+    total = facts["train"] + facts["held_out"]
+    parts = [f"{total:,} images: {facts['train']:,} to train on, {facts['held_out']:,} held out"]
+    if facts["copies"]:
+        parts.append(f"{facts['copies']:,} held-out images are copies of training images")
+    if facts["left_out"]:
+        parts.append(describe_left_out(facts["left_out"]))
+    return "; ".join(parts)
 
 
 def _device_name(cfg: DictConfig, device: torch.device) -> str:

@@ -1,0 +1,253 @@
+"""A folder of anyone's pictures: what is read is what a viewer shows, and what is left out is told."""
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ganbench
+from PIL import Image
+
+from ganbench import datasets, image_folder
+from ganbench.errors import Refused
+
+GRAY = (1, 8, 8)
+COLOR = (3, 8, 8)
+
+
+def flat(mode: str, color) -> Image.Image:
+    return Image.new(mode, (8, 8), color)
+
+
+def sixteen_bits(value: int) -> Image.Image:
+    return Image.fromarray(np.full((8, 8), value, np.uint16))
+
+
+def palette(transparent: bool) -> tuple[Image.Image, dict]:
+    image = flat("P", 1)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    return image, {"transparency": 1} if transparent else {}
+
+
+def rotated() -> tuple[Image.Image, dict]:
+    """Left half black, and a note that the right edge is the top."""
+    image = flat("L", 255)
+    image.paste(0, (0, 0, 4, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return image, {"exif": exif}
+
+
+def animated() -> tuple[Image.Image, dict]:
+    return flat("L", 40), {"save_all": True, "append_images": [flat("L", 200)]}
+
+
+# By name: the image (and options) to save, the suffix, the shape to read, and the pixel of its top left corner.
+PICTURES: dict[str, tuple] = {
+    "8-bit gray": (flat("L", 77), ".png", GRAY, [77]),
+    "16-bit gray": (sixteen_bits(0x8080), ".png", GRAY, [0x80]),
+    "16-bit gray, dark": (sixteen_bits(257 * 3), ".png", GRAY, [3]),
+    "16-bit gray TIFF": (sixteen_bits(0xFFFF), ".tiff", COLOR, [255] * 3),
+    "1 bit": (flat("1", 1), ".png", GRAY, [255]),
+    "palette": (palette(False), ".png", COLOR, [0, 0, 255]),
+    "transparent palette": (palette(True), ".png", COLOR, [255, 255, 255]),
+    "transparent": (flat("RGBA", (200, 0, 0, 0)), ".png", COLOR, [255, 255, 255]),
+    "half transparent": (flat("RGBA", (0, 0, 0, 128)), ".png", COLOR, [127] * 3),
+    "transparent gray": (flat("LA", (0, 0)), ".png", GRAY, [255]),
+    "one color transparent": ((flat("RGB", (1, 2, 3)), {"transparency": (1, 2, 3)}), ".png", COLOR, [255] * 3),
+    "CMYK": (flat("CMYK", (0, 255, 255, 0)), ".tiff", COLOR, [255, 0, 0]),
+    "rotated": (rotated(), ".png", GRAY, [0]),
+    "animated": (animated(), ".gif", GRAY, [40]),
+    "color made gray": (flat("RGB", (255, 0, 0)), ".png", GRAY, [76]),
+    "WebP": ((flat("RGB", (10, 20, 30)), {"lossless": True}), ".webp", COLOR, [10, 20, 30]),
+}
+
+
+def save(file: Path, picture) -> Path:
+    image, options = picture if isinstance(picture, tuple) else (picture, {})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image.save(file, **options)
+    return file
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_what_is_read_is_what_is_shown(name: str, tmp_path: Path) -> None:
+    picture, suffix, shape, pixel = PICTURES[name]
+    (read,) = image_folder.load_images([save(tmp_path / f"a{suffix}", picture)], shape, "white")
+    assert read[:, 0, 0].tolist() == pytest.approx(pixel, abs=1)
+    if name == "rotated":
+        assert read[0, :, 0].tolist() == [0] * 4 + [255] * 4 and read[0, 0].tolist() == [0] * 8
+
+
+def test_transparent_pixels_show_the_background(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.png", flat("RGBA", (200, 0, 0, 0)))
+    for background, pixel in (("black", [0, 0, 0]), ("#010203", [1, 2, 3])):
+        assert image_folder.load_images([file], COLOR, background)[0, :, 0, 0].tolist() == pixel
+    with pytest.raises(Refused, match=r"^dataset\.background=blak is no color; use a name such as white"):
+        datasets.folder(str(tmp_path), background="blak")
+
+
+@pytest.mark.parametrize("image", [flat("F", 0.5), flat("I", 70000)], ids=["float", "32 bits"])
+def test_numbers_without_a_range_are_refused(image: Image.Image, tmp_path: Path) -> None:
+    file = save(tmp_path / "a.tiff", image)
+    with pytest.raises(Refused, match=r"^1 of 1 images cannot be read: .*a\.tiff .*no known range; save"):
+        image_folder.load_images([file], GRAY, "white")
+
+
+def photos(folder: Path, n: int = 12, first: int = 0) -> list[Path]:
+    return [save(folder / f"{i:03d}.png", flat("RGB", (i, 0, 255 - i))) for i in range(first, first + n)]
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    """And what is linked is taken, once; a loop ends."""
+    root = tmp_path / "photos"
+    photos(root)
+    photos(tmp_path / "elsewhere", 3, first=100)
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "again").symlink_to(tmp_path / "elsewhere")
+    (root / "loop").symlink_to(root)
+    save(root / ".thumbnails/small.png", flat("L", 1))
+    for name in ("._000.png", "notes.txt", "live.heic", "table.h5", "drawing.eps", "README"):
+        (root / name).write_bytes(b"x")
+    run = root / "outputs/run/mine"
+    save(run / "samples/000000064.png", flat("L", 1))
+    for name in ("status.json", "config.yaml"):
+        (run / name).write_text("{}")
+    found = datasets.folder(str(root), COLOR)
+    left_out = {"hidden": 2, ".txt": 1, ".heic": 1, ".h5": 1, ".eps": 1, "without a suffix": 1, "run folder": 1}
+    assert found.facts == {"train": 12, "held_out": 3, "copies": 0, "left_out": left_out}
+    told = datasets.describe_left_out(left_out)
+    assert told == "left out: 1 .eps, 1 .h5, 1 .heic, 1 .txt, 2 hidden, 1 run folder, 1 without a suffix"
+
+
+def test_copies_across_the_split_are_counted(tmp_path: Path) -> None:
+    photos(tmp_path / "train")
+    photos(tmp_path / "test", 4, first=10)  # the first two once more
+    found = datasets.folder(str(tmp_path), COLOR)
+    assert (len(found.train), len(found.test), found.facts["copies"]) == (12, 4, 2)
+
+
+@pytest.mark.parametrize("name", ["test", "val", "VALID"])
+def test_folders_that_say_what_is_held_out(name: str, tmp_path: Path) -> None:
+    photos(tmp_path / "train/cats")
+    photos(tmp_path / name, 3, first=200)
+    photos(tmp_path / "more", 2, first=100)
+    found = datasets.folder(str(tmp_path), COLOR)
+    assert sorted(found.train[:, 0, 0, 0].tolist()) == list(range(12))
+    assert sorted(found.test[:, 0, 0, 0].tolist()) == [200, 201, 202]
+    assert found.facts["left_out"] == {"outside train and test": 2}
+
+
+def test_another_folder_is_held_out(tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    photos(tmp_path / "photos/kept", 3, first=200)
+    found = datasets.folder(str(tmp_path / "photos"), COLOR, held_out=str(tmp_path / "photos/kept"))
+    assert (len(found.train), sorted(found.test[:, 0, 0, 0].tolist())) == (12, [200, 201, 202])
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda root: None, {"root": "nowhere"}, r"dataset\.root=nowhere does not exist"),
+        (lambda root: None, {"held_out": "nowhere"}, r"dataset\.held_out=nowhere does not exist"),
+        (lambda root: (root / "none").mkdir(), {"held_out": "none"}, r"dataset\.held_out=none must hold at least 2"),
+        (lambda root: (root / "a.heic").write_bytes(b""), {"root": "few"}, r"found 1 \(left out: 2 \.heic\)"),
+        (lambda root: None, {"test_share": 0.95}, r"leaves 1 images to train on, and 2 or more are needed"),
+    ],
+)
+def test_folders_that_cannot_be_used(
+    change: Callable, options: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(tmp_path / "photos")
+    photos(tmp_path / "few", 1)
+    for name in ("a.heic", "b.heic"):
+        (tmp_path / "few" / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    change(tmp_path)
+    with pytest.raises(Refused, match=message):
+        datasets.folder(**({"root": "photos", "shape": COLOR} | options))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    photos(tmp_path)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    with pytest.raises(Refused, match=r"closed cannot be read \(Permission denied\); make it readable"):
+        datasets.folder(str(tmp_path), COLOR)
+
+
+# A format each, as Pillow writes it; those it only reads are left.
+FORMATS = {
+    suffix: kind
+    for suffix, kind in {
+        ".avif": "AVIF", ".blp": "BLP", ".bmp": "BMP", ".dds": "DDS", ".dib": "DIB", ".gif": "GIF", ".icns": "ICNS",
+        ".ico": "ICO", ".im": "IM", ".jpg": "JPEG", ".jp2": "JPEG2000", ".msp": "MSP", ".pcx": "PCX", ".png": "PNG",
+        ".ppm": "PPM", ".qoi": "QOI", ".sgi": "SGI", ".tga": "TGA", ".tif": "TIFF", ".webp": "WEBP", ".xbm": "XBM",
+    }.items()
+    if Image.init() is not None and kind in Image.SAVE and kind in Image.OPEN
+}  # fmt: skip
+MODES = {"MSP": "1", "XBM": "1", "BLP": "P"}
+
+
+def encoded(kind: str) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).convert(MODES.get(kind, "RGB")).save(out, kind)
+    return out.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_however_a_file_is_damaged_it_is_named(suffix: str, tmp_path: Path) -> None:
+    """Cut at many places, and bytes flipped: it is read, or refused in one sentence with its name."""
+    whole = encoded(FORMATS[suffix])
+    rng = np.random.default_rng(1)
+    cut = [whole[: len(whole) * k // 12] for k in range(12)] + [whole[:k] for k in range(1, 40, 3)]
+    flipped = []
+    for _ in range(40):
+        content = bytearray(whole)
+        for place in rng.integers(min(len(whole), 200), size=3):
+            content[place] ^= int(rng.integers(1, 256))
+        flipped.append(bytes(content))
+    refused = 0
+    for i, content in enumerate([*cut, *flipped]):
+        file = tmp_path / f"{i}{suffix}"
+        file.write_bytes(content)
+        try:
+            assert image_folder.load_images([file], COLOR, "white").shape == (1, *COLOR)
+        except Refused as error:
+            refused += 1
+            assert str(error).startswith(f"1 of 1 images cannot be read: {file} (") and "\n" not in str(error)
+    assert refused > 5
+
+
+def test_all_damaged_files_are_told_at_once(tmp_path: Path) -> None:
+    for i, file in enumerate(photos(tmp_path)):
+        if i % 2:
+            file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(Refused, match=r"^6 of 12 .*001\.png \(.*003\.png .*005\.png .*; and 3 more; repair"):
+        datasets.folder(str(tmp_path), COLOR)
+
+
+@pytest.mark.slow
+def test_a_run_says_what_it_found(tmp_path: Path) -> None:
+    root = tmp_path / "my photos"
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (200, 40, 30), dtype=np.uint8)):
+        save(root / f"{i}.png", Image.fromarray(pixels))
+    (root / "a.heic").write_bytes(b"x")
+    options = (
+        "dataset=folder",
+        f"dataset.root='{root}'",
+        "experiment=smoke",
+        "metric=fd_lenet",
+        "dataset.shape=[1,32,32]",
+    )
+    done = ganbench(*options, "wandb=disabled", "name=a", "device=cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "200 images: 160 to train on, 40 held out; left out: 1 .heic" in done.stderr + done.stdout
+    status = json.loads((tmp_path / "outputs/run/a/status.json").read_text())
+    assert status["data"] == {"train": 160, "held_out": 40, "copies": 0, "left_out": {".heic": 1}}
