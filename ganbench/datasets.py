@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import ImageColor
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -219,7 +218,6 @@ def folder(
     Held out are the images below `held_out`; without it those of root/test (or val) where there is a root/train; else
     `test_share` of all, after a fixed shuffle. Transparent pixels show the `background`.
     """
-    _check_color(background)
     place, listing = _list_images(root, "dataset.root")
     if held_out is not None:
         other, held_out_listing = _list_images(held_out, "dataset.held_out")
@@ -261,15 +259,6 @@ def _random_split(files: list[Path], test_share: float) -> tuple[list[Path], lis
     shuffled = [files[i] for i in order]
     n_test = max(2, round(len(files) * test_share))
     return shuffled[n_test:], shuffled[:n_test]
-
-
-def _check_color(background: str) -> None:
-    try:
-        ImageColor.getrgb(background)
-    except ValueError:
-        raise Refused(
-            f"dataset.background={background} is no color; use a name such as white, or '#808080' in quotes."
-        ) from None
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:

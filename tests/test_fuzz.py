@@ -86,6 +86,8 @@ LEGITIMATE = {
     r"wandb\.entity": lambda v: v is None or unquoted_text(v),
     r"wandb\.group": lambda v: v is None or v == "../../x" or unquoted_text(v),
     r"dataset\.root": one_of("x", "../../x", "a\nb"),
+    r"dataset\.held_out": one_of(None, "x", "../../x", "a\nb"),
+    r"metric\.frechet": one_of(None, "x"),
     r"metric\.features\.weights": one_of(None, "x", "../../x", "a\nb"),
     r"protocol\.space\.(lr|penalty_weight)\.high": one_of(0.5, 10**9),
     r"protocol\.space\.penalty_weight\.low": one_of(0.5),

@@ -45,6 +45,7 @@ BAD = [
     ("seed=abc", ["seed=abc", "a whole number"]),
     ("seed=-1", ["seed=-1", ">= 0"]),
     ("device=tpu", ["device", "tpu", "cuda", "cpu"]),
+    ("dataset=folder dataset.root=x dataset.background=blak", ["dataset.background=blak must be a color", "white"]),
     ("precision=fp8", ["precision", "fp8", "bf16"]),
     ("wandb=on", ["wandb=on is not an option", "online", "offline"]),
     ("wandb.mode=on", ["wandb.mode", "on", "offline"]),

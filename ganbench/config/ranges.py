@@ -53,6 +53,15 @@ def _is_file_path(value: str) -> bool:
     return bool(value) and "\0" not in value and all(len(os.fsencode(part)) < 256 for part in value.split("/"))
 
 
+def _is_color(value: str) -> bool:
+    from PIL import ImageColor
+
+    try:
+        return bool(ImageColor.getrgb(value))
+    except ValueError:
+        return False
+
+
 POSITIVE = Range("a finite number > 0", lambda v: 0 < v < math.inf)
 NOT_NEGATIVE = Range("a finite number >= 0", lambda v: 0 <= v < math.inf)
 BETAS = list_of("two numbers >= 0 and < 1", lambda beta: 0 <= beta < 1, 2, 2)
@@ -106,6 +115,9 @@ RANGES: dict[str, Range] = {
     "dataset.std": POSITIVE,
     "dataset.test_share": Range("a number > 0 and < 1", lambda v: 0 < v < 1),
     "dataset.root": or_null(FILE_PATH),
+    "dataset.held_out": or_null(FILE_PATH),
+    "dataset.background": Range("a color, by a name such as white or as '#808080' in quotes", _is_color),
+    "metric.frechet": or_null(pattern(NAME_WORDS, NAME)),
     "metric.n_fake": whole(2, 100_000),
     "metric.n_real": SAMPLES,
     "metric.n_train": SAMPLES,
