@@ -219,23 +219,30 @@ def folder(
     `test_share` of all, after a fixed shuffle. Transparent pixels show the `background`.
     """
     place, listing = _list_images(root, "dataset.root")
-    if held_out is not None:
-        other, held_out_listing = _list_images(held_out, "dataset.held_out")
-        listing.left_out += held_out_listing.left_out
-        parts = [file for file in listing.files if other not in file.parents], held_out_listing.files
-    else:
+    left_out = listing.left_out
+    if held_out is None:
         parts = image_folder.split_by_folder(place, listing.files) or _random_split(listing.files, test_share)
-    for part, files in zip(("to train on", "held out"), parts, strict=True):
+        train_files, test_files = parts
+        left_out["outside train and test"] = len(listing.files) - len(train_files) - len(test_files)
+    else:
+        other, others = _list_images(held_out, "dataset.held_out")
+        train_files = [file for file in listing.files if not _is_below(file, other)]
+        test_files = others.files
+        if not _is_below(other, place):
+            left_out += others.left_out
+    for part, files in (("to train on", train_files), ("held out", test_files)):
         if len(files) < 2:
             raise Refused(f"dataset.root={root} leaves {len(files)} images {part}, and 2 or more are needed.")
-    outside = len(listing.files) - sum(map(len, parts))
-    if held_out is None and outside:
-        listing.left_out["outside train and test"] = outside
-    images = image_folder.load_images([*parts[0], *parts[1]], shape, background)
-    train, test = images[: len(parts[0])], images[len(parts[0]) :]
+    images = image_folder.load_images([*train_files, *test_files], shape, background)
+    train = images[: len(train_files)]
+    test = images[len(train_files) :]
     copies = image_folder.count_copies(test, train)
-    facts = {"train": len(train), "held_out": len(test), "copies": copies, "left_out": dict(listing.left_out)}
+    facts = {"train": len(train), "held_out": len(test), "copies": copies, "left_out": dict(+left_out)}
     return Data(train, test, facts=facts)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _list_images(root: str, name: str) -> tuple[Path, image_folder.Listing]:

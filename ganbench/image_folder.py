@@ -1,6 +1,7 @@
 """Read a folder of pictures: which files are images, what each of them shows, and which are held out."""
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ def load_images(files: list[Path], shape: tuple[int, int, int], background: str)
 
 def _load_image(file: Path, shape: tuple[int, int, int], background: str) -> Tensor:
     channels, height, width = shape
-    with Image.open(file) as image:
+    with warnings.catch_warnings(action="ignore"), Image.open(file) as image:  # of what is read all the same
         shown = as_shown(ImageOps.exif_transpose(image), background)
         fitted = ImageOps.fit(shown.convert("L" if channels == 1 else "RGB"), (width, height))
     return torch.from_numpy(np.array(fitted)).view(height, width, channels).permute(2, 0, 1)

@@ -50,10 +50,10 @@ def test_memory_is_that_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_gpu_is_asked_can_be_asked() -> None:
     """On a CPU and at toy sizes: every part is measured, and none fails."""
     run = ("experiment=smoke", "dataset=ring")
-    toy = gpu.Sizes(nets=(("dcgan", 4),), batch=4, repeats=2, samples=8, run=run, seeds="0")
+    toy = gpu.Sizes(nets=(("dcgan", 4),), methods=("wgan-gp",), batch=4, repeats=2, samples=8, run=run, seeds="0")
     found = dict(gpu.measure_gpu(CPU, toy))
     timed = found["iteration of wgan-gp, dcgan-4"]
-    assert {"card", "evaluation", "sweeps", "iteration of gan, dcgan-4"} < set(found)
+    assert {"card", "evaluation", "sweeps"} < set(found)
     assert not [part for part in found.values() if "failed" in part], found
     assert set(timed["seconds"]) - {baselines.mimicry_version()} == {"textbook", *VARIANTS}
     for name in VARIANTS:

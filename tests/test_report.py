@@ -281,6 +281,15 @@ def test_runs_that_were_never_begun_are_counted(sweep: Path) -> None:
     assert first.startswith("- 3 of 11 runs did not finish (1 interrupted, 2 never begun), and are left out: rerun ")
 
 
+def test_what_was_found_in_a_folder_of_images_is_told(sweep: Path) -> None:
+    data = {"train": 160, "held_out": 40, "copies": 2, "left_out": {".heic": 3, "run folder": 1}}
+    for run in sweep.glob("*-s?"):
+        change(run / "status.json", data=data)
+    text = text_of(sweep)
+    assert "- 2 of 40 held-out images are copies of training images." in text
+    assert "- Of the folder of images were left out: 3 .heic, 1 run folder." in text
+
+
 def test_scores_that_had_another_name_are_read(sweep: Path) -> None:
     for run in sweep.glob("gan-s?"):
         lines = (run / "metrics.jsonl").read_text().splitlines()

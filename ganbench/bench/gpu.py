@@ -26,6 +26,7 @@ class Sizes(NamedTuple):
     """How much is measured; less only where a test asks whether it can be."""
 
     nets: tuple[tuple[str, int], ...] = (("dcgan", 64), ("resnet", 64))  # with their width
+    methods: tuple[str, ...] = ("gan", "wgan-gp")
     batch: int = 64
     repeats: int = 5
     samples: int = 10_000  # of an evaluation, as in conf/metric/fid.yaml
@@ -44,7 +45,7 @@ def measure_gpu(device: torch.device, sizes: Sizes = FULL) -> Iterator[tuple[str
         "sweeps": partial(_sweeps, device.type, sizes),
     }
     for model, width in sizes.nets:
-        for method in ("gan", "wgan-gp"):
+        for method in sizes.methods:
             compare = partial(compare_step_time, method, model, width, sizes.batch, sizes.repeats, device)
             parts[f"iteration of {method}, {model}-{width}"] = compare
     for name, measure in parts.items():

@@ -215,11 +215,24 @@ def _notes(runs: list[Run], methods: list[Method], left_out: set[int]) -> list[s
         notes.append(
             "No seed is shared by all methods, so only those with the same seeds are compared with each other."
         )
+    notes += _data_notes(runs)
     for method in methods:
         if len(method.finals) < len(method.runs):
             notes.append(f"{method.label} has several runs of one seed; the first of each is compared.")
     for run in runs:
         notes += [note for note in (_abnormal_end(run), _collapse(run)) if note]
+    return notes
+
+
+def _data_notes(runs: list[Run]) -> list[str]:
+    """Say what was found in a folder of images, if it bears on the scores."""
+    data: dict[str, Any] = next((run.facts["data"] for run in runs if isinstance(run.facts.get("data"), dict)), {})
+    notes = []
+    if data.get("copies"):
+        notes.append(f"{data['copies']:,} of {data['held_out']:,} held-out images are copies of training images.")
+    if data.get("left_out"):
+        counts = ", ".join(f"{n:,} {what}" for what, n in sorted(data["left_out"].items()))
+        notes.append(f"Of the folder of images were left out: {counts}.")
     return notes
 
 
