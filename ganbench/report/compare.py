@@ -312,11 +312,12 @@ def _cost(best: Method, seconds: dict[str, float]) -> list[str]:
         return []
     fastest = min(known, key=known.__getitem__)
     slowest = max(known, key=known.__getitem__)
-    of_best = f"; {best.label} takes {_seconds(known[best.label])}" if best.label in known else ""
-    return [
-        f"Training takes {_seconds(known[fastest])} ({fastest}) to {_seconds(known[slowest])} ({slowest}) a run, "
-        f"without evaluation{of_best}."
-    ]
+    low, high = _seconds(known[fastest]), _seconds(known[slowest])
+    if low == high:
+        return [f"Training takes {low} a run with every method, without evaluation."]
+    is_between = best.label in known and best.label not in (fastest, slowest)
+    of_best = f"; {best.label} takes {_seconds(known[best.label])}" if is_between else ""
+    return [f"Training takes {low} ({fastest}) to {high} ({slowest}) a run, without evaluation{of_best}."]
 
 
 def _seconds(value: float) -> str:
