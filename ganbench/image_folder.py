@@ -84,8 +84,9 @@ def split_by_folder(root: Path, files: Iterable[Path]) -> tuple[list[Path], list
     """Return the files below train/ and those below test/ (or val/, …); None for a folder without such a pair."""
     parts: dict[bool, list[Path]] = {True: [], False: []}
     for file in files:
-        first = file.relative_to(root).parts[0].lower()
-        if first in TRAIN + HELD_OUT and len(file.relative_to(root).parts) > 1:
+        top, *below = file.relative_to(root).parts
+        first = top.lower()
+        if below and first in TRAIN + HELD_OUT:
             parts[first in TRAIN].append(file)
     return (parts[True], parts[False]) if parts[True] and parts[False] else None
 

@@ -91,7 +91,7 @@ def _standard_error(winsorized: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 class PairedDifference(NamedTuple):
-    """How much worse b scored than a, over the seeds that both have."""
+    """How much worse b scored than a, at the same seeds."""
 
     n: int  # seeds
     gap: float | None  # iqm(b) - iqm(a); None if either is infinite
@@ -120,19 +120,12 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> PairedDifference:
         n=n,
         gap=gap if math.isfinite(gap) else None,
         interval=_t_interval(gap, error, n),
-        p=_p(a, b, is_known),
+        p=float(_p_of_gap(gap, error, n)) if is_known or n < MIN_SEEDS_FOR_INTERVAL else sign_test(a, b),
         tested=gap if is_known else win_rate - 0.5,
         win_rate=win_rate,
-        std=_std_of_difference(a, b, correlation),
+        std=_std_of_difference(a, b, error, correlation),
         correlation=correlation,
     )
-
-
-def _p(a: np.ndarray, b: np.ndarray, is_known: bool) -> float:
-    """Return the p of the gap's test, or of the wins'; 1 for too few seeds."""
-    if len(a) < MIN_SEEDS_FOR_INTERVAL:
-        return 1.0
-    return float(gap_test(a, b)) if is_known else sign_test(a, b)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -141,7 +134,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(a == b, 0.0, b - a)
 
 
-def _std_of_difference(a: np.ndarray, b: np.ndarray, correlation: float | None) -> float | None:
+def _std_of_difference(a: np.ndarray, b: np.ndarray, error: float, correlation: float | None) -> float | None:
     """Return the standard deviation with which normal scores would have the test's standard error.
 
     So runs that the IQM leaves out, such as one that diverged, count for no more here than they do there. Of fewer
@@ -152,7 +145,7 @@ def _std_of_difference(a: np.ndarray, b: np.ndarray, correlation: float | None) 
         with np.errstate(invalid="ignore"):
             std = float(np.std(_difference(a, b), ddof=1)) if n > 1 else math.nan
     else:
-        std = float(_gap_error(a, b)) / _simulated(n, _nearest(correlation)).typical_error
+        std = error / _simulated(n, _nearest(correlation)).typical_error
     return std if math.isfinite(std) else None
 
 
@@ -169,13 +162,16 @@ def gap_test(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     below 2 / 2^n, which is as much as n seeds can show without assumptions on their distribution: the probability
     that one method wins at all of them by chance.
     """
-    n = a.shape[-1]
-    gap = np.abs(iqm(b) - iqm(a))
-    error = _gap_error(a, b)
+    return _p_of_gap(iqm(b) - iqm(a), _gap_error(a, b), a.shape[-1])
+
+
+def _p_of_gap(gap: ArrayLike, error: ArrayLike, n: int) -> np.ndarray:
+    """Return the p of gaps over n seeds, from their standard errors; 1 where an error is not known."""
+    gap, error = np.abs(gap), np.asarray(error)
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(gap / error, max(1, _degrees_of_freedom(n)))
     p = np.where(gap == 0, 1.0, p)
-    p = np.where(np.isnan(p), 1.0, p)  # too few seeds for the test
+    p = np.where(np.isnan(p), 1.0, p)
     return np.clip(p, min(1.0, 2.0 ** (1 - n)), 1.0)
 
 
@@ -283,8 +279,9 @@ def seeds_needed(gap: float, std: float, correlation: float | None, pairs: int) 
         detectable = minimum_detectable_difference(std, correlation, n, ALPHA / max(pairs, 1))
         return detectable is not None and detectable <= gap
 
-    enough = [n for n, following in pairwise([*NUMBERS_OF_SEEDS, MAX_SEEDS]) if is_enough(n) and is_enough(following)]
-    return enough[0] if enough else None
+    # One after the other, since each number is simulated: few are needed where few seeds are.
+    candidates = pairwise([*NUMBERS_OF_SEEDS, MAX_SEEDS])
+    return next((n for n, following in candidates if is_enough(n) and is_enough(following)), None)
 
 
 def min_seeds_for_significance(pairs: int) -> int:

@@ -101,7 +101,7 @@ class Study:
 
     @cached_property
     def vs_best(self) -> dict[str, Comparison]:
-        """Return the comparison with the best method, by label, of each method that shares seeds with it."""
+        """Return the comparison with the best method, by label, of each method with the same seeds."""
         best = self.methods[0]
         return {each.worse.label: each for each in self.comparisons if each.better is best}
 

@@ -18,8 +18,7 @@ from ganbench.report.tables import MISSING, format_interval, format_number, mark
 
 LEGEND = (
     "Interquartile means (of three seeds the median, of two the mean) of final scores, from four seeds on with 95 % "
-    "intervals; lower is better. Bold: the best method of each "
-    "dataset, and those not significantly worse."
+    "intervals; lower is better. Bold: the best method of each dataset, and those not significantly worse."
 )
 
 
@@ -115,7 +114,9 @@ def _other_code(studies: list[Study]) -> list[str]:
     for study in studies:
         for code in sorted(study.codes):
             folders.setdefault(code, []).append(study.folder.name)
-    return [f"The sweeps were run by different versions of the code: {Mismatch('code', folders)}."][: len(folders) > 1]
+    if len(folders) < 2:
+        return []
+    return [f"The sweeps were run by different versions of the code: {Mismatch('code', folders)}."]
 
 
 class Overview:
