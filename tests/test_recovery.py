@@ -336,6 +336,56 @@ def test_two_launchers_share_a_sweep(undisturbed: tuple, start: Start, tmp_path:
         assert (folder / name / "ganbench.log").read_text().count("real-data reference: ") == 1
 
 
+# Python imports this module in every process. The process of a run stops where it would take its folder's lock, having
+# found that the run is not complete, until the file `go` is there.
+LATE = """
+import os, sys, time
+
+def stop(frame, event, argument):
+    code = frame.f_code
+    if event == "call" and code.co_name == "run_lock" and code.co_filename.endswith(os.path.join("runs", "lock.py")):
+        sys.setprofile(None)
+        open("waiting", "w").close()
+        while not os.path.exists("go"):
+            time.sleep(0.02)
+
+if sys.orig_argv[1:3] != ["-m", "ganbench"]:
+    os.register_at_fork(after_in_child=lambda: sys.setprofile(stop))
+elif "-m" not in sys.orig_argv[3:]:
+    sys.setprofile(stop)
+"""
+SHORT = (*RING, "protocol.images=320", "protocol.evaluations=1")
+DIVERGES = ("loss=wgan", "penalty=none", "optimizer.lr=1e30")
+
+
+@pytest.mark.parametrize("typed", [SHORT, ("-m", *SHORT), ("-m", *SHORT, *DIVERGES)], ids=["run", "sweep", "diverges"])
+def test_a_run_that_another_makes_while_ours_waits_for_the_lock_is_done(
+    typed: tuple[str, ...], start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late/sitecustomize.py").write_text(LATE)
+    late = start(*typed, "name=two", cwd=tmp_path, PYTHONPATH=str(tmp_path / "late"))
+    until((tmp_path / "waiting").exists, late)
+    first = ganbench(*typed, "name=two", cwd=tmp_path)
+    (tmp_path / "go").touch()
+    errors = late.communicate(timeout=PATIENCE)[1]
+    assert [first.returncode, late.returncode] == [3, 3] if DIVERGES[0] in typed else [0, 0], first.stderr + errors
+    assert "Traceback" not in errors and "refused" not in errors
+    [log] = (tmp_path / "outputs").glob("*/two/**/ganbench.log")
+    assert log.read_text().count("real-data reference: ") == 1
+    assert "already contains this run" in log.read_text()
+
+
+@pytest.mark.parametrize(("more", "code"), [((), 0), (DIVERGES, 3)], ids=["finish", "diverge"])
+def test_three_launchers_agree_on_how_a_sweep_ended(
+    more: tuple[str, ...], code: int, start: Start, tmp_path: Path
+) -> None:
+    typed = ("-m", *SHORT, *more, "seed=0,1", "sweep.parallel=1", "name=three")
+    launchers = [start(*typed, cwd=tmp_path) for _ in range(3)]
+    errors = [launcher.communicate(timeout=PATIENCE)[1] for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [code] * 3, errors
+
+
 def test_two_runs_at_once_in_one_folder(start: Start, tmp_path: Path) -> None:
     first = start(*LONG, "name=one", cwd=tmp_path)
     folder = tmp_path / "outputs/run/one"

@@ -17,6 +17,7 @@ from ganbench.runs.identity import code_digest
 
 log = logging.getLogger("ganbench")
 
+RECORDS = ("metrics.jsonl", "samples", "checkpoints")  # in a run's folder, made after its settings
 PLAN = "runs.txt"  # in a sweep's folder: the names of its runs' folders
 
 INTERRUPTED_EXIT_CODES = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of processes
@@ -95,8 +96,10 @@ def existing_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
 
     Raise Refused if the folder contains another run, one made with other code, or one that cannot be read.
     """
+    # Looked for before the settings: a run that another process begins at this moment has its settings first.
+    records = [folder / part for part in RECORDS if (folder / part).exists()]
     if not (folder / "config.yaml").exists():
-        return _status_without_config(folder)
+        return _status_without_config(folder, records)
     status = read_status(folder)
     _raise_if_other_settings(folder, cfg)
     _raise_if_other_code(folder, cfg, status)
@@ -139,14 +142,12 @@ def first_collapse(rows: list[dict[str, Any]]) -> int | None:
     return None
 
 
-def _status_without_config(folder: Path) -> dict[str, Any] | None:
+def _status_without_config(folder: Path, records: list[Path]) -> dict[str, Any] | None:
     """Return the status of a run that failed before it began: a run writes its status first, its settings next."""
-    for part in ("metrics.jsonl", "samples", "checkpoints"):
-        if (folder / part).exists():
-            raise Refused(
-                f"{folder / part} already exists, but there is no config.yaml to say of which run. "
-                "Pass another name=..."
-            )
+    if records:
+        raise Refused(
+            f"{records[0]} already exists, but there is no config.yaml to say of which run. Pass another name=..."
+        )
     if not (folder / "status.json").exists():
         return None
     status = read_status(folder)

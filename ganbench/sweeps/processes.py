@@ -20,7 +20,7 @@ from ganbench.config.compose import method_label, register
 from ganbench.errors import Refused
 from ganbench.runs.lock import RunLocked, raise_if_locked, run_lock
 from ganbench.runs.signals import exit_on_signal
-from ganbench.runs.status import RunComplete, mark_dead_run
+from ganbench.runs.status import mark_dead_run
 from ganbench.sweeps.jobs import Job, has_process_launcher
 from ganbench.sweeps.outcomes import Status
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # not every system has the first
 
 log = logging.getLogger("ganbench")
 
-LOCKED_EXIT_CODE = 75  # of a run's process that found another launcher's at work, or just done (EX_TEMPFAIL)
+LOCKED_EXIT_CODE = 75  # of a run's process that found another launcher's at work (EX_TEMPFAIL)
 
 
 class PoolStopped(Exception):
@@ -156,7 +156,7 @@ def _run_in_child(context: HydraContext, task: TaskFunction, config: DictConfig,
 
 
 def _report_and_exit(error: Exception, sender: Connection) -> NoReturn:
-    if isinstance(error, RunLocked | RunComplete):
+    if isinstance(error, RunLocked):
         sys.exit(LOCKED_EXIT_CODE)
     if isinstance(error, Refused):
         sender.send(Failure(refused=True, message=str(error)))

@@ -1,5 +1,6 @@
 """One run, as Hydra calls it; and the check of a single run before Hydra makes its folder."""
 
+import logging
 import sys
 import threading
 from pathlib import Path
@@ -13,9 +14,11 @@ from ganbench.config.messages import one_line_error
 from ganbench.config.validate import validate
 from ganbench.runs.lock import raise_if_locked
 from ganbench.runs.signals import Interrupted
-from ganbench.runs.status import completed_status, exit_code, exit_statuses, read_status
+from ganbench.runs.status import RunComplete, completed_status, exit_code, exit_statuses, read_status
 from ganbench.sweeps.jobs import check_run, without_hydra
 from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, ranked_score
+
+log = logging.getLogger("ganbench")
 
 
 def task(cfg: DictConfig) -> float:
@@ -28,6 +31,9 @@ def task(cfg: DictConfig) -> float:
         return ranked_score(status)
     try:
         return _train(cfg, folder)
+    except RunComplete as complete:  # by another process, while this one waited for the lock
+        log.info(complete)
+        return ranked_score(read_status(folder))
     finally:
         exit_statuses.append(read_status(folder)["status"])
 
