@@ -1,8 +1,10 @@
-"""Write files atomically, check for free disk space, and read files whose content is known by its digest."""
+"""Write files atomically, find where they can be written, and read files whose content is known by its digest."""
 
 import hashlib
 import os
 import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from ganbench.errors import Refused
@@ -75,3 +77,38 @@ def check_free_space(folder: Path) -> None:
             f"{folder} is on a full disk: a run needs at least {MIN_FREE_BYTES / 1e6:.0f} MB, and {parent} has "
             f"{free / 1e6:.1f} MB free; free some space, or pass a hydra.run.dir=... on another disk."
         )
+
+
+def ensure_home() -> None:
+    """Have HOME and XDG_CACHE_HOME name folders that W&B, torch and our own cache can use.
+
+    In containers and on clusters there may be no home, or one that cannot be written; caches then lie in a folder of
+    this user's in the temporary one. Without that W&B does not begin, or writes its log to the terminal.
+    """
+    if os.name != "posix":
+        return
+    home = os.path.expanduser("~")
+    if home == "~":  # neither HOME nor the list of users knows one
+        home = str(_own_temporary_folder())
+    os.environ["HOME"] = home
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache")
+    if not _can_be_written(caches):
+        os.environ["XDG_CACHE_HOME"] = str(_own_temporary_folder())
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Make the folder, if there is none, and tell whether files can be written into it."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.access(folder, os.W_OK | os.X_OK)
+    return False
+
+
+def _own_temporary_folder() -> Path:
+    """Return a folder that is the same for all runs of this user, and that nobody else can have prepared."""
+    folder = Path(tempfile.gettempdir(), f"ganbench-{os.getuid()}")
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+            return folder
+    return Path(tempfile.mkdtemp(prefix="ganbench-"))

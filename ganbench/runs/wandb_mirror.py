@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganbench.config.compose import method_label, resolve
 from ganbench.errors import Refused
+from ganbench.files import ensure_home
 from ganbench.runs.lock import run_lock
 from ganbench.runs.status import read_status
 
@@ -310,7 +311,9 @@ def main() -> None:
         "machine. Exit codes: 0 all sent, 1 W&B failed, 2 refused.",
     )
     command.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run's folder, such as outputs/run/mine")
-    sys.exit(sync_all(parser.parse_args().runs, os.environ.get("WANDB_MODE") or "online"))
+    runs = parser.parse_args().runs
+    ensure_home()
+    sys.exit(sync_all(runs, os.environ.get("WANDB_MODE") or "online"))
 
 
 def sync_all(runs: list[Path], mode: str) -> int:

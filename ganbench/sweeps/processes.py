@@ -5,9 +5,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -28,6 +29,10 @@ if TYPE_CHECKING:  # not every system has the first
     from multiprocessing.context import ForkServerContext, SpawnContext
 
 log = logging.getLogger("ganbench")
+
+# In bytes. A socket's path may have 103, on macOS; multiprocessing's own part of it has 32.
+LONGEST_SOCKET_FOLDER = 70
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 LOCKED_EXIT_CODE = 75  # of a run's process that found another launcher's at work (EX_TEMPFAIL)
 
@@ -129,9 +134,29 @@ def process_context() -> "ForkServerContext | SpawnContext":
     """Fork processes from a server that has imported what runs need, where the system can; else start them anew."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    _shorten_socket_paths()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ganbench.sweeps.forkserver"])
     return context
+
+
+def _shorten_socket_paths() -> None:
+    """Have multiprocessing keep its sockets in another folder than TMPDIR if that has too long a path for them.
+
+    Raise Refused if there is no other.
+    """
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= LONGEST_SOCKET_FOLDER:
+        return
+    short = next((folder for folder in SHORT_FOLDERS if os.access(folder, os.W_OK | os.X_OK)), None)
+    if short is None:
+        raise Refused(
+            f"TMPDIR={usual} has more than the {LONGEST_SOCKET_FOLDER} bytes that a sweep's sockets allow, and none of "
+            f"{', '.join(SHORT_FOLDERS)} can be written; set TMPDIR to a folder with a shorter path."
+        )
+    tempfile.tempdir = short
+    util.get_temp_dir()  # multiprocessing makes it now, and keeps to it
+    tempfile.tempdir = usual
 
 
 def _run_in_child(context: HydraContext, task: TaskFunction, config: DictConfig, sender: Connection) -> None:

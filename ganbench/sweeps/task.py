@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from ganbench.config.messages import one_line_error
 from ganbench.config.validate import validate
+from ganbench.files import ensure_home
 from ganbench.runs.lock import raise_if_locked
 from ganbench.runs.signals import Interrupted
 from ganbench.runs.status import RunComplete, completed_status, exit_code, exit_statuses, read_status
@@ -39,6 +40,7 @@ def task(cfg: DictConfig) -> float:
 
 
 def _train(cfg: DictConfig, folder: Path) -> float:
+    ensure_home()
     from ganbench.runs.wandb_mirror import prestart
 
     # W&B has a process of its own, which takes a fifth of a second to start. Import torch meanwhile.
