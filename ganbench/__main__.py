@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ganbench.config.compose import register
-from ganbench.config.environment import reject_torchrun
+from ganbench.config.environment import check_wandb_variables, reject_torchrun
 from ganbench.config.messages import one_line_error
 from ganbench.config.overrides import multirun_first, quote_options, reject_senseless_overrides
 from ganbench.config.schema import CONF
@@ -33,6 +33,7 @@ def main() -> None:
     sys.path.append(os.getcwd())  # so that a loss in the current folder can be imported
     try:
         reject_torchrun()
+        check_wandb_variables()
         sys.argv[1:] = quote_options(multirun_first(sys.argv[1:]))
         reject_senseless_overrides(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()

@@ -64,7 +64,7 @@ def _flush_folder(folder: Path) -> None:
 
 def check_free_space(folder: Path) -> None:
     """Raise Refused if `folder` cannot be made or written, or if its disk is nearly full."""
-    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    parent = _nearest_existing(folder)
     if not parent.is_dir():
         raise Refused(
             f"{folder} cannot be made, because {parent} is a file; pass another name=... or another hydra.run.dir=..."
@@ -77,6 +77,16 @@ def check_free_space(folder: Path) -> None:
             f"{folder} is on a full disk: a run needs at least {MIN_FREE_BYTES / 1e6:.0f} MB, and {parent} has "
             f"{free / 1e6:.1f} MB free; free some space, or pass a hydra.run.dir=... on another disk."
         )
+
+
+def can_be_made(folder: Path) -> bool:
+    """Tell whether the folder can be made, or is there and can be written."""
+    parent = _nearest_existing(folder)
+    return parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def ensure_home() -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -40,6 +41,7 @@ TINY = (
 SIX = "gan,lsgan,wgan-gp,wgan-lp,dragan,hinge"
 # How long tests wait for something that should happen; long, since it only ends what would otherwise hang.
 PATIENCE = float(os.environ.get("GANBENCH_TEST_PATIENCE", "900"))
+SERVER_START = threading.Lock()  # some tests start their first commands from several threads at once
 
 torch.set_num_threads(1)
 register()
@@ -124,8 +126,13 @@ def launch(
     )
 
 
-@cache
 def prefork_server() -> prefork.Server:
+    with SERVER_START:
+        return _started_server()
+
+
+@cache
+def _started_server() -> prefork.Server:
     return prefork.Server()
 
 

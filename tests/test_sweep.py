@@ -220,7 +220,7 @@ def test_every_run_is_its_own_run_at_wandb(sweep: tuple[Path, subprocess.Complet
         text = json.dumps(records)
         assert statuses(folder)[name]["wandb_id"] in text
         assert '"mixed"' in text  # the group
-        for tag in (name.split("-")[0], "none", "mnist5k", "dcgan", "seed-0"):
+        for tag in (name.split("-")[0], "mnist5k", "fd_lenet", "equal"):
             assert f'"{tag}"' in text
         kinds[name] = text.count("d_grad_norm")
         if name in ("gan-s0", "hinge-s0"):

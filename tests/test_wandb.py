@@ -22,7 +22,7 @@ import wandb
 from conftest import PATIENCE, REPOSITORY, ganbench, rows, settings, until
 
 from ganbench.runs import checkpoint
-from ganbench.runs.wandb_mirror import CONNECT_TIMEOUT, WandbMirror, can_connect, gradient_ratios, records
+from ganbench.runs.wandb_mirror import CONNECT_TIMEOUT, Address, WandbMirror, can_connect, gradient_ratios, records
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +41,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, mute: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
         self.mute, self.history, self.received = mute, [], 0
+        self.upserted: list[dict] = []  # what runs asked to be known as
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -48,7 +49,8 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def bucket(self, known: bool) -> dict:
-        """The run as it is known here."""
+        """The run as it is known here, under the id that was asked for."""
+        id = self.upserted[-1]["name"] if self.upserted else "run"
         tail = {
             "historyTail": json.dumps(self.history[-1:]),
             "eventsTail": "[]",
@@ -59,7 +61,7 @@ class Server(ThreadingHTTPServer):
             "tags": [],
         }
         project = {"id": "p", "name": "ganbench", "entity": {"id": "e", "name": "me"}}
-        it = {"id": "abc", "name": "run", "displayName": "run", "config": "{}", "historyLineCount": len(self.history)}
+        it = {"id": "abc", "name": id, "displayName": "run", "config": "{}", "historyLineCount": len(self.history)}
         return it | {"project": project} | (tail if known else {})
 
     def answer(self, query: str) -> dict:
@@ -87,6 +89,8 @@ class Answers(BaseHTTPRequestHandler):
         if self.server.mute and "UpsertBucket" not in asked.get("query", ""):
             time.sleep(600)
         if self.path == "/graphql":
+            if "mutation UpsertBucket" in asked["query"]:
+                self.server.upserted.append(asked["variables"])
             reply = {"data": self.server.answer(asked["query"])}
         elif part := asked.get("files", {}).get("wandb-history.jsonl"):
             self.server.history[part["offset"] :] = part["content"]
@@ -253,7 +257,7 @@ def test_live_and_synced_runs_are_the_same(cases: dict[str, Case], tmp_path: Pat
         [segment] = run.glob(f"wandb/offline-run-*-{status['wandb_id']}")
         assert_mirrored(run, history(run))
         assert len(rows(run)) == sum(len(item) > 6 and "samples" not in str(item) for item in history(run))
-        for word in ("status", "finished", "real_reference/", "label", "gan", "ring", "seed-0"):
+        for word in ("status", "finished", "real_reference/", "label", "gan", "ring", "equal-2d"):
             assert word.encode() in next(segment.glob("*.wandb")).read_bytes()
 
 
@@ -269,14 +273,34 @@ def test_sync_sends_only_what_the_server_does_not_have(cases: dict[str, Case]) -
     server.shutdown()
 
 
+def places(server: Server) -> set[tuple[str, str, str]]:
+    """Return the id, project and entity of all that runs asked the server for."""
+    return {(asked["name"], asked["project"], asked["entity"]) for asked in server.upserted}
+
+
+def test_an_agents_run_is_online_and_is_synced_to_where_wandb_put_it(tmp_path: Path) -> None:
+    server, run = Server(), tmp_path / "outputs/run/agent"
+    agent = {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "agentrun", "WANDB_PROJECT": "ganbench", "WANDB_ENTITY": "me"}
+    known = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+    done = ganbench(*RUN[:4], "protocol.images=640", "name=agent", cwd=tmp_path, **agent, **known)
+    assert done.returncode == 0, done.stderr
+    assert places(server) == {("agentrun", "ganbench", "me")}
+    status = json.loads((run / "status.json").read_text())
+    assert [status[f"wandb_{part}"] for part in ("id", "project", "entity")] == ["agentrun", "ganbench", "me"]
+    server.upserted.clear()
+    assert sync(run, WANDB_BASE_URL=server.url, WANDB_PROJECT="other", WANDB_ENTITY="another").returncode == 0
+    assert places(server) == {("agentrun", "ganbench", "me")}
+    server.shutdown()
+
+
 def test_a_resumed_run_is_mirrored_without_gap_or_repetition(cases: dict[str, Case], tmp_path: Path) -> None:
     run = Path(shutil.copytree(cases["offline"].folder, tmp_path / "run"))
     everything, id = records(run), json.loads((run / "status.json").read_text())["wandb_id"]
-    mirror = WandbMirror(run, settings(*RUN), id=id, sent=5)
+    mirror = WandbMirror(run, settings(*RUN), Address(id, "ganbench", None), sent=5)
     for values in everything[5:]:
         mirror.log(values)
     mirror.finish(0)
-    assert (mirror.id, mirror.sent, mirror.warned) == (id, len(everything), False)
+    assert (mirror.address.id, mirror.sent, mirror.warned) == (id, len(everything), False)
     wandb.teardown()
     assert_mirrored(run, history(run))
 

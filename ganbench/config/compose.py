@@ -11,6 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ganbench.config.environment import environment_variable, wandb_mode
 from ganbench.config.messages import root_cause
 from ganbench.config.schema import CONF, HERE, INCIDENTAL, Config
 
@@ -21,6 +22,8 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("extras", _extra_overrides, replace=True)
     OmegaConf.register_new_resolver("method", _method, replace=True)
+    OmegaConf.register_new_resolver("environment", environment_variable, replace=True)
+    OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
 
 
 def compose_config(*overrides: str) -> DictConfig:

@@ -1,8 +1,28 @@
-"""Check what other launchers have set in the environment, before anything is composed."""
+"""Read what other launchers and users of W&B set in the environment; what is typed, comes first."""
 
 import os
+from typing import Any
 
-from ganbench.errors import Refused
+from omegaconf import DictConfig, ListConfig
+
+from ganbench.config.messages import setting
+from ganbench.errors import Refused, did_you_mean
+
+WANDB_MODES = ("offline", "online", "disabled")
+
+# W&B's variables, and the settings that have their values where nothing else is said.
+WANDB_VARIABLES = {
+    "WANDB_MODE": "mode",
+    "WANDB_DISABLED": "mode",
+    "WANDB_PROJECT": "project",
+    "WANDB_ENTITY": "entity",
+    "WANDB_RUN_GROUP": "group",
+    "WANDB_NAME": "name",
+    "WANDB_TAGS": "tags",
+    "WANDB_NOTES": "notes",
+    "WANDB_DIR": "dir",
+}
+BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 def reject_torchrun() -> None:
@@ -16,3 +36,65 @@ def reject_torchrun() -> None:
             f"torchrun started {processes} processes (WORLD_SIZE={processes}), but a run uses one device and one "
             "process; use python -m ganbench instead, with -m for several runs side by side."
         )
+
+
+def reject_multirun_under_agent() -> None:
+    """Raise Refused for a sweep of ours inside one run of a W&B sweep, whose runs would all have that run's id."""
+    if _has_agent():
+        raise Refused(
+            "-m makes several runs, but wandb agent has started this command for one of its own "
+            f"(WANDB_SWEEP_ID={os.environ['WANDB_SWEEP_ID']}); leave -m out, and give one value to each setting."
+        )
+
+
+def check_wandb_variables() -> None:
+    """Raise Refused for a value of WANDB_MODE or WANDB_DISABLED that they cannot have."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode and mode not in WANDB_MODES:
+        hint = did_you_mean(mode, WANDB_MODES)
+        raise Refused(f"WANDB_MODE={mode} must be one of: {', '.join(WANDB_MODES)}; {hint}set it so, or unset it.")
+    disabled = os.environ.get("WANDB_DISABLED")
+    if disabled and disabled.lower() not in BOOLEANS:
+        raise Refused(f"WANDB_DISABLED={disabled} must be true or false; set it so, or unset it.")
+
+
+def wandb_mode() -> str:
+    """Return the mode where none is typed: that of the environment; under an agent online, and else offline."""
+    if BOOLEANS.get(os.environ.get("WANDB_DISABLED", "").lower()):
+        return "disabled"
+    return os.environ.get("WANDB_MODE") or ("online" if _has_agent() else "offline")
+
+
+def environment_variable(name: str, default: str | None) -> str | ListConfig | None:
+    """Return the value of a variable, of WANDB_TAGS the list; the default if it is not set or empty."""
+    value = os.environ.get(name) or default
+    if name != "WANDB_TAGS":
+        return value
+    return ListConfig([tag.strip() for tag in (value or "").split(",") if tag.strip()])
+
+
+def conflicting_variables(wandb: DictConfig) -> list[str]:
+    """Say of each of W&B's variables that differs from the composed settings which of the two counts."""
+    return [
+        _conflict(variable, setting(f"wandb.{key}", wandb[key]))
+        for variable, key in WANDB_VARIABLES.items()
+        if os.environ.get(variable) and _wanted(variable) not in (None, getattr(wandb[key], "value", wandb[key]))
+    ]
+
+
+def _conflict(variable: str, typed: str) -> str:
+    there = f"{variable}={os.environ[variable]}"
+    if _has_agent() and variable in ("WANDB_PROJECT", "WANDB_ENTITY"):
+        return f"{there} overrules {typed}, because W&B keeps the runs of its sweep together"
+    return f"{typed} overrules {there}"
+
+
+def _wanted(variable: str) -> Any:
+    """Return what a variable asks for; None for nothing."""
+    if variable == "WANDB_DISABLED":
+        return "disabled" if BOOLEANS[os.environ[variable].lower()] else None
+    return environment_variable(variable, None)
+
+
+def _has_agent() -> bool:
+    return bool(os.environ.get("WANDB_SWEEP_ID"))

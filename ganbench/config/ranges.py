@@ -134,6 +134,10 @@ RANGES: dict[str, Range] = {
     "wandb.project": text("a text of up to 128 bytes without / \\ # ? % :", 128, "/\\#?%:"),
     "wandb.entity": or_null(text("a text of up to 100 bytes without slashes", 100, "/\\")),
     "wandb.group": or_null(text("a text of up to 100 bytes", 100)),
+    "wandb.name": or_null(text("a text of up to 128 bytes", 128)),
+    "wandb.tags": list_of("a list of texts of up to 64 bytes", text("", 64).accepts),
+    "wandb.notes": or_null(Range("a text of up to 1000 characters", lambda v: len(v) <= 1000)),
+    "wandb.dir": or_null(FILE_PATH),
 }
 
 
@@ -166,12 +170,14 @@ def _is_allowed(value: Any, allowed: Range) -> bool:
 
 
 def original_key(cfg: DictConfig, key: str) -> str:
-    """Follow `${…}` copies back to the key under which the value was written."""
+    """Follow `${…}` copies back to the key, or the environment variable, under which the value was written."""
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     if not OmegaConf.is_interpolation(node, last):
         return key
     unresolved = OmegaConf.to_container(node, resolve=False)
     assert isinstance(unresolved, dict)
+    if variable := re.match(r"\$\{environment:(\w+)", unresolved[last]):
+        return variable[1] if os.environ.get(variable[1]) else key
     copied = re.fullmatch(r"\$\{([\w.]+)\}", unresolved[last])
     return original_key(cfg, copied[1]) if copied else key

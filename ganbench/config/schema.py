@@ -83,6 +83,10 @@ class Wandb:
     project: str = MISSING
     entity: str | None = None
     group: str | None = None
+    name: str | None = None
+    tags: Any = None  # as betas
+    notes: str | None = None
+    dir: str | None = None
 
 
 @dataclass

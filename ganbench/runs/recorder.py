@@ -31,7 +31,14 @@ from ganbench.runs.resume import (
 )
 from ganbench.runs.signals import Interrupted
 from ganbench.runs.status import RunComplete, existing_status, first_collapse, is_complete, write_status
-from ganbench.runs.wandb_mirror import WandbMirror, gradient_ratios, numbers, read_jsonl
+from ganbench.runs.wandb_mirror import (
+    WandbMirror,
+    command_line,
+    gradient_ratios,
+    numbers,
+    read_jsonl,
+    recorded_address,
+)
 
 log = logging.getLogger("ganbench")
 
@@ -56,7 +63,7 @@ class Recorder:
         self._prepare_folder(resolve(cfg))
         self.metrics_file = (out / "metrics.jsonl").open("a", encoding="utf-8")
         self.mirror = self._start_mirror(cfg)
-        self.note(wandb_id=self.mirror.id)
+        self.note(**self.mirror.address.facts())
 
     def __enter__(self) -> "Recorder":
         return self
@@ -151,7 +158,7 @@ class Recorder:
         try:
             if self.resumed is None:
                 return WandbMirror(self.out, cfg)
-            return WandbMirror(self.out, cfg, self.status.get("wandb_id"), self.resumed.sent)
+            return WandbMirror(self.out, cfg, recorded_address(self.status, cfg), self.resumed.sent)
         except BaseException as error:
             self._end(error)
             raise
@@ -216,7 +223,7 @@ def _raise_if_complete(status: dict[str, Any] | None, out: Path, retry: bool) ->
 
 def _initial_status(cfg: DictConfig, earlier: dict[str, Any] | None, resumed: ResumePoint | None) -> dict[str, Any]:
     """Return the status of a run that begins; of one that resumes, with what it had noted before."""
-    status = {"status": "running", "reason": None, "label": method_label(cfg), "seed": cfg.seed} | _software(cfg)
+    status = {"status": "running", "reason": None, "label": method_label(cfg), "seed": cfg.seed} | _provenance(cfg)
     now = {"t_started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     if earlier is None or resumed is None:
         return status | now
@@ -225,7 +232,7 @@ def _initial_status(cfg: DictConfig, earlier: dict[str, Any] | None, resumed: Re
     return noted | status | {"resumed": resumes}
 
 
-def _software(cfg: DictConfig) -> dict[str, Any]:
+def _provenance(cfg: DictConfig) -> dict[str, Any]:
     return {
         "ganbench": __version__,
         "commit": commit(),
@@ -233,6 +240,7 @@ def _software(cfg: DictConfig) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "host": platform.node(),
+        "command": command_line(),
     }
 
 

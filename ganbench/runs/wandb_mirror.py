@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -26,10 +27,11 @@ import wandb
 from omegaconf import DictConfig, OmegaConf
 
 from ganbench.config.compose import method_label, resolve
+from ganbench.config.schema import ScoredOn
 from ganbench.errors import Refused
 from ganbench.files import ensure_home
 from ganbench.runs.lock import run_lock
-from ganbench.runs.status import read_status
+from ganbench.runs.status import read_status, write_status
 
 log = logging.getLogger("ganbench")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # at its exit W&B would wait 22 s to report an outage
@@ -40,6 +42,8 @@ INIT_TIMEOUT = 6.0
 FINISH_TIMEOUT = 8.0
 UPLOAD_TIMEOUT = 120.0
 
+LONGEST_NAME, LONGEST_TAG = 128, 64  # at W&B, in characters
+
 Mode = Literal["online", "offline"]
 
 
@@ -47,19 +51,31 @@ class Unreachable(Exception):
     """No W&B server answers; the message says where."""
 
 
+class Address(NamedTuple):
+    """Where W&B has a run."""
+
+    id: str
+    project: str
+    entity: str | None  # None: that of the key, which W&B knows
+
+    def facts(self) -> dict[str, str | None]:
+        """Return what status.json says of it."""
+        return {f"wandb_{part}": value for part, value in self._asdict().items()}
+
+
 class WandbMirror:
     """A run's mirror. A user's mistake is raised, as Refused; anything else that goes wrong is one warning."""
 
-    def __init__(self, out: Path, cfg: DictConfig, id: str | None = None, sent: int = 0):
-        """Begin a W&B run; for a resumed run continue the one of this `id`, which has `sent` records."""
+    def __init__(self, out: Path, cfg: DictConfig, address: Address | None = None, sent: int = 0):
+        """Begin a W&B run; for a resumed run continue the one at this address, which has `sent` records."""
         self.out = out
         self.sent = sent
         self.run: wandb.Run | None = None
         self.warned = False
-        self.id = id or secrets.token_hex(4)
+        self.address = address or Address(secrets.token_hex(4), cfg.wandb.project, cfg.wandb.entity)
         mode = resolve(cfg)["wandb"]["mode"]
         if mode != "disabled":
-            self._guarded(self._begin, mode, partial(start_run, out, cfg, self.id, resume=bool(id)))
+            self._guarded(self._begin, mode, partial(start_run, out, cfg, self.address, resume=address is not None))
 
     def log(self, values: dict[str, Any]) -> None:
         """Send the next record: `images`, and numbers or the path of a picture."""
@@ -84,6 +100,7 @@ class WandbMirror:
         except Unreachable as error:
             self._warn(error)
             self.run = start("offline")
+        self.address = address_of(self.run)
         catch_up(self.run, self.out, self.sent)
 
     def _guarded(self, call: Callable[..., object], *args: Any, **kwargs: Any) -> None:
@@ -110,11 +127,11 @@ def prestart(mode: str) -> None:
     """Start W&B's own process early. If that fails, it fails again, with a message, when the run begins."""
     if mode != "disabled":
         with suppress(Exception):
-            wandb.setup(settings=wandb.Settings(silent=True))
+            wandb.setup(settings=wandb.Settings(silent=True, mode=cast(Mode, mode)))
 
 
 def start_run(
-    out: Path, cfg: DictConfig, id: str, mode: Mode, resume: bool, finish_timeout: float = FINISH_TIMEOUT
+    out: Path, cfg: DictConfig, address: Address, mode: Mode, resume: bool, finish_timeout: float = FINISH_TIMEOUT
 ) -> wandb.Run:
     """Return a W&B run in `mode`. Raise Refused for a user's mistake, Unreachable if no server answers in time."""
     if mode == "online":
@@ -125,11 +142,11 @@ def start_run(
     )
     try:
         run = wandb.init(
-            dir=out,
+            dir=mirror_folder(out, cfg),
             mode=mode,
-            **run_metadata(cfg),
+            **address._asdict(),
+            **run_metadata(cfg, out),
             config=resolve(cfg) | {"label": method_label(cfg), "folder": str(out)},
-            id=id,
             # An offline run is written whole instead: `wandb sync` would send twice what two parts of it share.
             resume="allow" if resume and mode == "online" else None,
             reinit="create_new",
@@ -146,15 +163,47 @@ def start_run(
     return run
 
 
-def run_metadata(cfg: DictConfig) -> dict[str, Any]:
-    """Return the project, group, name and tags under which W&B shows a run."""
+def mirror_folder(out: Path, cfg: DictConfig) -> Path:
+    """Return the folder that W&B writes into, made if it is not there: W&B would quietly take another."""
+    folder = Path(cfg.wandb.dir or out).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def address_of(run: wandb.Run) -> Address:
+    """Return where W&B put a run: under an agent the id, project and entity are those of its sweep, not ours."""
+    return Address(run.id, run.project, run.entity or None)
+
+
+def recorded_address(status: dict[str, Any], cfg: DictConfig) -> Address | None:
+    """Return where W&B has the run of this status; None if it was never begun there."""
+    if "wandb_id" not in status:
+        return None
+    project = status.get("wandb_project", cfg.wandb.project)  # before 0.4 only the id was kept
+    return Address(status["wandb_id"], project, status.get("wandb_entity") or cfg.wandb.entity)
+
+
+def run_metadata(cfg: DictConfig, out: Path) -> dict[str, Any]:
+    """Return what W&B shows a run under, and sorts and finds it by."""
+    tags = [method_label(cfg), cfg.dataset.name, cfg.metric.name, cfg.protocol.name, *(cfg.wandb.tags or ())]
+    is_trial = cfg.protocol.scored_on is ScoredOn.selection
     return {
-        "project": cfg.wandb.project,
-        "entity": cfg.wandb.entity,
+        "name": cfg.wandb.name or display_name(out.resolve().name),
         "group": cfg.wandb.group or cfg.name,
-        "name": f"{method_label(cfg)}-s{cfg.seed}",
-        "tags": [cfg.loss.name, cfg.penalty.name, cfg.dataset.name, cfg.model.name, f"seed-{cfg.seed}"],
+        "job_type": os.environ.get("WANDB_JOB_TYPE") or ("trial" if is_trial else "final"),
+        "tags": list(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags)),
+        "notes": "\n\n".join(filter(None, [read_status(out).get("command"), cfg.wandb.notes])),
     }
+
+
+def display_name(folder: str) -> str:
+    """Return the name of a run's folder, without its middle where it is longer than W&B allows; its end is the seed."""
+    return folder if len(folder) <= LONGEST_NAME else f"{folder[:100]}...{folder[-25:]}"
+
+
+def command_line() -> str:
+    """Return what was typed to make this run, or the sweep that it is of."""
+    return shlex.join(["python", "-m", "ganbench", *sys.argv[1:]])
 
 
 def silence_wandb_log() -> None:
@@ -165,7 +214,7 @@ def silence_wandb_log() -> None:
 
 def check_api_key() -> None:
     """Raise Refused without a valid key, before any connection is made."""
-    wandb.setup(settings=wandb.Settings(silent=True))
+    wandb.setup(settings=wandb.Settings(silent=True, mode="online"))  # whatever WANDB_MODE says
     try:
         wandb.login(verify=False, force=True)
     except wandb.errors.Error as error:
@@ -219,7 +268,7 @@ def catch_up(run: wandb.Run, out: Path, sent: int | None = None) -> None:
     for step, values in enumerate(records(out)[:sent]):
         send(run, step, values)
     if run.offline:
-        _delete_older_offline_runs(run, out)
+        _delete_older_offline_runs(run)
 
 
 def abandon(run: wandb.Run | None) -> None:
@@ -273,9 +322,12 @@ def sync(out: Path, mode: Mode) -> None:
     Raise Refused for a folder that contains no run; if W&B fails, its error.
     """
     cfg, status = load_run(out)
+    address = recorded_address(status, cfg)
+    assert address is not None  # as `load_run` has checked
     run = None
     try:
-        run = start_run(out, cfg, status["wandb_id"], mode, resume=True, finish_timeout=UPLOAD_TIMEOUT)
+        run = start_run(out, cfg, address, mode, resume=True, finish_timeout=UPLOAD_TIMEOUT)
+        write_status(out, status | address_of(run).facts())
         catch_up(run, out)
         run.summary.update(summary(status))
         run.finish(exit_code=0 if status["status"] == "finished" else 1)
@@ -341,10 +393,10 @@ def _checked_mode(mode: str) -> Mode:
     return cast(Mode, mode)
 
 
-def _delete_older_offline_runs(run: wandb.Run, out: Path) -> None:
+def _delete_older_offline_runs(run: wandb.Run) -> None:
     """Delete what earlier parts of a resumed run wrote, because the new one contains it."""
     newest = Path(run.dir).parent.resolve()
-    for folder in out.glob(f"wandb/offline-run-*-{run.id}"):
+    for folder in newest.parent.glob(f"offline-run-*-{run.id}"):
         if folder.resolve() != newest:
             shutil.rmtree(folder)
 

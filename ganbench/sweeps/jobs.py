@@ -10,12 +10,12 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ganbench.config.messages import one_line_error
-from ganbench.config.ranges import check_value
-from ganbench.config.schema import Precision, Track
+from ganbench.config.messages import one_line_error, setting
+from ganbench.config.ranges import check_value, original_key
+from ganbench.config.schema import Precision, Track, WandbMode
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
-from ganbench.files import check_free_space
+from ganbench.files import can_be_made, check_free_space
 from ganbench.runs.status import completed_status
 from ganbench.sweeps.outcomes import Status
 
@@ -60,6 +60,7 @@ def check_run(cfg: DictConfig, folder: Path, check_existing: bool = True) -> Sta
     status = completed_status(folder, cfg) if check_existing else None
     if status is None:
         check_free_space(folder)
+        _check_wandb_folder(cfg)
         _check_device(cfg)
     return status
 
@@ -71,6 +72,14 @@ def _reject_lone_search(cfg: DictConfig) -> None:
             f"protocol={cfg.protocol.name} is a search, which needs -m and no other protocol beside it: "
             f"python -m ganbench -m protocol={cfg.protocol.name} loss=gan,hinge seed=0,1,2 name=mine"
         )
+
+
+def _check_wandb_folder(cfg: DictConfig) -> None:
+    folder = cfg.wandb.dir
+    if cfg.wandb.mode is WandbMode.disabled or folder is None or can_be_made(Path(folder).expanduser()):
+        return
+    written = setting(original_key(cfg, "wandb.dir"), folder)
+    raise Refused(f"{written} cannot be written; name another folder, or none for that of the run.")
 
 
 def _check_device(cfg: DictConfig) -> None:

@@ -4,12 +4,13 @@ import logging
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from ganbench.config.environment import conflicting_variables, reject_multirun_under_agent
 from ganbench.config.messages import one_line_error
 from ganbench.config.validate import validate
 from ganbench.files import ensure_home
@@ -56,7 +57,18 @@ def _train(cfg: DictConfig, folder: Path) -> float:
 
 
 class CheckBeforeRun(Callback):
-    """Ends a single run that cannot be made, or has nothing left to do, before Hydra writes into its folder."""
+    """Ends a single run that cannot be made, or has nothing left to do, before Hydra writes into its folder.
+
+    Of sweeps it ends those that an agent of W&B has started, whichever sweeper they have.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Exit with 2 under an agent."""
+        try:
+            reject_multirun_under_agent()
+            _log_conflicts(config)
+        except Exception as error:
+            _refuse(error)
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Exit with 2 if the run is refused, and with the code of its status if nothing is left to do."""
@@ -65,13 +77,25 @@ class CheckBeforeRun(Callback):
             folder = Path(config.hydra.run.dir)
             status = check_run(without_hydra(config), folder)
             raise_if_locked(folder)
+            _log_conflicts(config)
         except Exception as error:
-            # Hydra turns ordinary errors of a callback into warnings; only an exit gets through.
-            print(one_line_error(error), file=sys.stderr)
-            raise SystemExit(2) from None
+            _refuse(error)
         if status:
             print(_already_there(folder, status), file=sys.stderr)
             raise SystemExit(exit_code([status["status"]]))
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Exit with 2: Hydra turns ordinary errors of a callback into warnings, and only an exit gets through."""
+    print(one_line_error(error), file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def _log_conflicts(config: DictConfig) -> None:
+    """Log in one line where W&B's variables and the settings differ, and which of the two counts."""
+    conflicts = conflicting_variables(config.wandb)
+    if conflicts:
+        log.info(f"Weights & Biases: {'; '.join(conflicts)}")
 
 
 def _already_there(folder: Path, status: Status) -> str:
