@@ -8,8 +8,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ganbench.config.compose import build
+from ganbench.models import dcgan
 from ganbench.training.batches import Batch, draw_batch
-from ganbench.training.cuda_graphs import CudaGraphIteration
+from ganbench.training.cuda_graphs import CudaGraphIteration, seeded
 from ganbench.training.device import autocast_and_penalty
 from ganbench.training.iteration import Iteration, iterate
 from ganbench.training.players import Players, make_players
@@ -49,16 +50,27 @@ def assert_equal(a: Outcome, b: Outcome) -> None:
     assert not any(differ), f"{sum(differ)} of {len(differ)} parts of the players differ"
 
 
+class DropoutCritic(dcgan.Critic):
+    """Draws from torch's own generator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.nn.functional.dropout(x, 0.2, self.training))
+
+
+DROPOUT = "model.critic._target_=iterations.DropoutCritic"
+
+
 def side_by_side(cfg: DictConfig, device: torch.device, steps: int = 3, resumed: int = 0) -> None:
     """With and without speed.graphs, `resumed` iterations after the beginning, the same."""
     train = build(cfg.dataset).to(device).train
     found = []
     for fixed in (False, True):
         players = make_players(cfg, device)
-        run: Iteration = iterating(cfg, players, device)
+        iteration = iterating(cfg, players, device)
+        run: Iteration = seeded(iteration)
         for step in range(resumed):
             run(draw_batch(cfg, train, step))
         if fixed:
-            run = CudaGraphIteration(run, players, [draw_batch(cfg, train, resumed + k) for k in range(2)])
+            run = CudaGraphIteration(iteration, players, [draw_batch(cfg, train, resumed + k) for k in range(2)])
         found.append(outcome(run, players, partial(draw_batch, cfg, train), range(resumed, resumed + steps)))
     assert_equal(*found)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SIX, ganbench, rows, settings, until
-from iterations import assert_equal, iterating, outcome, side_by_side
+from iterations import DROPOUT, assert_equal, iterating, outcome, side_by_side
 
 from ganbench import gpu
 from ganbench.config.compose import build
@@ -43,6 +43,7 @@ VARIANTS = {
     "reused fakes": ("protocol.reuse_fakes=true",),
     "spectral norm": ("model.critic_norm=spectral",),
     "points": ("dataset=ring",),
+    "dropout": (DROPOUT,),
 }
 
 

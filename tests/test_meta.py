@@ -70,7 +70,7 @@ def meta_batch(cfg: DictConfig) -> Batch:
     """Two critic updates and one of the generator."""
     real = torch.empty(N, *cfg.dataset.shape, device=META)
     z = torch.empty(N, cfg.model.z_dim, device=META)
-    return Batch([CriticBatch(real, z, Noise(), when={})] * 2, GeneratorBatch(real, z))  # type: ignore[arg-type]
+    return Batch([CriticBatch(real, z, Noise(), when={})] * 2, GeneratorBatch(real, z), key=0)  # type: ignore[arg-type]
 
 
 def operations(*overrides: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY, SIX, TINY, ganbench, rows, settings
-from iterations import iterating, side_by_side, state
+from iterations import DROPOUT, iterating, side_by_side, state
 from torch import Tensor
 
 from ganbench.config.compose import build
@@ -140,6 +140,11 @@ def test_an_iteration_at_fixed_addresses_is_the_same(method: str, resumed: int) 
     """All of what speed=graphs does but the recording, which needs a GPU."""
     wide = ("model.width=8", "model.critic_norm=spectral", "protocol.n_critic=2", "protocol.batch=8")
     side_by_side(settings(f"loss={method}", "speed=graphs", *wide), CPU, resumed=resumed)
+
+
+def test_so_is_one_that_draws_by_itself() -> None:
+    narrow = ("model.width=8", "protocol.n_critic=2", "protocol.batch=8")
+    side_by_side(settings("loss=wgan-gp", "speed=graphs", DROPOUT, *narrow), CPU, resumed=2)
 
 
 @pytest.mark.parametrize(("before", "after"), [("null", "true"), ("true", "null")])

@@ -33,6 +33,7 @@ class Batch(NamedTuple):
 
     critic: list[CriticBatch]
     generator: GeneratorBatch
+    key: int  # where the generators of the whole process start, from which dropout and the like draw
 
     @property
     def when(self) -> list[dict[str, int]]:
@@ -46,7 +47,7 @@ def draw_batch(cfg: DictConfig, train: Tensor, step: int) -> Batch:
     n_critic = cfg.protocol.n_critic
     critic = [_critic_batch(cfg, train, step, k) for k in range(step * n_critic, (step + 1) * n_critic)]
     z = randomness.normal((cfg.protocol.batch, cfg.model.z_dim), cfg.seed, "z_g", step, train.device)
-    return Batch(critic, GeneratorBatch(critic[-1].real, z))
+    return Batch(critic, GeneratorBatch(critic[-1].real, z), randomness.key(cfg.seed, "own", step))
 
 
 def _critic_batch(cfg: DictConfig, train: Tensor, step: int, critic_step: int) -> CriticBatch:

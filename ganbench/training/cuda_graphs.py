@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ganbench.errors import Refused
+from ganbench.randomness import seed_globals
 from ganbench.training.batches import Batch, GeneratorBatch
 
 WARM_UP = 3  # iterations before the capture, in which libraries choose algorithms and allocate what they need
@@ -31,7 +32,7 @@ class CudaGraphIteration:
 
     def __init__(self, iteration: Callable[[Batch], Rows], players: Any, batches: Sequence[Batch]):
         before = [copy.deepcopy(part.state_dict()) for part in players]
-        expected = [iteration(batch) for batch in batches]
+        expected = [seeded(iteration)(batch) for batch in batches]
         _restore(players, before)
         self.batch = _own_copy(batches[0])
         prepare = self._capture if batches[0].generator.z.is_cuda else self._eager
@@ -45,6 +46,7 @@ class CudaGraphIteration:
     def __call__(self, batch: Batch) -> Rows:
         """Run the iteration on a batch and return copies of its rows, which the next call would overwrite."""
         self._fill(batch)
+        seed_globals(batch.key, batch.generator.z.device)
         names, values = self.replay()
         copies = iter(values.clone().unbind())
         return [{name: next(copies) for name in row} for row in names]
@@ -84,6 +86,16 @@ class CudaGraphIteration:
         return replay
 
 
+def seeded(iteration: Callable[[Batch], Rows]) -> Callable[[Batch], Rows]:
+    """Return the iteration with the generators of the whole process started at each batch's key."""
+
+    def run(batch: Batch) -> Rows:
+        seed_globals(batch.key, batch.generator.z.device)
+        return iteration(batch)
+
+    return run
+
+
 def _stacked(rows: Rows) -> Replayed:
     """Put all values into one tensor, which is copied at once."""
     return [list(row) for row in rows], torch.stack([value for row in rows for value in row.values()])
@@ -97,7 +109,7 @@ def _check_same(replayed: Rows, expected: Rows) -> None:
                 raise Refused(
                     f"speed.graphs=true: a recorded iteration gives {name} = {float(value):.4g} where the same one "
                     f"unrecorded gives {float(expected_row[name]):.4g}, so the loss, the penalty or a net counts its "
-                    "calls or draws random numbers by itself, which a recording repeats for ever; use speed=eager."
+                    "calls or draws random numbers on the CPU, which a recording repeats for ever; use speed=eager."
                 )
 
 
@@ -107,7 +119,7 @@ def _own_copy(batch: Batch) -> Batch:
         each._replace(real=each.real.clone(), z=each.z.clone(), rng=torch.Generator(each.rng.device))
         for each in batch.critic
     ]
-    return Batch(critic, GeneratorBatch(critic[-1].real, batch.generator.z.clone()))
+    return Batch(critic, GeneratorBatch(critic[-1].real, batch.generator.z.clone()), batch.key)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ Sampler = Callable[..., Tensor]  # (generator, n) -> samples in the dataset's fo
 
 @torch.no_grad()
 def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, stream: str = "z_eval") -> Tensor:
-    """Draw n samples in the dataset's format from G in eval mode, of the same z at every call.
+    """Draw n samples in the dataset's format from G in eval mode, of the same z and other noise at every call.
 
     Raise Diverged where a sample is not finite.
     """
@@ -32,6 +32,7 @@ def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, st
             z = randomness.normal((min(CHUNK, n - first), z_dim), seed, stream, i, device)
             yield _finite_samples(G(z))
 
+    randomness.seed_globals(randomness.key(seed, f"own_{stream}"), device)
     with eval_mode(G):
         return concatenate(n, chunks())
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ganbench.errors import Diverged
 from ganbench.training.batches import Batch, CriticBatch
-from ganbench.training.cuda_graphs import CudaGraphIteration
+from ganbench.training.cuda_graphs import CudaGraphIteration, seeded
 from ganbench.training.players import Players
 from ganbench.training.updates import Objective, Terms, critic_update, generator_update
 
@@ -24,7 +24,7 @@ def make_iteration(cfg: DictConfig, players: Players, objective: Objective, draw
     `draw` returns the batch that is so many steps ahead. Raise Refused for an objective that cannot be captured.
     """
     run = partial(iterate, players, objective, ema_decay=cfg.protocol.ema, reuse_fakes=cfg.protocol.reuse_fakes)
-    return CudaGraphIteration(run, players, [draw(0), draw(1)]) if cfg.speed.graphs else run
+    return CudaGraphIteration(run, players, [draw(0), draw(1)]) if cfg.speed.graphs else seeded(run)
 
 
 def iterate(

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from ganbench import randomness
 from ganbench.config.compose import build
 from ganbench.datasets import Data, describe_left_out, select_evaluation_split, to_float
 from ganbench.gpu import refuse_random_kernels
@@ -39,10 +40,8 @@ class Run:
         self.device = device
         self.recorder = recorder
         self.data = load_data(cfg, device)
-        self.metric: Metric = build(cfg.metric, name=cfg.metric.name, data=self.data, device=device)
-        check_metric(self.metric, cfg.metric.name)
-        if not cfg.get("_smoke_"):  # whose few samples have no score at all
-            check_rankable(self.metric, cfg.metric.name)
+        self.metric = load_metric(cfg, self.data, device)
+        self._seed_globals("own_start", 0)
         self.players = make_players(cfg, device)
         self.objective = make_objective(cfg, device, self.players.D, self.data)
         self.vanishing = build(cfg.probe, name=cfg.loss.name)
@@ -80,6 +79,7 @@ class Run:
         """Score the averaged generator and record scores and samples; at the end also the generator itself."""
         images = self.schedule.images(step)
         with self.meter.paused():
+            self._seed_globals("own_evaluation", step)
             sampler = partial(sample, z_dim=self.cfg.model.z_dim, seed=self.cfg.seed, device=self.device)
             self.scores = evaluate(self.metric, sampler, self.players, self.data)
             if step == self.schedule.steps:
@@ -97,6 +97,7 @@ class Run:
         """Measure, on copies, whether the generator's gradient vanishes as the critic gets better."""
         self.meter.raise_if_not_finite()
         with self.meter.paused():
+            self._seed_globals("own_probe", step)
             critics = {
                 "onward": with_copied_critic(self.cfg, self.players),
                 "scratch": with_fresh_critic(self.cfg, self.players, self.device),
@@ -121,6 +122,10 @@ class Run:
         assert not isinstance(score, str | list)  # reasons and shares have names of their own
         return math.inf if score is None else score
 
+    def _seed_globals(self, stream: str, step: int) -> None:
+        """Start the generators that a user's own components may draw from, so that they draw the same at each start."""
+        randomness.seed_globals(randomness.key(self.cfg.seed, stream, step), self.device)
+
     def _announce(self) -> None:
         """Say and record what was chosen, and what real data score."""
         name = self.metric.name
@@ -142,8 +147,19 @@ class Run:
 
 def load_data(cfg: DictConfig, device: torch.device) -> Data:
     """Load the dataset to the device, split for the evaluation that the protocol asks for."""
+    randomness.seed_globals(randomness.key(0, "own_dataset"), device)  # the same data for all seeds
     data = select_evaluation_split(build(cfg.dataset), cfg.protocol.scored_on.value)
     return to_memory_format(data.to(device), cfg)
+
+
+def load_metric(cfg: DictConfig, data: Data, device: torch.device) -> Metric:
+    """Build the metric, with the features of real data. Raise Refused for one that can rank nothing here."""
+    randomness.seed_globals(randomness.key(0, "own_metric"), device)
+    metric: Metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)
+    check_metric(metric, cfg.metric.name)
+    if not cfg.get("_smoke_"):  # whose few samples have no score at all
+        check_rankable(metric, cfg.metric.name)
+    return metric
 
 
 def make_objective(cfg: DictConfig, device: torch.device, D: nn.Module, data: Data) -> Objective:
