@@ -1,18 +1,90 @@
 """What is asked of a loss, a penalty and a critic before the first step, and how it is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ganbench
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from ganbench.conformance.critics import LinearCritic
 from ganbench.errors import Refused
 from ganbench.losses import GAN, RaGAN
 from ganbench.penalties import gp, none
-from ganbench.training.preflight import check_critic, check_loss, check_metric, check_penalty
+from ganbench.training.preflight import (
+    check_critic,
+    check_generator,
+    check_loss,
+    check_metric,
+    check_penalty,
+    check_weights,
+)
+
+
+class FixedBatch(GAN):
+    """Assumes a batch of 64."""
+
+    def d(self, real, fake):
+        return binary_cross_entropy_with_logits(real, torch.ones(64)) + softplus(fake).mean()
+
+
+class FixedBatchOfG(GAN):
+    def g(self, fake):
+        return (softplus(-fake) * torch.ones(4)).mean()
+
+
+class Counted(GAN):
+    """Fades out with the number of its calls."""
+
+    calls = 0
+
+    def d(self, real, fake):
+        self.calls += 1
+        return super().d(real, fake) / self.calls
+
+
+class Smoothed(nn.Module):
+    """Keeps a running mean of its logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def d(self, real, fake):
+        self.mean = 0.9 * self.mean + 0.1 * real.mean().detach()
+        return softplus(-(real - self.mean)).mean() + softplus(fake).mean()
+
+    def g(self, fake):
+        return softplus(-fake).mean()
+
+
+class Tempered(nn.Module):
+    """Divides its logits by a number that nobody trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(()))
+
+    def d(self, real, fake):
+        return (softplus(-real) + softplus(fake)).mean() / self.temperature
+
+    def g(self, fake):
+        return softplus(-fake).mean() / self.temperature
+
+
+class Misspelt(GAN):
+    def g(self, fake):
+        return softplus(-fakes).mean()  # noqa: F821
+
+
+class Noisy(GAN):
+    """Flips labels; which ones is for the seed of each step to say."""
+
+    def d(self, real, fake):
+        return super().d(torch.where(torch.rand(len(real)) < 0.5, -real, real), fake)
 
 
 class Named(GAN):
@@ -37,13 +109,19 @@ class Detached(GAN):
         (object(), "loss mine: object needs d(real, fake) and g(fake) or g(fake, real)."),
         (Numbers(), "loss mine: d must return a scalar tensor; got a float."),
         (Detached(), "loss mine: g gives no gradient"),
+        (FixedBatch(), "loss mine: d fails for logits of shape [4]: "),
+        (FixedBatchOfG(), "loss mine: g fails for logits of shape [3]: "),
+        (Misspelt(), "loss mine: g fails for logits of shape [4]: "),
+        (Counted(), "loss mine: d returns another value when it is asked again"),
+        (Smoothed(), "loss mine: d returns another value when it is asked again"),
+        (Tempered(), "loss mine has weights (temperature) that no optimizer trains"),
     ],
 )
 def test_losses_are_refused(loss, printed: str) -> None:
     with pytest.raises(Refused) as refusal:
         check_loss(loss, "mine")
     assert str(refusal.value).startswith(printed)
-    for good in (GAN(), RaGAN()):
+    for good in (GAN(), RaGAN(), Noisy()):
         check_loss(good, "good")
 
 
@@ -88,6 +166,104 @@ def test_critics_are_refused() -> None:
     for part in good.parameters():
         nn.init.zeros_(part)
     check_critic(good, torch.randn(4, 4))  # a start at zero is no fault
+
+
+def test_what_fails_in_a_users_file_is_named_with_its_line() -> None:
+    with pytest.raises(Refused, match=r"test_preflight\.py, line \d+: NameError: name 'fakes' is not defined"):
+        check_loss(Misspelt(), "mine")
+
+
+def test_critics_that_fail_are_refused_by_name() -> None:
+    class Tuple(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).squeeze(1), x
+
+    with pytest.raises(Refused, match=r"critic Tuple must return a tensor of logits; got a tuple\."):
+        check_critic(Tuple(4, 1), torch.randn(4, 4))
+    with pytest.raises(Refused, match=r"critic Linear fails for samples of shape \[4, 5\]: .*RuntimeError: mat1"):
+        check_critic(nn.Linear(4, 1), torch.randn(4, 5))
+
+
+def image_net(*last: nn.Module, z_dim: int = 8, size: int = 3 * 16 * 16) -> nn.Module:
+    return nn.Sequential(nn.Linear(z_dim, size), *last)
+
+
+def shaped(*shape: int) -> nn.Module:
+    return nn.Unflatten(1, shape)
+
+
+class Batch64(nn.Linear):
+    def forward(self, z):
+        return super().forward(z).view(64, 3, 16, 16)
+
+
+class Call(nn.Module):
+    """Passes what it gets through a function."""
+
+    def __init__(self, function: Callable[[torch.Tensor], object]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.function(x)
+
+
+IMAGES = torch.linspace(-1, 1, 4 * 3 * 16 * 16).view(4, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("G", "printed"),
+    [
+        (
+            image_net(shaped(3, 16, 16), nn.Sigmoid()),
+            "Sequential returns no negative values, and data reach from -1 to 1",
+        ),
+        (image_net(shaped(3, 16, 16), nn.ReLU()), "returns no negative values"),
+        (image_net(shaped(3, 16, 16), nn.LogSigmoid()), "returns no positive values"),
+        (image_net(shaped(3, 16, 16), Call(lambda x: 127.5 * x.tanh() + 127.5)), "returns no negative values"),
+        (image_net(nn.Tanh()), r"must return samples of shape \[64, 3, 16, 16\], .*; got \[64, 768\]"),
+        (image_net(shaped(16, 16, 3), nn.Tanh()), r"got \[64, 16, 16, 3\]"),
+        (image_net(shaped(3, 16, 16), Call(torch.Tensor.double)), "must return float32, not float64; precision"),
+        (image_net(shaped(3, 16, 16), Call(torch.Tensor.bfloat16)), "must return float32, not bfloat16"),
+        (image_net(shaped(3, 16, 16), Call(lambda x: (x, x))), "must return a tensor of samples; got a tuple"),
+        (image_net(shaped(3, 16, 16), Call(torch.Tensor.detach)), "gives no gradient to its weights"),
+        (image_net(shaped(3, 16, 16), z_dim=9), r"fails for z of shape \[64, 8\]: .*RuntimeError: mat1 and mat2"),
+        (Batch64(8, 768), r"generator Batch64 fails for z of shape \[3, 8\]: .*RuntimeError: shape"),
+    ],
+)
+def test_generators_are_refused(G: nn.Module, printed: str) -> None:
+    with pytest.raises(Refused, match=printed):
+        check_generator(G, 8, IMAGES)
+
+
+def test_good_generators_are_not() -> None:
+    for good in (image_net(shaped(3, 16, 16), nn.Tanh()), image_net(shaped(3, 16, 16), nn.Dropout(), nn.Tanh())):
+        check_generator(good, 8, IMAGES)
+    check_generator(image_net(shaped(3, 16, 16), nn.Sigmoid()), 8, IMAGES.abs())  # data of one sign
+    for part in good.parameters():
+        nn.init.zeros_(part)
+    check_generator(good, 8, IMAGES)  # a start at zero is no fault
+
+
+class Unregistered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Linear(2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("net", "printed"),
+    [
+        (nn.LazyLinear(4), "critic LazyLinear has lazy layers"),
+        (nn.Sequential(nn.Linear(2, 2), nn.LazyConv2d(4, 3)), "critic Sequential has lazy layers"),
+        (Unregistered(), "critic Unregistered has no weights to train"),
+        (nn.Linear(2, 2).requires_grad_(False), "critic Linear has no weights to train"),
+    ],
+)
+def test_nets_without_weights_are_refused(net: nn.Module, printed: str) -> None:
+    with pytest.raises(Refused, match=printed):
+        check_weights(net, "critic")
+    check_weights(nn.Linear(2, 2), "critic")
 
 
 MINE = """

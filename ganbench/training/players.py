@@ -13,6 +13,7 @@ from ganbench import randomness
 from ganbench.config.compose import build
 from ganbench.config.signature import accepts_argument
 from ganbench.training.device import chosen_memory_format
+from ganbench.training.preflight import check_weights
 
 # How an optimizer computes, not what: each device has its own way, so a checkpoint does not decide it.
 IMPLEMENTATION = ("fused", "foreach", "capturable")
@@ -43,6 +44,7 @@ def make_players(cfg: DictConfig, device: torch.device) -> Players:
     """Build both nets, with initial weights from streams of their own, the average (at first G) and the optimizers."""
     with randomness.seeded_initialization(cfg.seed, "init/G"):
         G = build(cfg.model.generator).to(device, memory_format=chosen_memory_format(cfg))
+    check_weights(G, "generator")
     opt_g = make_optimizer(cfg, cfg.optimizer.generator, G)
     D, opt_d = _make_critic(cfg, device)
     players = Players(G, D, copy.deepcopy(G).requires_grad_(False), opt_g, opt_d)
@@ -80,6 +82,7 @@ def make_optimizer(cfg: DictConfig, option: DictConfig, net: nn.Module) -> Optim
 def _make_critic(cfg: DictConfig, device: torch.device) -> tuple[nn.Module, Optimizer]:
     with randomness.seeded_initialization(cfg.seed, "init/D"):
         D = build(cfg.model.critic).to(device, memory_format=chosen_memory_format(cfg))
+    check_weights(D, "critic")
     return D, make_optimizer(cfg, cfg.optimizer.critic, D)
 
 

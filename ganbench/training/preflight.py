@@ -1,19 +1,78 @@
-"""Refuse a loss, a penalty or a critic that is not what a comparison needs, before the first update.
+"""Refuse a loss, a penalty or a net that is not what a comparison needs, before the first update.
 
 Each function raises Refused with one sentence. `python -m ganbench.conformance` asks the same and much more.
 """
 
 import copy
 import inspect
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ganbench.errors import Refused
+from ganbench.gpu import refuse_random_kernels
 from ganbench.interfaces import Loss, Metric, Penalty
+from ganbench.randomness import generator, seed_globals
 
 REAL_LOGITS = [0.5, -0.5, 2.0, 0.1]
 FAKE_LOGITS = [0.3, -1.0, 0.2, -0.4]
+SAMPLES = (64, 3)  # asked of a generator: evaluations and probes want other numbers than a batch of training
+
+
+def check_weights(net: nn.Module, player: str) -> None:
+    """Refuse a net that has no weights to train, or some without a shape yet."""
+    name = f"{player} {type(net).__name__}"
+    if any(is_lazy(w) for w in net.parameters()):
+        raise Refused(
+            f"{name} has lazy layers, whose weights are drawn at the first batch rather than from the seed; give "
+            "their sizes, as in nn.Linear(in_features, out_features)."
+        )
+    if not any(w.requires_grad for w in net.parameters()):
+        raise Refused(f"{name} has no weights to train; assign its layers in __init__, as attributes of the module.")
+
+
+def check_generator(G: nn.Module, z_dim: int, x: Tensor) -> None:
+    """Refuse a generator that does not map z [n, z_dim], whatever n, to samples such as the data x [N, ...].
+
+    It is asked with perturbed weights, so that nothing hides behind a layer that starts at zero.
+    """
+    name = f"generator {type(G).__name__}"
+    for n in SAMPLES:
+        z = torch.randn(n, z_dim, generator=generator(0, "preflight")).to(x.device)
+        with _asking(f"{name} fails for z of shape [{n}, {z_dim}]", x.device):
+            fake = _perturbed(G)(z)
+        _check_samples(fake, [n, *x.shape[1:]], name)
+        if n == max(SAMPLES):
+            _check_signs(fake, x, name)
+
+
+def _check_samples(fake: Tensor, shape: list[int], name: str) -> None:
+    if not isinstance(fake, Tensor):
+        raise Refused(f"{name} must return a tensor of samples; got a {type(fake).__name__}.")
+    if list(fake.shape) != shape:
+        raise Refused(f"{name} must return samples of shape {shape}, as z and dataset ask; got {list(fake.shape)}.")
+    if fake.dtype != torch.float32:
+        raise Refused(
+            f"{name} must return float32, not {str(fake.dtype).removeprefix('torch.')}; precision=... decides on others"
+        )
+    if not fake.requires_grad:
+        raise Refused(f"{name} gives no gradient to its weights; is something detached in it?")
+
+
+def _check_signs(fake: Tensor, x: Tensor, name: str) -> None:
+    """Refuse samples that are never negative, or never positive, where data are both."""
+    reach = f"{float(x.min()):.3g} to {float(x.max()):.3g}"
+    for sign, of_sign in ((-1, "negative"), (1, "positive")):
+        if (sign * x).max() > 0 and (sign * fake).max() <= 0:
+            raise Refused(
+                f"{name} returns no {of_sign} values, and data reach from {reach}; end it with a function that has "
+                "their range, such as tanh for images."
+            )
 
 
 def check_critic(D: nn.Module, x: Tensor) -> None:
@@ -25,7 +84,10 @@ def check_critic(D: nn.Module, x: Tensor) -> None:
     name = type(D).__name__
     perturbed = _perturbed(D)
     x = x.detach().requires_grad_()
-    logits = _reproducible_logits(perturbed, x)
+    with _asking(f"critic {name} fails for samples of shape {list(x.shape)}", x.device):
+        logits = _reproducible_logits(perturbed, x)
+    if not isinstance(logits, Tensor):
+        raise Refused(f"critic {name} must return a tensor of logits; got a {type(logits).__name__}.")
     if logits.shape != (len(x),):
         raise Refused(f"critic {name} must return one logit per sample, shape [{len(x)}]; got {list(logits.shape)}.")
     if not logits.requires_grad:
@@ -46,20 +108,51 @@ def check_loss(loss: Loss, name: str) -> None:
     by_position = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     if len(required) > 1 + is_relativistic(loss) or (is_relativistic(loss) and by_position[1:2] != ["real"]):
         raise Refused(f"loss {name}: g must take (fake) or (fake, real); it takes ({', '.join(required)}).")
-    real = torch.tensor(REAL_LOGITS, requires_grad=True)
-    fake = torch.tensor(FAKE_LOGITS, requires_grad=True)
-    for player, value in (("d", loss.d(real, fake)), ("g", generator_loss(loss, fake, real))):
-        _check_scalar(value, f"loss {name}: {player}")
-        if not value.requires_grad:
-            raise Refused(f"loss {name}: {player} gives no gradient; is something detached, or not made of tensors?")
+    _check_untrained(loss, f"loss {name}")
+    for n in (len(REAL_LOGITS), len(REAL_LOGITS) - 1):
+        for player in ("d", "g"):
+            value = _ask_loss(loss, name, player, n)
+            _check_scalar(value, f"loss {name}: {player}")
+            if not value.requires_grad:
+                raise Refused(
+                    f"loss {name}: {player} gives no gradient; is something detached, or not made of tensors?"
+                )
+
+
+def _ask_loss(loss: Loss, name: str, player: str, n: int) -> Tensor:
+    """Return the loss of a player for n logits of each kind. Asks a copy, twice, and refuses two answers."""
+    loss = copy.deepcopy(loss)
+    real = torch.tensor(REAL_LOGITS[:n], requires_grad=True)
+    fake = torch.tensor(FAKE_LOGITS[:n], requires_grad=True)
+    with _asking(f"loss {name}: {player} fails for logits of shape [{n}]", real.device):
+        value = loss.d(real, fake) if player == "d" else generator_loss(loss, fake, real)
+    with _asking(f"loss {name}: {player} fails when asked again", real.device):
+        again = loss.d(real, fake) if player == "d" else generator_loss(loss, fake, real)
+    if isinstance(value, Tensor) and not torch.allclose(value, again, rtol=0, atol=0, equal_nan=True):
+        raise Refused(
+            f"loss {name}: {player} returns another value when it is asked again, so it keeps a state, such as a "
+            "counter or a running mean, that no checkpoint saves; let it depend on its logits only."
+        )
+    return value
+
+
+def _check_untrained(part: object, what: str) -> None:
+    """Refuse a loss or a penalty with weights: no optimizer has them."""
+    if isinstance(part, nn.Module) and (names := [name for name, w in part.named_parameters() if w.requires_grad]):
+        raise Refused(
+            f"{what} has weights ({', '.join(names)}) that no optimizer trains and no checkpoint saves; use numbers "
+            "instead, or make them part of a net."
+        )
 
 
 def check_penalty(penalty: Penalty, name: str, D: nn.Module, real: Tensor, fake: Tensor) -> None:
     """Refuse a penalty that is not a scalar, or not zero and without a gradient for D's weights. Asks copies."""
     if not callable(penalty):
         raise Refused(f"penalty {name}: {type(penalty).__name__} must be callable as penalty(D, real, fake, rng).")
+    _check_untrained(penalty, f"penalty {name}")
     D = copy.deepcopy(D)
-    value = copy.deepcopy(penalty)(D, real, fake, torch.Generator(real.device).manual_seed(0))
+    with _asking(f"penalty {name} fails for samples of shape {list(real.shape)}", real.device):
+        value = copy.deepcopy(penalty)(D, real, fake, torch.Generator(real.device).manual_seed(0))
     _check_scalar(value, f"penalty {name}")
     if value != 0 and not (value.requires_grad and _has_weight_gradient(value, D)):
         raise Refused(
@@ -100,22 +193,42 @@ def generator_loss(loss: Loss, fake: Tensor, real: Tensor) -> Tensor:
     return loss.g(fake, real) if is_relativistic(loss) else loss.g(fake)
 
 
-def _perturbed(D: nn.Module) -> nn.Module:
-    """Copy a critic and move all its weights a little."""
-    D = copy.deepcopy(D)
+@contextmanager
+def _asking(failure: str, device: torch.device) -> Iterator[None]:
+    """Ask a user's component inside, under a fixed seed; any error there is a refusal that begins with `failure`."""
+    seed_globals(0, device)
+    try:
+        with refuse_random_kernels():
+            yield
+    except (Refused, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise Refused(f"{failure}: {_place(error)}: {type(error).__name__}: {reason}") from error
+
+
+def _place(error: Exception) -> str:
+    """Return the file and line outside of torch that an error comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    torchs = Path(torch.__file__).parent
+    last = [frame for frame in frames if torchs not in Path(frame.filename).parents][-1]
+    return f"{last.filename}, line {last.lineno}"
+
+
+def _perturbed(net: nn.Module) -> nn.Module:
+    """Copy a net and move all its weights a little."""
+    net = copy.deepcopy(net)
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for w in D.parameters():
+        for w in net.parameters():
             w.add_(0.05 * torch.randn(w.shape, generator=rng, dtype=w.dtype).to(w.device))
-    return D
+    return net
 
 
 def _reproducible_logits(D: nn.Module, x: Tensor) -> Tensor:
     """Ask a copy of D under a fixed seed, so that power iterations and dropout are the same each time."""
-    # Only what is used: without a list torch looks for all GPUs, which fails where a driver is broken.
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-        torch.manual_seed(0)
-        return copy.deepcopy(D)(x)
+    seed_globals(0, x.device)
+    return copy.deepcopy(D)(x)
 
 
 def _depends_on_others(D: nn.Module, x: Tensor, logits: Tensor) -> bool:

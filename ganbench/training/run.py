@@ -13,7 +13,6 @@ from torch import nn
 from ganbench import randomness
 from ganbench.config.compose import build
 from ganbench.datasets import Data, describe_left_out, select_evaluation_split, to_float
-from ganbench.gpu import refuse_random_kernels
 from ganbench.interfaces import Metric, Scores
 from ganbench.runs.recorder import Recorder
 from ganbench.training.batches import draw_batch
@@ -24,7 +23,14 @@ from ganbench.training.iteration import Iteration, make_iteration
 from ganbench.training.meter import Meter
 from ganbench.training.pictures import picture_size, sample_picture
 from ganbench.training.players import make_players, with_copied_critic, with_fresh_critic
-from ganbench.training.preflight import check_critic, check_loss, check_metric, check_penalty, check_rankable
+from ganbench.training.preflight import (
+    check_critic,
+    check_generator,
+    check_loss,
+    check_metric,
+    check_penalty,
+    check_rankable,
+)
 from ganbench.training.progress import progress_bar
 from ganbench.training.schedule import make_schedule
 from ganbench.training.updates import Objective
@@ -43,6 +49,7 @@ class Run:
         self.metric = load_metric(cfg, self.data, device)
         self._seed_globals("own_start", 0)
         self.players = make_players(cfg, device)
+        check_generator(self.players.G, cfg.model.z_dim, to_float(self.data.train[:256]))
         self.objective = make_objective(cfg, device, self.players.D, self.data)
         self.vanishing = build(cfg.probe, name=cfg.loss.name)
         self.schedule = make_schedule(cfg, self.vanishing.moments)
@@ -166,10 +173,9 @@ def make_objective(cfg: DictConfig, device: torch.device, D: nn.Module, data: Da
     """Build loss and penalty and refuse what is no fair game for this critic."""
     loss = build(cfg.loss)
     penalty = build(cfg.penalty)
-    with refuse_random_kernels():
-        check_critic(D, to_float(data.train[:4]))
-        check_loss(loss, cfg.loss.name)
-        check_penalty(penalty, cfg.penalty.name, D, *to_float(data.train[:8]).chunk(2))
+    check_critic(D, to_float(data.train[:4]))
+    check_loss(loss, cfg.loss.name)
+    check_penalty(penalty, cfg.penalty.name, D, *to_float(data.train[:8]).chunk(2))
     autocast, penalty = autocast_and_penalty(cfg.precision, device, penalty)
     return Objective(loss, penalty, autocast)
 
