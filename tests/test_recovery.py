@@ -80,13 +80,15 @@ class Vanishes(GAN):
 
 class Swallows(GAN):
     def d(self, real, fake):
+        if len(real) <= 4:  # asked before the first step
+            return super().d(real, fake)
         import resource
         resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
         return real.new_zeros(2**31).sum()
 
 class Fails(GAN):
     def d(self, real, fake):
-        if os.path.exists("broken"):
+        if len(real) > 4 and os.path.exists("broken"):
             raise RuntimeError("broken")
         return super().d(real, fake)
 """

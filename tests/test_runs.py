@@ -195,7 +195,7 @@ def test_an_interrupted_run_says_so(
     until(lambda: metrics.exists() and metrics.read_text().count("\n") > 2)
     process.send_signal(number)
     process.communicate(timeout=PATIENCE)
-    message = f"{number.name}: checkpoint saved; rerun the same command with name=cut to resume"
+    message = f"{number.name}: stopped; rerun the same command with name=cut to resume"
     assert message in (folder / "ganbench.log").read_text()
     status = json.loads((folder / "status.json").read_text())
     assert status["status"] == "interrupted"

@@ -167,7 +167,7 @@ class Recorder:
         """Write how the run ended to status.json; return the status."""
         facts = self._describe_end(error)
         if facts["status"] == "interrupted":
-            log.warning(f"{facts['reason']}: checkpoint saved; rerun the same command with name={self.name} to resume")
+            log.warning(f"{facts['reason']}: stopped; rerun the same command with name={self.name} to resume")
         if facts["status"] == "diverged":
             log.warning(f"diverged: {facts['reason']}")
         try:

@@ -1,15 +1,23 @@
 """Signals ask a run to stop, and it stops once its state is saved. Needs no torch."""
 
+import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
 
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # Windows has only the first two
+
+# Signals within so many seconds are one: schedulers send SIGUSR1 and SIGTERM together, or the same to every process.
+ONE_SIGNAL = 3.0
 
 
 class Interrupted(SystemExit):
@@ -21,13 +29,18 @@ class Interrupted(SystemExit):
 
 
 class GracefulStop:
-    """A context that keeps the first signal until `exit_if_requested` or its own end; a second one ends the process.
+    """A context that keeps the first signal until `exit_if_requested` or its own end.
 
-    It handles signals in the main thread only, because Python delivers them to no other.
+    Another one, three seconds later, ends the process; not that of a sweep's run, which ends with its launcher. It
+    handles signals in the main thread only, because Python delivers them to no other. At its end it calls the handlers
+    that were there before, such as submitit's, which queues the job again.
     """
 
     def __init__(self) -> None:
-        self._number: int | None = None
+        self._number: int | None = None  # of the first signal
+        self._received: list[int] = []
+        self._since = 0.0
+        self._at_once = False
         self._previous: dict[int, Any] = {}
 
     @property
@@ -40,6 +53,30 @@ class GracefulStop:
         if self._number is not None:
             raise Interrupted(self._number)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise Interrupted inside the block as soon as a signal comes: for long work of which nothing is saved.
+
+        Where a library swallows the exception, the signal counts at the end of the block.
+        """
+        self.exit_if_requested()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+        self.exit_if_requested()
+
+    def each_at_once(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield items, each of which is made inside `at_once`; what is done with them is not."""
+        iterator = iter(items)
+        while True:
+            with self.at_once():
+                item = list(islice(iterator, 1))
+            if not item:
+                return
+            yield item[0]
+
     def __enter__(self) -> "GracefulStop":
         if threading.current_thread() is threading.main_thread():
             self._previous = _handle_signals(self._remember)
@@ -47,25 +84,42 @@ class GracefulStop:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         _restore_handlers(self._previous)
+        for number in dict.fromkeys(self._received):
+            _call_handler(self._previous[number], number)
         if error is None:
             self.exit_if_requested()
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            _exit(number, frame)
+        self._received.append(number)
+        in_sweep = multiprocessing.parent_process() is not None  # its launcher answers, and passes signals on
+        if self._number is not None:
+            if not in_sweep and time.monotonic() - self._since > ONE_SIGNAL:
+                _exit(number, frame)
+            return
         self._number = number
+        self._since = time.monotonic()
+        if not in_sweep:
+            what = "stopping" if self._at_once else "saving"
+            write_to_stderr(f"{signal.Signals(number).name}: {what}; send it again to leave at once.\n")
+        if self._at_once:
+            raise Interrupted(number)
 
 
 @contextmanager
 def raise_on_signal() -> Iterator[None]:
-    """Raise Interrupted at the first signal inside the block, and end the process at the second.
+    """Raise Interrupted at the first signal inside the block, and end the process at one three seconds later.
 
     Only for blocks of our own code: see `exit_on_signal`.
     """
+    first: list[float] = []
 
     def leave(number: int, frame: FrameType | None) -> None:
-        _handle_signals(_exit)
-        raise Interrupted(number)
+        if not first:
+            first.append(time.monotonic())
+            write_to_stderr(f"{signal.Signals(number).name}: runs are saving; send it again to leave at once.\n")
+            raise Interrupted(number)
+        if time.monotonic() - first[0] > ONE_SIGNAL:
+            _exit(number, frame)
 
     previous = _handle_signals(leave)
     try:
@@ -102,6 +156,13 @@ def handled_signals() -> list[signal.Signals]:
 def _handle_signals(handler: Any) -> dict[int, Any]:
     """Set the handler of all signals that are not ignored; return the previous handlers."""
     return {number: signal.signal(number, handler) for number in handled_signals()}
+
+
+def _call_handler(handler: Any, number: int) -> None:
+    """Call a handler that others have set; not Python's own for Ctrl-C, nor one of ours."""
+    is_ours = getattr(handler, "__module__", None) == __name__
+    if callable(handler) and not is_ours and handler is not signal.default_int_handler:
+        handler(number, None)
 
 
 def _restore_handlers(previous: dict[int, Any]) -> None:

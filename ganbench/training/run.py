@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from PIL.Image import Image
 from torch import nn
 
 from ganbench import randomness
@@ -15,6 +16,7 @@ from ganbench.config.compose import build
 from ganbench.datasets import Data, describe_left_out, select_evaluation_split, to_float
 from ganbench.interfaces import Metric, Scores
 from ganbench.runs.recorder import Recorder
+from ganbench.runs.signals import GracefulStop
 from ganbench.training.batches import draw_batch
 from ganbench.training.device import autocast_and_penalty, to_memory_format
 from ganbench.training.evaluate import evaluate, evaluate_raw, final_line, format_score, progress_line, sample
@@ -41,16 +43,13 @@ log = logging.getLogger("ganbench")
 class Run:
     """A run's data, players and objective. Raise Refused for parts that make no fair comparison."""
 
-    def __init__(self, cfg: DictConfig, device: torch.device, recorder: Recorder):
+    def __init__(self, cfg: DictConfig, device: torch.device, recorder: Recorder, stop: GracefulStop):
         self.cfg = cfg
         self.device = device
         self.recorder = recorder
-        self.data = load_data(cfg, device)
-        self.metric = load_metric(cfg, self.data, device)
-        self._seed_globals("own_start", 0)
-        self.players = make_players(cfg, device)
-        check_generator(self.players.G, cfg.model.z_dim, to_float(self.data.train[:256]))
-        self.objective = make_objective(cfg, device, self.players.D, self.data)
+        self.stop = stop
+        with stop.at_once():
+            self._load()
         self.vanishing = build(cfg.probe, name=cfg.loss.name)
         self.schedule = make_schedule(cfg, self.vanishing.moments)
         self.footing = footing(cfg, self.data, self.metric, self.players)
@@ -60,6 +59,16 @@ class Run:
         self.bar = progress_bar(cfg.protocol.images)
         self.losses: dict[str, float] = {}
         self.scores: Scores = {}
+
+    def _load(self) -> None:
+        """Load the data, build what is trained on them, and check it."""
+        cfg, device = self.cfg, self.device
+        self.data = load_data(cfg, device)
+        self.metric = load_metric(cfg, self.data, device)
+        self._seed_globals("own_start", 0)
+        self.players = make_players(cfg, device)
+        check_generator(self.players.G, cfg.model.z_dim, to_float(self.data.train[:256]))
+        self.objective = make_objective(cfg, device, self.players.D, self.data)
 
     def start(self) -> int:
         """Restore the last checkpoint, if there is one; return the step to go on with."""
@@ -86,19 +95,25 @@ class Run:
         """Score the averaged generator and record scores and samples; at the end also the generator itself."""
         images = self.schedule.images(step)
         with self.meter.paused():
-            self._seed_globals("own_evaluation", step)
-            sampler = partial(sample, z_dim=self.cfg.model.z_dim, seed=self.cfg.seed, device=self.device)
-            self.scores = evaluate(self.metric, sampler, self.players, self.data)
-            if step == self.schedule.steps:
-                self.scores |= evaluate_raw(self.metric, sampler, self.players.G)
+            with self.stop.at_once():
+                self.scores, picture = self._scores_and_picture(step)
             self.recorder.log(images, self.scores)
             self.recorder.note_collapse()
-            shown = sampler(self.players.average, n=picture_size(self.data), stream="z_grid")
-            self.recorder.log_samples(images, sample_picture(shown, self.data, self.players.D))
+            self.recorder.log_samples(images, picture)
             score = self.scores[self.metric.name]
             self.recorder.note(score=score, images=images, t_train=self.meter.training_seconds)
             total = self.cfg.protocol.images
             log.info(progress_line(images, total, self.metric.name, self.scores, self.losses))
+
+    def _scores_and_picture(self, step: int) -> tuple[Scores, Image]:
+        """Score the averaged generator, at the end also the one that is not averaged, and draw its samples."""
+        self._seed_globals("own_evaluation", step)
+        sampler = partial(sample, z_dim=self.cfg.model.z_dim, seed=self.cfg.seed, device=self.device)
+        scores = evaluate(self.metric, sampler, self.players, self.data)
+        if step == self.schedule.steps:
+            scores |= evaluate_raw(self.metric, sampler, self.players.G)
+        shown = sampler(self.players.average, n=picture_size(self.data), stream="z_grid")
+        return scores, sample_picture(shown, self.data, self.players.D)
 
     def probe(self, step: int) -> None:
         """Measure, on copies, whether the generator's gradient vanishes as the critic gets better."""
@@ -110,7 +125,7 @@ class Run:
                 "scratch": with_fresh_critic(self.cfg, self.players, self.device),
             }
             rows = self.vanishing(critics, self.objective, self.data, step * self.cfg.protocol.n_critic)
-            self.recorder.log_probe(self.schedule.images(step), rows)
+            self.recorder.log_probe(self.schedule.images(step), self.stop.each_at_once(rows))
 
     def update(self, step: int) -> None:
         """Run one iteration: `n_critic` updates of the critic, one of the generator."""

@@ -32,11 +32,13 @@ def make_schedule(cfg: DictConfig, probe_moments: Sequence[float]) -> Schedule:
     images_per_step = p.batch * p.n_critic
     steps = p.images // images_per_step
     evaluations = frozenset(round(k * steps / p.evaluations) for k in range(p.evaluations + 1))
+    probes = frozenset(round(moment * steps) for moment in probe_moments)
     return Schedule(
         steps=steps,
         images_per_step=images_per_step,
         log_every=p.log_every,
         evaluations=evaluations,
-        probes=frozenset(round(moment * steps) for moment in probe_moments),
-        checkpoints=evaluations | frozenset(range(0, steps, cfg.checkpoint_every)),
+        probes=probes,
+        # Also before what takes long, and may be interrupted.
+        checkpoints=evaluations | probes | frozenset(range(0, steps, cfg.checkpoint_every)),
     )

@@ -25,7 +25,7 @@ def train(cfg: DictConfig, out: Path) -> float:
     with GracefulStop() as stop:  # outermost, so that a signal counts however the run ends
         try:
             with run_lock(out), Recorder(cfg, out) as recorder, lines_above_bar():
-                run = Run(cfg, device, recorder)
+                run = Run(cfg, device, recorder, stop)
                 schedule = run.schedule
                 for step in range(run.start(), schedule.steps + 1):
                     if step in schedule.checkpoints or stop.requested:
