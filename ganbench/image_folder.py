@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ganbench.errors import Refused
 from ganbench.files import is_run_folder
+from ganbench.progress import tracked
 
 FEWEST = 10  # images of a folder
 SHOWN = 3  # files that a message names
@@ -98,7 +99,7 @@ def load_images(files: list[Path], shape: tuple[int, int, int], background: str)
     """
     images = torch.empty(len(files), *shape, dtype=torch.uint8)
     damaged: dict[Path, str] = {}
-    for i, file in enumerate(files):
+    for i, file in enumerate(tracked(files, "reading images")):
         try:
             images[i] = _load_image(file, shape, background)
         except UnidentifiedImageError:

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 
 # From the ground up. A room may import what stands below it or beside it; a test of circles keeps neighbors apart.
 FLOORS = (
-    ("errors", "files", "randomness", "gpu", "image_folder", "interfaces", "theory", "__init__"),
+    ("errors", "files", "randomness", "gpu", "image_folder", "progress", "interfaces", "theory", "__init__"),
     ("config",),
     ("models",),
     ("losses", "penalties", "datasets"),
@@ -27,7 +27,7 @@ FLOORS = (
 )
 REPORT_STANDS_ON = {"report", "config", "theory", "errors", "files", "__init__"}
 TORCH_FREE_RUNS = {f"runs.{name}" for name in ("__init__", "status", "identity", "lock", "signals")}
-TORCH_FREE_ROOMS = {"__init__", "__main__", "errors", "files", "theory", "config", "sweeps", "report"}
+TORCH_FREE_ROOMS = {"__init__", "__main__", "errors", "files", "progress", "theory", "config", "sweeps", "report"}
 HEAVY = {"torch", "torchvision", "wandb"}
 
 

@@ -19,6 +19,7 @@ from ganbench.metrics.modes import ModesMetric, StackedModesMetric, energy_dista
 from ganbench.metrics.prdc import diversity, memorization, memorization_of_reals, radii
 from ganbench.metrics.scores import explain_non_finite, pairwise_distances
 from ganbench.training import pictures
+from ganbench.training.preflight import check_rankable
 
 CPU = torch.device("cpu")
 
@@ -339,6 +340,23 @@ def test_the_kernel_distance_ranks_where_there_are_few_samples() -> None:
     enough = datasets.Data(digits.train[:200], digits.test[:65])
     assert ImageMetric("fd_lenet", LeNet(), 65, None, None, 5, 0, enough, CPU).cannot_rank is None
     assert ImageMetric("fd_lenet", LeNet(), 64, None, None, 5, 0, enough, CPU).cannot_rank
+
+
+def test_that_there_can_be_no_score_is_known_before_features_are_computed() -> None:
+    """With Inception on a CPU those of 10,000 images take the better part of an hour."""
+    seen: list[int] = []
+
+    class Counting(LeNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(len(x))
+            return super().forward(x)
+
+    digits = datasets.mnist5k()
+    metric = ImageMetric("fd_lenet", Counting(), 64, None, None, 5, 0, digits, CPU)
+    with pytest.raises(Refused, match="64 samples cannot span 64 features"):
+        check_rankable(metric, "fd_lenet")
+    assert sum(seen) <= 1
+    assert metric.real_reference["kid"] is not None and sum(seen) > 1000  # computed once it is asked for
 
 
 @pytest.mark.slow

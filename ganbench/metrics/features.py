@@ -15,6 +15,7 @@ from ganbench.datasets import concatenate
 from ganbench.errors import Refused
 from ganbench.files import read_verified
 from ganbench.gpu import without_tf32
+from ganbench.progress import tracked
 
 LENET_WEIGHTS = Path(__file__).with_name("lenet.safetensors")
 LENET_SHA256 = "d18fc83187446d471f1fb4b6bee1aa4fc7735c7f9bc012f7d315411b36749ba7"
@@ -22,9 +23,12 @@ LENET_SHA256 = "d18fc83187446d471f1fb4b6bee1aa4fc7735c7f9bc012f7d315411b36749ba7
 
 @torch.no_grad()
 def embed(features: nn.Module, x: Tensor, size: int = 250) -> Tensor:
-    """Return the features [n, d] of images x [n, C, H, W] in float64, computed `size` images at a time."""
+    """Return the features [n, d] of images x [n, C, H, W] in float64, computed `size` images at a time at most."""
+    if x.device.type == "cpu":
+        size = min(size, getattr(features, "cpu_batch", size))
+    parts = tracked(x.split(size), f"features of images by {type(features).__name__}")
     with without_tf32():  # scores are compared between runs of any precision
-        return concatenate(len(x), (features(part).double() for part in x.split(size)))
+        return concatenate(len(x), (features(part).double() for part in parts))
 
 
 def _in_cache_sized_parts(net: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
@@ -87,6 +91,8 @@ class Inception(nn.Module):
     `weights` is a path, or None to download the standard file once. The file must have the SHA-256 of the standard
     file, or the one given as `sha256`, and hold tensors only.
     """
+
+    cpu_batch = 20  # images, which take seconds
 
     def __init__(self, weights: str | None = None, sha256: str | None = None):
         super().__init__()

@@ -1,6 +1,7 @@
 """The metric of images: features of generated samples against features of held-out real images."""
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from ganbench.errors import Refused
 from ganbench.interfaces import Scores
 from ganbench.metrics.feature_cache import cached_features
 from ganbench.metrics.features import embed
-from ganbench.metrics.frechet import MIN_SAMPLES_A_FEATURE, distance, extrapolated_distance, moments, root
+from ganbench.metrics.frechet import MIN_SAMPLES_A_FEATURE, Moments, distance, extrapolated_distance, moments, root
 from ganbench.metrics.kid import kernel_distance, mean_kernel
 from ganbench.metrics.modes import histogram
 from ganbench.metrics.prdc import PRDC_NAMES, diversity, memorization, memorization_of_reals, radii
@@ -46,29 +47,61 @@ class ImageMetric:
         self.k = k_neighbors
         self.n_subsets = n_subsets
         self.features = features.to(device)
-        self._embed_real(held_out_samples(data.test, n_real), data.train[:n_train])
-        classify = getattr(features, "classify", None)
-        self.class_counter = ClassCounter(classify, self.test) if classify else None
+        self.test_images = held_out_samples(data.test, n_real)
+        self.train_images = data.train[:n_train]
+        self.classify = getattr(features, "classify", None)
         self.distance_names = [frechet, f"{frechet}_inf"] if n_subsets else [frechet]
-        self.names = [*self.distance_names, "kid", *(CLASS_NAMES if classify else []), *PRDC_NAMES, "memorization"]
-        self.real_reference = self._score_real()
+        classes = CLASS_NAMES if self.classify else []
+        self.names = [*self.distance_names, "kid", *classes, *PRDC_NAMES, "memorization"]
+        self.n_features = embed(self.features, self.test_images[:1]).shape[1]
         self.cannot_rank = self._too_few(n_fake) if name == frechet else None
 
-    def _embed_real(self, test: Tensor, train: Tensor) -> None:
-        """Compute once what depends on real data only: their features, and what each score needs of these."""
-        self.test = cached_features(self.features, test)
-        self.train = cached_features(self.features, train)
-        if not all_usable(self.test):
+    # What depends on real data only is computed once, and not before it is asked for: on a CPU it takes minutes, and a
+    # run that cannot be ranked is refused without.
+
+    @cached_property
+    def test(self) -> Tensor:
+        """Return the features of the held-out images."""
+        features = cached_features(self.features, self.test_images)
+        if not all_usable(features):
             raise Refused(
                 f"metric={self.name}: features of held-out data by {type(self.features).__name__} are not finite; "
                 "choose another network."
             )
-        self.moments = moments(self.test)
-        self.root = root(self.moments.cov)
-        self.mean_kernel = mean_kernel(self.test)
-        self.radii = radii(self.test[: self.n_fake], self.k)
+        return features
 
-    def _score_real(self) -> Scores:
+    @cached_property
+    def train(self) -> Tensor:
+        """Return the features of the training images."""
+        return cached_features(self.features, self.train_images)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Return the normal distribution fitted to the held-out features."""
+        return moments(self.test)
+
+    @cached_property
+    def root(self) -> Tensor:
+        """Return the root of their covariance."""
+        return root(self.moments.cov)
+
+    @cached_property
+    def mean_kernel(self) -> Tensor:
+        """Return the mean kernel of two different held-out images."""
+        return mean_kernel(self.test)
+
+    @cached_property
+    def radii(self) -> Tensor:
+        """Return the distance of each held-out image to its k-th nearest neighbor."""
+        return radii(self.test[: self.n_fake], self.k)
+
+    @cached_property
+    def class_counter(self) -> "ClassCounter | None":
+        """Return what counts the classes of samples; None where the features have none."""
+        return ClassCounter(self.classify, self.test) if self.classify else None
+
+    @cached_property
+    def real_reference(self) -> Scores:
         """Score training images like generated ones; their memorization is that of the held-out images, though."""
         memorized = memorization_of_reals(self.train, self.test)
         return real_reference(self.scores, self.names[:-1], self.train, self.n_fake) | memorized
@@ -98,8 +131,8 @@ class ImageMetric:
 
     def _too_few(self, n_fake: int) -> str | None:
         """Say so if covariances of so many fakes, or of the held-out images, cannot have full rank."""
-        fewest = min(n_fake, len(self.test))
-        d = self.test.shape[1]
+        fewest = min(n_fake, len(self.test_images))
+        d = self.n_features
         return f"{fewest} samples cannot span {d} features" if fewest <= d else None
 
     def _extrapolated(self, fake: Tensor) -> Scores:

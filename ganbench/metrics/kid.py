@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ganbench.metrics.scores import BLOCK_ROWS
+from ganbench.metrics.scores import BLOCK_ROWS, COMPARING
+from ganbench.progress import tracked
 
 
 def kernel_distance(x: Tensor, y: Tensor, mean_kernel_x: Tensor | None = None) -> float:
@@ -22,7 +23,7 @@ def mean_kernel(x: Tensor) -> Tensor:
     """Return the mean kernel of two different samples of x [n, d], in float64."""
     x = x.double()
     total = -_kernel((x * x).sum(1), x).sum()  # pairs of a sample with itself do not count
-    for first in range(0, len(x), BLOCK_ROWS):
+    for first in tracked(range(0, len(x), BLOCK_ROWS), COMPARING):
         block = x[first : first + BLOCK_ROWS]
         later = x[first + BLOCK_ROWS :]
         total += _kernel(block @ block.T, x).sum() + 2 * _kernel(block @ later.T, x).sum()  # k(a, b) = k(b, a)
@@ -32,7 +33,7 @@ def mean_kernel(x: Tensor) -> Tensor:
 def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
     """Return the sum of the kernel over all pairs, a block of rows at a time."""
     total = torch.zeros((), dtype=x.dtype, device=x.device)
-    for block in x.split(BLOCK_ROWS):
+    for block in tracked(x.split(BLOCK_ROWS), COMPARING):
         total += _kernel(block @ y.T, x).sum()
     return total
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from ganbench.interfaces import Scores
-from ganbench.metrics.scores import BLOCK_ROWS, all_usable, missing, pairwise_distances
+from ganbench.metrics.scores import BLOCK_ROWS, COMPARING, all_usable, missing, pairwise_distances
+from ganbench.progress import tracked
 
 PRDC_NAMES = ("precision", "recall", "density", "coverage")
 
@@ -45,7 +46,8 @@ def _compare_balls(real: Tensor, fake: Tensor, real_radii: Tensor, fake_radii: T
     covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     recalled = covered.clone()
     counts = []
-    for block, block_radii in zip(fake.split(BLOCK_ROWS), fake_radii.split(BLOCK_ROWS), strict=True):
+    blocks = list(zip(fake.split(BLOCK_ROWS), fake_radii.split(BLOCK_ROWS), strict=True))
+    for block, block_radii in tracked(blocks, COMPARING):
         distances = pairwise_distances(block, real)
         inside = distances <= real_radii
         counts.append(inside.to(ones.dtype) @ ones)  # a product counts several times faster than a sum
@@ -63,7 +65,7 @@ def radii(x: Tensor, k: int) -> Tensor:
 
         points = x.detach().cpu().numpy()
         return torch.from_numpy(KDTree(points).query(points, [k + 1])[0][:, 0]).to(x)
-    return torch.cat([_kth_distances(block, x, k) for block in x.split(BLOCK_ROWS)])
+    return torch.cat([_kth_distances(block, x, k) for block in tracked(x.split(BLOCK_ROWS), COMPARING)])
 
 
 def _kth_distances(block: Tensor, x: Tensor, k: int) -> Tensor:
@@ -92,8 +94,9 @@ def memorization_of_reals(train: Tensor, test: Tensor) -> Scores:
 def _nearest_distances(x: Tensor, y: Tensor) -> Tensor:
     """Return the distance of each of x [n, d] to the nearest of y [m, d]; distances lost in rounding become 0."""
     squares = y.square().sum(1)
-    blocks = [torch.addmm(squares, block, y.T, alpha=-2).amin(1) for block in x.split(BLOCK_ROWS)]  # |y|^2 - 2 x·y
-    distances = (torch.cat(blocks) + x.square().sum(1)).clamp(min=0).sqrt()
+    blocks = tracked(x.split(BLOCK_ROWS), COMPARING)
+    nearest = [torch.addmm(squares, block, y.T, alpha=-2).amin(1) for block in blocks]  # |y|^2 - 2 x·y
+    distances = (torch.cat(nearest) + x.square().sum(1)).clamp(min=0).sqrt()
     return torch.where(distances > 1e-6 * squares.max().sqrt(), distances, 0.0)
 
 

@@ -10,6 +10,7 @@ from ganbench.errors import Refused
 from ganbench.interfaces import Scores
 
 BLOCK_ROWS = 100  # rows of a matrix of pairs that are made at once: with 2,500 columns they stay in a CPU's caches
+COMPARING = "comparing features"  # as long comparisons are announced
 MAX_DOUBLE = 1e40  # KID's kernel raises features to the sixth power, which float64 still holds
 MAX_SINGLE = 1e18  # points in single precision are squared
 

@@ -13,6 +13,7 @@ from ganbench.interfaces import Metric, Scores
 from ganbench.metrics.scores import explain_non_finite
 from ganbench.models.layers import eval_mode
 from ganbench.penalties import input_gradient_norm
+from ganbench.progress import tracked
 from ganbench.training.players import Players
 
 CHUNK = 250  # samples generated at once
@@ -28,7 +29,7 @@ def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, st
     """
 
     def chunks() -> Iterator[Tensor]:
-        for i, first in enumerate(range(0, n, CHUNK)):
+        for i, first in enumerate(tracked(range(0, n, CHUNK), "generating samples")):
             z = randomness.normal((min(CHUNK, n - first), z_dim), seed, stream, i, device)
             yield _finite_samples(G(z))
 

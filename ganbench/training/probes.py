@@ -16,6 +16,7 @@ from ganbench.losses import GAN, Minimax
 from ganbench.metrics.modes import energy_distance
 from ganbench.models.layers import eval_mode
 from ganbench.penalties import input_gradient_norm
+from ganbench.progress import tracked
 from ganbench.training.batches import CriticBatch
 from ganbench.training.players import Players
 from ganbench.training.preflight import generator_loss, is_relativistic
@@ -80,7 +81,7 @@ class Vanishing:
 
     def _train_critic(self, players: Players, objective: Objective, data: Data, steps: range) -> bool:
         """Train the critic for these critic steps; return False if it diverged, which is no reason to end the run."""
-        for k in steps:
+        for k in tracked(steps, "training a probe's critic"):
             real = real_batch(data.train, self.seed, k, self.batch)
             z = randomness.normal((self.batch, self.z_dim), self.seed, "z_probe", k, real.device)
             rng = randomness.generator(self.seed, "penalty_probe", k, real.device)

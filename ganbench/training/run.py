@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from ganbench import randomness
 from ganbench.config.compose import build
 from ganbench.datasets import Data, describe_left_out, select_evaluation_split, to_float
 from ganbench.interfaces import Metric, Scores
+from ganbench.progress import duration, progress_bar
 from ganbench.runs.recorder import Recorder
 from ganbench.runs.signals import GracefulStop
 from ganbench.training.batches import draw_batch
@@ -33,7 +35,6 @@ from ganbench.training.preflight import (
     check_penalty,
     check_rankable,
 )
-from ganbench.training.progress import progress_bar
 from ganbench.training.schedule import make_schedule
 from ganbench.training.updates import Objective
 
@@ -95,8 +96,11 @@ class Run:
         """Score the averaged generator and record scores and samples; at the end also the generator itself."""
         images = self.schedule.images(step)
         with self.meter.paused():
+            began = time.perf_counter()
             with self.stop.at_once():
                 self.scores, picture = self._scores_and_picture(step)
+            if step == 0:
+                self._announce_evaluations(time.perf_counter() - began)
             self.recorder.log(images, self.scores)
             self.recorder.note_collapse()
             self.recorder.log_samples(images, picture)
@@ -148,6 +152,15 @@ class Run:
         """Start the generators that a user's own components may draw from, so that they draw the same at each start."""
         randomness.seed_globals(randomness.key(self.cfg.seed, stream, step), self.device)
 
+    def _announce_evaluations(self, seconds: float) -> None:
+        """Say how long all evaluations will take, where that is a minute or more."""
+        more = len(self.schedule.evaluations) - 1
+        if more * seconds >= 60:
+            log.info(
+                f"an evaluation takes {duration(seconds)}, and {more} more will follow: {duration(more * seconds)} of "
+                "this run; protocol.evaluations=... sets their number"
+            )
+
     def _announce(self) -> None:
         """Say and record what was chosen, and what real data score."""
         name = self.metric.name
@@ -178,9 +191,9 @@ def load_metric(cfg: DictConfig, data: Data, device: torch.device) -> Metric:
     """Build the metric, with the features of real data. Raise Refused for one that can rank nothing here."""
     randomness.seed_globals(randomness.key(0, "own_metric"), device)
     metric: Metric = build(cfg.metric, name=cfg.metric.name, data=data, device=device)
-    check_metric(metric, cfg.metric.name)
     if not cfg.get("_smoke_"):  # whose few samples have no score at all
         check_rankable(metric, cfg.metric.name)
+    check_metric(metric, cfg.metric.name)
     return metric
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ganbench.errors import Diverged
+from ganbench.progress import lines_above_bar
 from ganbench.runs.lock import run_lock
 from ganbench.runs.recorder import Recorder
 from ganbench.runs.signals import GracefulStop
 from ganbench.training.device import choose_device, configure_process
-from ganbench.training.progress import lines_above_bar
 from ganbench.training.run import Run
 
 

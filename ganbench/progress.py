@@ -1,0 +1,51 @@
+"""Say how far long work is: a bar for a run, and a line every ten seconds for all that takes longer than that."""
+
+import logging
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+log = logging.getLogger("ganbench")
+
+INTERVAL = 10.0  # seconds between two lines
+
+Item = TypeVar("Item")
+
+
+def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
+    """Yield the items; every ten seconds say which share of them is done, and how long the others will take."""
+    start = told = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if now - told >= INTERVAL:
+            told = now
+            left = (now - start) * (len(items) - done) / done
+            log.info(f"{what}: {done / len(items):.0%}, {duration(left)} left")
+        yield item
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them: `40 s`, `7 min`, `2.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def progress_bar(images: int) -> tqdm:
+    """Make a bar of that many images on a terminal; an invisible one in logs and in the processes of a sweep."""
+    return tqdm(total=images, unit=" images", unit_scale=True, disable=not _shows_bar())
+
+
+def lines_above_bar() -> AbstractContextManager:
+    """Print log lines above the bar. Not in a sweep's processes: tqdm writes in two pieces, which would interleave."""
+    return logging_redirect_tqdm() if _shows_bar() else nullcontext()
+
+
+def _shows_bar() -> bool:
+    return multiprocessing.parent_process() is None and sys.stderr.isatty()
