@@ -22,9 +22,13 @@ STDLIB = Path(sysconfig.get_path("stdlib"))
 
 
 def run_id(cfg: DictConfig) -> str:
-    """Return 16 hexadecimal digits of what is trained, and with which code; incidental settings do not count."""
-    settings = json.dumps(identifying_settings(resolve(cfg)), sort_keys=True)
-    return hashlib.sha256(f"{code_digest(cfg)} {settings}".encode()).hexdigest()[:16]
+    """Return 16 hexadecimal digits of what is trained, and with which code.
+
+    Incidental settings do not count, nor does for how long: a run may be extended.
+    """
+    settings = identifying_settings(resolve(cfg))
+    settings["protocol"].pop("images")
+    return hashlib.sha256(f"{code_digest(cfg)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[:16]
 
 
 def code_digest(cfg: DictConfig) -> str:

@@ -81,7 +81,9 @@ class Recorder:
         """
         content = json.dumps(footing, indent=2) + "\n"
         if self.resumed is not None:
-            check_footing_unchanged(load_footing(self.out), json.loads(content))
+            before = load_footing(self.out)
+            before["equal"]["images"] = footing["equal"]["images"]  # a run may be extended
+            check_footing_unchanged(before, json.loads(content))
         write_atomically(self.out / "footing.json", content.encode())
 
     def restore(self, players: Stateful, meter: Stateful) -> int:
@@ -90,6 +92,9 @@ class Recorder:
             return 0
         self.now = self.resumed.restore(players, meter)
         log.info(f"resuming from the checkpoint at {self.resumed.images:,} images")
+        if self._is_extended():
+            budgets = "from {from:,} to {to:,} images".format(**self.status["extended"][-1])
+            log.info(f"this run is extended {budgets}")
         return self.resumed.step
 
     def save(self, step: int, images: int, players: Stateful, meter: Stateful) -> None:
@@ -142,6 +147,11 @@ class Recorder:
             for record in gradient_ratios(_appended(file, images, rows)):
                 self.mirror.log(record)
 
+    @property
+    def earlier_budgets(self) -> list[int]:
+        """Return the real images that the run was to see before it was extended, once or several times."""
+        return [extension["from"] for extension in self.status.get("extended", [])]
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of metrics.jsonl so far."""
         return read_jsonl(self.out / "metrics.jsonl")
@@ -149,10 +159,14 @@ class Recorder:
     def _prepare_folder(self, config: dict[str, Any]) -> None:
         """Write the status first and the settings next, so that a folder with settings always has a status."""
         write_status(self.out, self.status)
-        if not (self.out / "config.yaml").exists():
+        if not (self.out / "config.yaml").exists() or self._is_extended():
             write_atomically(self.out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         for part in ("samples", "checkpoints"):
             (self.out / part).mkdir(exist_ok=True)
+
+    def _is_extended(self) -> bool:
+        """Tell whether the run in the folder was made with a smaller budget."""
+        return self.earlier is not None and "extends" in self.earlier
 
     def _start_mirror(self, cfg: DictConfig) -> WandbMirror:
         try:
@@ -227,9 +241,13 @@ def _initial_status(cfg: DictConfig, earlier: dict[str, Any] | None, resumed: Re
     now = {"t_started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     if earlier is None or resumed is None:
         return status | now
-    noted = {key: value for key, value in earlier.items() if key not in ("traceback", "refused")}
+    noted = {key: value for key, value in earlier.items() if key not in ("traceback", "refused", "extends")}
     resumes = [*noted.get("resumed", []), {"images": resumed.images, "t": now["t_started"]}]
-    return noted | status | {"resumed": resumes}
+    status |= {"resumed": resumes}
+    if "extends" in earlier:
+        extension = {"from": earlier["extends"], "to": cfg.protocol.images, "score": noted.get("score")}
+        status |= {"extended": [*noted.get("extended", []), extension]}
+    return noted | status
 
 
 def _provenance(cfg: DictConfig) -> dict[str, Any]:

@@ -88,22 +88,25 @@ def is_complete(status: dict[str, Any] | None, retry: bool) -> bool:
     """Return whether nothing is left to do for a run of this status; after a refusal something is."""
     if status is None or status.get("refused"):
         return False
+    if "extends" in status and status["status"] == "finished":
+        return False
     return status["status"] in (("finished", "diverged") if retry else ("finished", "diverged", "failed"))
 
 
 def existing_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
     """Return the status of this configuration's run in `folder`, ended or not; None if there is none.
 
-    Raise Refused if the folder contains another run, one made with other code, or one that cannot be read.
+    A run that was made with a smaller budget, and is to be extended, has that in `extends`. Raise Refused if the folder
+    contains another run, one made with other code, or one that cannot be read.
     """
     # Looked for before the settings: a run that another process begins at this moment has its settings first.
     records = [folder / part for part in RECORDS if (folder / part).exists()]
     if not (folder / "config.yaml").exists():
         return _status_without_config(folder, records)
     status = read_status(folder)
-    _raise_if_other_settings(folder, cfg)
+    budget = _budget_of_same_run(folder, cfg)
     _raise_if_other_code(folder, cfg, status)
-    return status
+    return status if budget == cfg.protocol.images else status | {"extends": budget}
 
 
 def mark_dead_run(folder: Path, exitcode: int | None, last_message: str | None, **known: Any) -> dict[str, Any]:
@@ -156,12 +159,19 @@ def _status_without_config(folder: Path, records: list[Path]) -> dict[str, Any] 
     return status if status["status"] == "failed" else None
 
 
-def _raise_if_other_settings(folder: Path, cfg: DictConfig) -> None:
+def _budget_of_same_run(folder: Path, cfg: DictConfig) -> int:
+    """Return the real images that this configuration's run in `folder` was to see: as many as now, or fewer.
+
+    Raise Refused if anything else differs.
+    """
     here = resolve(cfg)
     try:
         there = _read_config(folder / "config.yaml", set(here))
     except (OSError, YAMLError, TypeError, ValueError) as error:
         raise Refused(f"{folder / 'config.yaml'} cannot be read ({error}). Pass another name=...") from None
+    budget = there["protocol"]["images"]
+    if budget < here["protocol"]["images"]:
+        there["protocol"]["images"] = here["protocol"]["images"]
     difference = _first_difference(_protocol_first(there), _protocol_first(here))
     if difference:
         key, before, now = difference
@@ -169,6 +179,7 @@ def _raise_if_other_settings(folder: Path, cfg: DictConfig) -> None:
             f"{folder} contains a run with {key}={before!s:.80}, not {now!s:.80}. "
             "Pass another name=..., or set it back."
         )
+    return budget
 
 
 def _read_config(file: Path, keys: set[str]) -> dict[str, Any]:
@@ -176,6 +187,8 @@ def _read_config(file: Path, keys: set[str]) -> dict[str, Any]:
     config = OmegaConf.to_container(OmegaConf.load(file))
     if not isinstance(config, dict):
         raise TypeError("it contains no settings")
+    if not isinstance(config.get("protocol"), dict) or not isinstance(config["protocol"].get("images"), int):
+        raise ValueError("it has no protocol.images")
     missing = keys - config.keys()
     if missing:
         raise ValueError(f"it has no {min(missing)}")

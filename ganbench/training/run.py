@@ -52,7 +52,7 @@ class Run:
         with stop.at_once():
             self._load()
         self.vanishing = build(cfg.probe, name=cfg.loss.name)
-        self.schedule = make_schedule(cfg, self.vanishing.moments)
+        self.schedule = make_schedule(cfg, self.vanishing.moments, recorder.earlier_budgets)
         self.footing = footing(cfg, self.data, self.metric, self.players)
         recorder.write_footing(self.footing)
         self._announce()

@@ -26,12 +26,16 @@ class Schedule:
         return step % self.log_every == 0 or step in self.evaluations
 
 
-def make_schedule(cfg: DictConfig, probe_moments: Sequence[float]) -> Schedule:
-    """Lay out a run's budget; `probe_moments` are shares of it. Validation has seen to it that the steps are whole."""
+def make_schedule(cfg: DictConfig, probe_moments: Sequence[float], earlier_budgets: Sequence[int] = ()) -> Schedule:
+    """Lay out a run's budget; `probe_moments` are shares of it. Validation has seen to it that the steps are whole.
+
+    A run that was extended is also evaluated where it ended before.
+    """
     p = cfg.protocol
     images_per_step = p.batch * p.n_critic
     steps = p.images // images_per_step
     evaluations = frozenset(round(k * steps / p.evaluations) for k in range(p.evaluations + 1))
+    evaluations |= {budget // images_per_step for budget in earlier_budgets}
     probes = frozenset(round(moment * steps) for moment in probe_moments)
     return Schedule(
         steps=steps,
