@@ -73,15 +73,6 @@ def to_dataset_format(x: Tensor) -> Tensor:
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) if x.dim() == 4 else x
 
 
-def sha256(*tensors: Tensor) -> str:
-    """Return the SHA-256 of the values, shapes and types of tensors, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for x in tensors:
-        digest.update(f"{x.dtype}{tuple(x.shape)}".encode())
-        digest.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def concatenate(n: int, parts: Iterable[Tensor]) -> Tensor:
     """Concatenate one or more parts [m, ...], n samples in all; unlike torch.cat, never holds them twice in memory."""
     whole: Tensor | None = None

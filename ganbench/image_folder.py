@@ -1,5 +1,6 @@
 """Read a folder of pictures: which files are images, what each of them shows, and which are held out."""
 
+import hashlib
 import os
 import warnings
 from collections import Counter
@@ -8,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ganbench.disk_cache import cached
 from ganbench.errors import Refused
 from ganbench.files import is_run_folder
 from ganbench.progress import tracked
@@ -93,10 +96,24 @@ def split_by_folder(root: Path, files: Iterable[Path]) -> tuple[list[Path], list
 
 
 def load_images(files: list[Path], shape: tuple[int, int, int], background: str) -> Tensor:
-    """Read images as uint8 [N, C, H, W], cropped to the middle and scaled.
+    """Return images as uint8 [N, C, H, W], cropped to the middle and scaled; from the disk if they were read before.
 
     Raise Refused that names the files that cannot be read, in whatever way they are damaged.
     """
+    return cached(_key(files, shape, background), "decoded images", lambda: _read_images(files, shape, background))
+
+
+def _key(files: list[Path], shape: tuple[int, int, int], background: str) -> str:
+    """Hash what the images depend on: the files as they are now, how they are shown, and what reads them."""
+    reader = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    digest = hashlib.sha256(f"{reader} {PIL.__version__} {tuple(shape)} {background}".encode())
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _read_images(files: list[Path], shape: tuple[int, int, int], background: str) -> Tensor:
     images = torch.empty(len(files), *shape, dtype=torch.uint8)
     damaged: dict[Path, str] = {}
     for i, file in enumerate(tracked(files, "reading images")):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ganbench import datasets
-from ganbench.metrics import feature_cache as module
+from ganbench import disk_cache as module
 from ganbench.metrics.feature_cache import cached_features
 from ganbench.metrics.features import LeNet, embed
 
@@ -27,9 +27,9 @@ def test_the_second_time_they_come_from_the_disk(folder: Path) -> None:
     net = LeNet()
     assert torch.equal(cached_features(net, IMAGES), embed(net, IMAGES))
     assert torch.equal(cached_features(LeNet(), IMAGES.clone()), embed(net, IMAGES))
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.safetensors")
     other = torch.arange(30.0 * 64).view(30, 64)
-    save_file({"features": other, "sha256": module._digest(other)}, file)
+    save_file({"tensor": other, "sha256": module._digest(other)}, file)
     assert torch.equal(cached_features(net, IMAGES), other.double())
 
 
@@ -39,16 +39,16 @@ def test_whatever_they_follow_from_has_a_file_of_its_own(folder: Path, monkeypat
     threads = torch.get_num_threads()
     for n, (other, images) in enumerate([(net, IMAGES), (net, IMAGES[:29]), (net, IMAGES ^ 1), (moved, IMAGES)], 1):
         assert torch.equal(cached_features(other, images), embed(other, images))
-        assert len(list(folder.iterdir())) == n
+        assert len(list(folder.glob("*.safetensors"))) == n
     torch.set_num_threads(threads + 1)
     try:
         cached_features(net, IMAGES)
     finally:
         torch.set_num_threads(threads)
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.glob("*.safetensors"))) == 5
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     cached_features(net, IMAGES)
-    assert len(list(folder.iterdir())) == 6
+    assert len(list(folder.glob("*.safetensors"))) == 6
 
 
 def test_a_network_of_ones_own_is_always_asked(folder: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_network_of_ones_own_is_always_asked(folder: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other keys"])
 def test_a_damaged_file_is_made_again(damage: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     expected = cached_features(LeNet(), IMAGES)
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.safetensors")
     raw = file.read_bytes()
     if damage == "other keys":
         save_file({"other": torch.ones(3)}, file)
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_made_again(damage: str, folder: Path, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         assert torch.equal(cached_features(LeNet(), IMAGES), expected)
     assert "cannot use" in caplog.text
-    assert torch.equal(load_file(file)["features"].double(), expected)
+    assert torch.equal(load_file(file)["tensor"].double(), expected)
 
 
 def test_without_a_folder_each_run_computes_them(
@@ -97,7 +97,7 @@ def test_a_disk_without_room_is_reported_and_left_as_it_was(folder: Path, caplog
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
-    assert "cannot cache" in caplog.text and list(folder.iterdir()) == []
+    assert "cannot cache" in caplog.text and list(folder.glob("*.safetensors")) == []
 
 
 def test_a_user_without_a_home_has_no_folder(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,15 +3,18 @@
 import io
 import json
 import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ganbench
 from PIL import Image
 
-from ganbench import datasets, image_folder
+from ganbench import datasets, disk_cache, image_folder
 from ganbench.errors import Refused
 
 GRAY = (1, 8, 8)
@@ -250,3 +253,49 @@ def test_a_run_says_what_it_found(tmp_path: Path) -> None:
     assert "200 images: 160 to train on, 40 held out; left out: 1 .heic" in done.stderr + done.stdout
     status = json.loads((tmp_path / "outputs/run/a/status.json").read_text())
     assert status["data"] == {"train": 160, "held_out": 40, "copies": 0, "left_out": {".heic": 1}}
+    footing = json.loads((tmp_path / "outputs/run/a/footing.json").read_text())
+    assert footing["machine"]["images_found"] == status["data"]
+
+
+def test_images_are_decoded_once_and_again_when_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANBENCH_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "photos"
+    root.mkdir()
+    for i in range(12):
+        Image.new("L", (8, 8), i).save(root / f"{i:02d}.png")
+    files = sorted(root.iterdir())
+    decoded: list[Path] = []
+    decode = image_folder._load_image
+    monkeypatch.setattr(image_folder, "_load_image", lambda file, *how: decoded.append(file) or decode(file, *how))
+
+    def load(
+        files: list[Path] = files, shape: tuple[int, int, int] = (1, 8, 8), background: str = "white"
+    ) -> list[int]:
+        return image_folder.load_images(files, shape, background)[:, 0, 0, 0].tolist()
+
+    assert load() == load() == list(range(12)) and len(decoded) == 12
+    others = (files[:11], (1, 8, 8)), (files, (1, 4, 4)), (files, (1, 8, 8), "black"), (files[::-1], (1, 8, 8))
+    for n, other in enumerate(others, 1):
+        load(*other)
+        assert len(decoded) == 12 + sum(len(each[0]) for each in others[:n])
+    decoded.clear()
+    before = files[3].stat()
+    Image.new("L", (8, 8), 77).save(files[3])
+    os.utime(files[3], ns=(before.st_atime_ns, before.st_mtime_ns))  # as copies that keep the time
+    assert load()[3] == 77 and len(decoded) == 12
+    monkeypatch.setenv("GANBENCH_CACHE", "")
+    assert load()[3] == 77 and len(decoded) == 24
+
+
+def test_runs_that_begin_together_decode_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANBENCH_CACHE", str(tmp_path))
+    made: list[int] = []
+
+    def make() -> torch.Tensor:
+        made.append(1)
+        time.sleep(0.3)  # the others come meanwhile
+        return torch.arange(5)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: disk_cache.cached("key", "numbers", make), range(4)))
+    assert len(made) == 1 and all(torch.equal(x, torch.arange(5)) for x in found)

@@ -13,7 +13,18 @@ from conftest import REPOSITORY
 
 # From the ground up. A room may import what stands below it or beside it; a test of circles keeps neighbors apart.
 FLOORS = (
-    ("errors", "files", "randomness", "gpu", "image_folder", "progress", "interfaces", "theory", "__init__"),
+    (
+        "errors",
+        "files",
+        "disk_cache",
+        "randomness",
+        "gpu",
+        "image_folder",
+        "progress",
+        "interfaces",
+        "theory",
+        "__init__",
+    ),
     ("config",),
     ("models",),
     ("losses", "penalties", "datasets"),

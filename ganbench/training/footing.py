@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganbench import gpu, randomness
-from ganbench.datasets import Data, sha256
+from ganbench.datasets import Data
+from ganbench.disk_cache import sha256
 from ganbench.interfaces import Metric
 from ganbench.runs.identity import method_code_digest, shared_code_digest
 from ganbench.training.players import Players
@@ -24,7 +25,7 @@ Fields = dict[str, Any]
 def footing(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> dict[str, Fields]:
     """Return the footing of a run, by what must agree: between all runs, within a track, of one method, of one seed.
 
-    `machine` may differ between runs, and the report says so.
+    `machine` may differ between runs, and the report says so; what was found in a folder of images is a part of it.
     """
     return {
         "equal": _equal(cfg, data, metric, players),
@@ -34,7 +35,7 @@ def footing(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> di
             "generator_weights": digest(*players.G.state_dict().values()),
             "critic_weights": digest(*players.D.state_dict().values()),
         },
-        "machine": _machine(cfg, players),
+        "machine": _machine(cfg, players) | ({"images_found": dict(data.facts)} if data.facts else {}),
     }
 
 
