@@ -84,7 +84,10 @@ LEGITIMATE = {
     r"(loss|penalty|model|dataset|metric|probe)\.name": one_of("x"),
     r"(protocol|optimizer)\.name|name|wandb\.project": unquoted_text,
     r"wandb\.entity": lambda v: v is None or unquoted_text(v),
-    r"wandb\.group": lambda v: v is None or v == "../../x" or unquoted_text(v),
+    r"wandb\.(group|name)": lambda v: v is None or v == "../../x" or unquoted_text(v),
+    r"wandb\.tags": lambda v: v in (None, []),
+    r"wandb\.notes": lambda v: v in (None, "", "../../x", "a\nb") or unquoted_text(v),
+    r"wandb\.dir": lambda v: v in (None, "../../x", "a\nb") or unquoted_text(v),
     r"dataset\.root": one_of("x", "../../x", "a\nb"),
     r"dataset\.held_out": one_of(None, "x", "../../x", "a\nb"),
     r"metric\.frechet": one_of(None, "x"),
@@ -170,5 +173,5 @@ def test_hostile_values() -> None:
             wrong.append(f"{key}={value!r:.40}: {'accepted' if printed is None else printed}")
         elif printed is not None and not (all(part in printed for part in key.split(".")) or "nope" in printed):
             wrong.append(f"{key}={value!r:.40} is not named: {printed:.200}")
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
     assert n > 1800

@@ -135,7 +135,7 @@ RANGES: dict[str, Range] = {
     "wandb.entity": or_null(text("a text of up to 100 bytes without slashes", 100, "/\\")),
     "wandb.group": or_null(text("a text of up to 100 bytes", 100)),
     "wandb.name": or_null(text("a text of up to 128 bytes", 128)),
-    "wandb.tags": list_of("a list of texts of up to 64 bytes", text("", 64).accepts),
+    "wandb.tags": or_null(list_of("a list of texts of up to 64 bytes", text("", 64).accepts)),
     "wandb.notes": or_null(Range("a text of up to 1000 characters", lambda v: len(v) <= 1000)),
     "wandb.dir": or_null(FILE_PATH),
 }
