@@ -11,10 +11,11 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ganbench import __version__
 from ganbench.config.compose import register
 from ganbench.config.environment import check_wandb_variables, reject_torchrun
 from ganbench.config.messages import one_line_error
-from ganbench.config.overrides import multirun_first, quote_options, reject_senseless_overrides
+from ganbench.config.overrides import as_hydra_reads, reject_senseless_overrides
 from ganbench.config.schema import CONF
 from ganbench.errors import Refused
 from ganbench.runs import signals
@@ -26,6 +27,9 @@ INTERRUPTED = "Interrupted. Rerun with the same name=... to resume.\n"
 
 def main() -> None:
     """Run a command line; exit with 2 if it is refused, and else with a code for how its runs ended."""
+    if "--version" in sys.argv[1:]:
+        print(f"ganbench {__version__}")
+        return
     signals.exit_on_signal(INTERRUPTED)
     # Hydra must raise its errors, so that a refusal is one line and a crash has its traceback.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -34,7 +38,7 @@ def main() -> None:
     try:
         reject_torchrun()
         check_wandb_variables()
-        sys.argv[1:] = quote_options(multirun_first(sys.argv[1:]))
+        sys.argv[1:] = as_hydra_reads(sys.argv[1:])
         reject_senseless_overrides(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except signals.Interrupted:

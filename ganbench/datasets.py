@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from ganbench import image_folder, randomness
 from ganbench.errors import Refused
-from ganbench.files import read_verified
+from ganbench.files import check_image_folder, read_verified
 
 if TYPE_CHECKING:  # torchvision takes long to import, and is imported where a dataset needs it
     from torchvision.datasets import CIFAR10, MNIST
@@ -238,9 +238,7 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 def _list_images(root: str, name: str) -> tuple[Path, image_folder.Listing]:
     """List the images of a folder that the setting `name` names; raise Refused for one without enough of them."""
-    place = Path(root).expanduser()
-    if not place.is_dir():
-        raise Refused(f"{name}={root} does not exist, or is no folder; pass the folder of your images.")
+    place = check_image_folder(name, root)
     listing = image_folder.list_images(place)
     fewest = image_folder.FEWEST if name == "dataset.root" else 2
     if len(listing.files) < fewest:

@@ -18,6 +18,56 @@ RENAMED = {
     "speed.fused": "speed.fused_optimizer",
 }
 
+# What other programs call a setting, and how ganbench has it. Lower case, with `_` for `-`.
+OTHER_NAMES = {
+    "lr learning_rate": "the learning rate is protocol.lr",
+    "lr_g g_lr glr lr_gen": "the generator's learning rate is optimizer.generator.lr",
+    "lr_d d_lr dlr lr_disc lr_critic": "the critic's learning rate is optimizer.critic.lr",
+    "batch batch_size batchsize bs": "the batch size is protocol.batch",
+    "epochs epoch n_epochs num_epochs max_epochs": "the budget is protocol.images, counted in real images: N epochs "
+    "are N times the number of training images, of which mnist5k has 4,000",
+    "images kimg": "the budget is protocol.images, counted in real images",
+    "steps n_steps num_steps max_steps total_steps iterations iters niter n_iter num_iterations max_iter": "the budget "
+    "is protocol.images, counted in real images: N generator updates are N * n_critic * batch of them",
+    "n_critic critic_iters d_iters d_steps n_dis num_d_steps": "the critic's updates to one of the generator are "
+    "protocol.n_critic",
+    "lambda lambda_ lambda_gp gp_lambda lambda_reg gp_weight weight_gp penalty_weight gamma r1_gamma": "the weight of "
+    "the penalty is protocol.penalty_weight",
+    "gp penalty_type reg": "the penalty is penalty=..., such as penalty=gp",
+    "gan gan_mode gan_type loss_type loss_fn objective criterion method": "the loss is loss=..., such as loss=hinge",
+    "beta1 beta2 beta_1 beta_2 b1 b2 betas adam_betas": "Adam's two betas are protocol.betas, as in "
+    "protocol.betas=[0.5,0.9]",
+    "opt optim optimiser": "the optimizer is optimizer=adam or optimizer=rmsprop",
+    "ema ema_decay ema_beta": "the decay of the averaged generator is protocol.ema",
+    "z z_dim dim_z nz latent latent_dim latent_size noise_dim": "the number of latent dimensions is model.z_dim",
+    "width ngf ndf nf channels hidden_dim": "the width of the nets is model.width",
+    "norm": "the critic's norm is model.critic_norm",
+    "arch architecture backbone net network nets": "the nets are model=..., such as model=dcgan",
+    "seeds num_seeds n_seeds": "each seed is a run of its own, and -m seed=0,1,2 makes three",
+    "random_seed manual_seed rng_seed": "the seed is seed=0",
+    "gpu gpus gpu_id gpu_ids cuda use_cuda accelerator": "the GPU is device=cuda, or one of several: device=cuda:1",
+    "amp fp16 bf16 half mixed_precision": "the precision is precision=..., such as precision=bf16",
+    "data dataset_name data_name": "the data are dataset=..., such as dataset=ring",
+    "data_dir data_root dataroot datadir data_path dataset_path root image_dir": "the folder of the data is "
+    "dataset.root, as in dataset=folder dataset.root=photos",
+    "image_size img_size imsize resolution": "the size of images is dataset.shape, as in dataset.shape=[3,64,64] with "
+    "dataset=folder",
+    "workers num_workers n_workers": "a run keeps its data in memory and needs no workers; its CPU threads are threads",
+    "jobs n_jobs parallel": "the number of runs at a time is sweep.parallel",
+    "project project_name wandb_project": "the project at Weights & Biases is wandb.project",
+    "entity wandb_entity": "the account at Weights & Biases is wandb.entity",
+    "logger use_wandb wandb_mode": "Weights & Biases is wandb=offline, wandb=online or wandb=disabled",
+    "run_name exp_name experiment_name exp out out_dir outdir output_dir log_dir save_dir results_dir": "the name of "
+    "a run's folder below outputs/ is name",
+    "resume resume_from checkpoint ckpt ckpt_path": "the same command again with the same name=... resumes a run",
+    "log_every log_interval log_freq print_freq": "the number of generator updates from record to record is "
+    "protocol.log_every",
+    "save_every save_interval save_freq checkpoint_interval": "the number of generator updates from checkpoint to "
+    "checkpoint is checkpoint_every",
+    "eval_every eval_interval eval_freq evaluations": "the number of evaluations is protocol.evaluations",
+    "n_samples num_samples fid_samples n_fake": "the number of samples that are scored is metric.n_fake",
+}  # fmt: skip
+
 
 class Refused(ValueError):
     """A configuration that cannot be run. The message names the setting, its value, what is allowed and what to do."""
@@ -39,12 +89,22 @@ def renamed_message(name: str) -> str:
     return f"{name} was renamed; use {RENAMED[name]}."
 
 
+def meaning_of(name: str) -> str:
+    """Return how ganbench has what other programs call `name`; empty for a name that is not known."""
+    lower = name.lower().replace("-", "_")
+    return next((meaning for names, meaning in OTHER_NAMES.items() if lower in names.split()), "")
+
+
 def unknown_key_message(key: str, allowed: Iterable[str], owner: str = "") -> str:
     """Say that there is no setting `key`, and what `owner` has instead; by default the owner is what `key` is in."""
     if key in RENAMED:
         return renamed_message(key)
     parent, _, last = key.rpartition(".")
     settable = [name for name in allowed if name != ("name" if parent else "hydra") and not name.startswith("_")]
+    meaning = meaning_of(last)
+    is_better = not parent or not (key in meaning or closest_name(last, settable))
+    if meaning and is_better:
+        return f"{key} is not a setting; {meaning}."
     if not parent:
         settable.append("experiment")  # a group without settings of its own
     has = f"has: {', '.join(sorted(settable))}." if settable else "has none."
@@ -71,7 +131,7 @@ def unknown_option_message(group: str, option: str, options: Iterable[str]) -> s
     names = sorted(options)
     is_null = option.lower() == "null"
     without_penalty = option.removesuffix("-none")  # as version 0.1.0 showed methods without a penalty
-    close = [name for name in names if is_null and name == "none"] or closest_name(without_penalty, names)
+    close = [name for name in names if is_null and name in ("none", "disabled")] or closest_name(without_penalty, names)
     if close:
         first = f"use {group}={close[0]}, or one of"
     else:

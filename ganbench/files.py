@@ -28,6 +28,16 @@ def read_verified(file: Path, algorithm: str, digest: str, fix: str, setting: st
     return content
 
 
+def check_image_folder(setting: str, typed: str) -> Path:
+    """Return the folder that a setting names, with `~` as one's home; raise Refused unless it is one."""
+    folder = Path(os.path.expanduser(typed))
+    if not folder.exists():
+        raise Refused(f"{setting}={typed} does not exist; pass the folder of your images.")
+    if not folder.is_dir():
+        raise Refused(f"{setting}={typed} is a file; pass the folder of your images.")
+    return folder
+
+
 def is_run_folder(folder: Path) -> bool:
     """Tell whether a run has made the folder."""
     return (folder / "status.json").is_file() and (folder / "config.yaml").is_file()
@@ -67,15 +77,20 @@ def check_free_space(folder: Path) -> None:
     parent = _nearest_existing(folder)
     if not parent.is_dir():
         raise Refused(
-            f"{folder} cannot be made, because {parent} is a file; pass another name=... or another hydra.run.dir=..."
+            f"{folder} cannot be made, because {parent} is a file; pass another name=... or another folder, "
+            "with hydra.run.dir=... or for a sweep hydra.sweep.dir=..."
         )
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise Refused(f"{folder} cannot be written, because {parent} is read-only; pass another hydra.run.dir=...")
+        raise Refused(
+            f"{folder} cannot be written, because {parent} is read-only; pass another folder, with hydra.run.dir=... "
+            "or for a sweep hydra.sweep.dir=..."
+        )
     free = shutil.disk_usage(parent).free
     if free < MIN_FREE_BYTES:
         raise Refused(
             f"{folder} is on a full disk: a run needs at least {MIN_FREE_BYTES / 1e6:.0f} MB, and {parent} has "
-            f"{free / 1e6:.1f} MB free; free some space, or pass a hydra.run.dir=... on another disk."
+            f"{free / 1e6:.1f} MB free; free some space, or pass a folder on another disk, with "
+            "hydra.run.dir=... or for a sweep hydra.sweep.dir=..."
         )
 
 

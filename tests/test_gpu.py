@@ -37,6 +37,16 @@ def _as_in_a_run() -> Iterator[None]:
     torch.autograd.set_multithreading_enabled(True)
 
 
+def test_a_gpu_by_its_number(tmp_path: Path) -> None:
+    for name, device in (("first", "cuda"), ("same", "cuda:0")):
+        done = ganbench(*SMOKE[:2], "dataset=ring", f"device={device}", f"name={name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "outputs/run/first") == rows(tmp_path / "outputs/run/same")
+    n = torch.cuda.device_count()
+    refused = ganbench(f"device=cuda:{n}", "name=none", cwd=tmp_path)
+    assert refused.returncode == 2 and f"device=cuda:{n}: torch finds {n} GPU" in refused.stderr
+
+
 VARIANTS = {
     "bf16": ("precision=bf16",),
     "bf16_all, channels last": ("precision=bf16_all", "speed.channels_last=true"),

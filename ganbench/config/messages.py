@@ -1,6 +1,7 @@
 """Turn settings and the errors of Hydra and OmegaConf into one plain sentence."""
 
 import re
+import shlex
 import sys
 from enum import Enum
 from typing import Any
@@ -10,7 +11,15 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganbench.errors import RENAMED, Refused, did_you_mean, renamed_message, unknown_key_message, unknown_option_message
+from ganbench.errors import (
+    RENAMED,
+    Refused,
+    did_you_mean,
+    meaning_of,
+    renamed_message,
+    unknown_key_message,
+    unknown_option_message,
+)
 
 # What OmegaConf says of a value that has the wrong type, and what the setting must do.
 TYPE_ERRORS = (
@@ -34,7 +43,7 @@ def setting(key: str, value: Any) -> str:
     for argument in reversed(sys.argv[1:]):
         typed_key, _, text = argument.lstrip("+").partition("=")
         if typed_key == key and _stands_for(text, value):
-            return f"{key}={text}"
+            return f"{key}={value if isinstance(value, str) else text}"  # a text without quotes
     return f"{key}={_as_yaml(value)}"
 
 
@@ -58,6 +67,12 @@ def _as_yaml(value: Any) -> str:
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
+def quoted(text: str) -> str:
+    """Quote a text for Hydra, which then reads it as it is, whatever characters are in it."""
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def one_line_error(error: Exception) -> str:
     """Say in one sentence what Hydra, OmegaConf or a check of ours found wrong."""
     message = str(error)
@@ -69,15 +84,38 @@ def one_line_error(error: Exception) -> str:
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override} cannot be read; write key=value or group=option, and quote special characters."
+        return _unreadable(error.override)
     if ambiguous := re.match(r"Ambiguous value for argument '(.+)'\n", message):
-        return f"{ambiguous[1]} has several values; add -m to run a sweep over them."
+        return _several_values(ambiguous[1])
     if missing := re.match(r"Could not delete from config. '(.+)' does not exist", message):
         return f"~{missing[1]}: there is no {missing[1]} to remove; python -m ganbench --cfg job shows all settings."
     if in_yaml := re.match(r"In '(.+?)': .*?Key '(.+?)' not in '(.+?)'", " ".join(message.split())):
         return f"{in_yaml[1]}.yaml: {in_yaml[2]} is not a setting of {in_yaml[3].lower()}; remove or correct it."
     cause = root_cause(error)
     return _key_error(cause) if isinstance(cause, OmegaConfBaseException) and cause.full_key else _one_line(message)
+
+
+def _unreadable(override: str | None) -> str:
+    """Say how to write what Hydra's grammar cannot read."""
+    key, equals, value = (override or "").partition("=")
+    if not (key and equals):
+        return f"{override} cannot be read; write key=value or group=option."
+    in_quotes = _for_shell(f"{key}={quoted(value)}")
+    return f"{override} cannot be read; quote the value, and for the shell all of it: {in_quotes}"
+
+
+def _for_shell(argument: str) -> str:
+    """Quote an argument as a shell needs it, in the way that is easier to read."""
+    return shlex.quote(argument) if set(argument) & set('"$`\\!') else f'"{argument}"'
+
+
+def _several_values(override: str) -> str:
+    """Say how to run several values, if the setting is one."""
+    key = override.partition("=")[0].lstrip("+")
+    meaning = meaning_of(key)
+    if meaning:
+        return f"{key} is not a setting; {meaning}."
+    return f"{override} has several values; add -m to run a sweep over them."
 
 
 def _missing_option(error: MissingConfigException) -> str:

@@ -1,18 +1,39 @@
-"""Check what was typed before Hydra composes it, where Hydra would answer with a traceback, or not at all."""
+"""Read what was typed before Hydra does: in the order and with the quotes it needs, and without what it would answer
+with a traceback, or not at all.
+"""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 
 from ganbench.config.compose import option_names
+from ganbench.config.messages import quoted
 from ganbench.config.schema import CONF, Config
-from ganbench.errors import Refused, did_you_mean, unknown_key_message
+from ganbench.errors import Refused, did_you_mean, meaning_of, unknown_key_message
 
 # Values that are no texts in Hydra's grammar, which raises a bare ValueError for them as the option of a group.
 NO_TEXT = re.compile(r"(?<=[=,])(null|true|false|nan|[-+]?[\d.]+)(?=,|$)", re.IGNORECASE)
+
+# Settings that are any text, such as a path: Hydra's grammar would make lists, numbers or nothing of some of them.
+TEXTS = (
+    "dataset.background",
+    "dataset.held_out",
+    "dataset.root",
+    "metric.features.weights",
+    "name",
+    "wandb.entity",
+    "wandb.group",
+    "wandb.project",
+)
+PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*|")  # what Hydra reads as it is, but for the words below
+WORDS = ("true", "false", "nan", "inf")
+# What Hydra shall read: null, a text in quotes, an interpolation, and the functions that list values.
+FOR_HYDRA = re.compile(r"""(?i:null)|'.*'|".*"|.*\$\{.*|\w+\(.*,.*\)|glob\(.*\)""", re.DOTALL)
 
 # Hydra's flags, which may be shortened, and its groups of options.
 FLAGS = (
@@ -34,14 +55,38 @@ FLAGS = (
 HYDRA_GROUPS = ("env", "help", "hydra_help", "hydra_logging", "job_logging", "launcher", "output", "sweeper")
 
 
-def multirun_first(arguments: Sequence[str]) -> list[str]:
-    """Put -m before the overrides, since Hydra reads no override after a flag that follows others."""
-    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+def as_hydra_reads(arguments: Sequence[str]) -> list[str]:
+    """Return a command line that means to Hydra what this one means to people. Raise Refused for its flags."""
+    _reject_unknown_flags(arguments)
+    parsed = vars(get_args_parser().parse_intermixed_args(arguments))
+    overrides = parsed.pop("overrides")
+    _reject_flags_at_odds(parsed)
+    if parsed["multirun"] and parsed["cfg"]:
+        overrides.append(f"hydra.sweeper.show={parsed.pop('cfg')}")  # Hydra itself shows no sweep
+    # First the flags, since Hydra reads no override after a flag that follows others.
+    flags = [_flag(name, value) for name, value in parsed.items() if value]
+    return flags + written_for_hydra(overrides)
 
 
-def quote_options(overrides: Sequence[str]) -> list[str]:
+def written_for_hydra(overrides: Sequence[str]) -> list[str]:
+    """Write overrides so that Hydra reads what is meant: with quotes where it needs them."""
+    chosen = [_choose(override) for override in overrides]
+    return [_quote_text(_quote_option(override)) for override in chosen if override != "experiment=null"]  # the default
+
+
+def _flag(name: str, value: str | bool) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag}={value}"
+
+
+def _choose(override: str) -> str:
+    """Write `+group=option` as `group=option`: all groups of ganbench have an option already, or null."""
+    return override.lstrip("+") if override.startswith("+") and _is_of_a_group(override) else override
+
+
+def _quote_option(override: str) -> str:
     """Quote options such as `loss=1` and `penalty=null`, so that Hydra looks for them and lists those there are."""
-    return [NO_TEXT.sub(r"'\1'", override) if _is_of_a_group(override) else override for override in overrides]
+    return NO_TEXT.sub(r"'\1'", override) if _is_of_a_group(override) else override
 
 
 def _is_of_a_group(override: str) -> bool:
@@ -49,9 +94,22 @@ def _is_of_a_group(override: str) -> bool:
     return bool(group) and (CONF / group).is_dir()
 
 
+def _quote_text(override: str) -> str:
+    """Quote texts such as `dataset.root=~/my photos (2)`. Commas separate several, unless such a path exists."""
+    key, equals, value = override.partition("=")
+    if not equals or key.lstrip("+") not in TEXTS or FOR_HYDRA.fullmatch(value):
+        return override
+    is_one = os.path.exists(os.path.expanduser(value))
+    texts = [value] if is_one else value.split(",")
+    return f"{key}={','.join(text if _is_plain(text) else quoted(text) for text in texts)}"
+
+
+def _is_plain(text: str) -> bool:
+    return bool(PLAIN.fullmatch(text)) and text.lower() not in WORDS
+
+
 def reject_senseless_overrides(overrides: Sequence[str]) -> None:
     """Raise Refused for what Hydra would answer with a traceback, or drop silently: `+key=value` of a key not there."""
-    _reject_unknown_flags(overrides)
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if not key and "=" in override:
@@ -73,8 +131,22 @@ def _reject_unknown_flags(arguments: Sequence[str]) -> None:
     for argument in arguments:
         flag = argument.partition("=")[0]
         if flag.startswith("--") and not any(known.startswith(flag) for known in FLAGS):
+            if meaning := meaning_of(flag.removeprefix("--")):
+                raise Refused(f"{flag} is not a flag; {meaning}.")
             hint = did_you_mean(flag, FLAGS)
             raise Refused(f"{flag} is not a flag; {hint}use one of: {', '.join(FLAGS)}.")
+
+
+def _reject_flags_at_odds(parsed: dict[str, Any]) -> None:
+    """Refuse what Hydra would answer with a traceback: two things to do at once."""
+    tasks = [flag for flag in ("run", "multirun", "cfg", "shell_completion", "info") if parsed[flag]]
+    if len(tasks) > 1 and tasks != ["multirun", "cfg"]:
+        written = [f"--{flag.replace('_', '-')}" for flag in tasks]
+        raise Refused(f"{' and '.join(written)} are two things to do; use one of them.")
+    if parsed["resolve"] and tasks != ["cfg"] and not parsed["help"]:
+        raise Refused("--resolve resolves what --cfg shows of one run; use it with --cfg job, and without -m.")
+    if parsed["package"] and tasks != ["cfg"]:
+        raise Refused("--package is a part of what --cfg shows of one run; use it with --cfg job, and without -m.")
 
 
 def _reject_unknown_group(key: str) -> None:

@@ -116,7 +116,7 @@ RANGES: dict[str, Range] = {
     "dataset.test_share": Range("a number > 0 and < 1", lambda v: 0 < v < 1),
     "dataset.root": or_null(FILE_PATH),
     "dataset.held_out": or_null(FILE_PATH),
-    "dataset.background": Range("a color, by a name such as white or as '#808080' in quotes", _is_color),
+    "dataset.background": Range("a color, such as white or #808080", _is_color),
     "metric.frechet": or_null(pattern(NAME_WORDS, NAME)),
     "metric.n_fake": whole(2, 100_000),
     "metric.n_real": SAMPLES,

@@ -16,12 +16,6 @@ GROUPS = ("loss", "penalty", "model", "dataset", "metric", "probe")
 INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "_smoke_", "checkpoint_every", "retry", "sweep")
 
 
-class Device(Enum):
-    auto = "auto"
-    cuda = "cuda"
-    cpu = "cpu"
-
-
 class Precision(Enum):
     fp32 = "fp32"
     tf32 = "tf32"
@@ -108,7 +102,7 @@ class Sweep:
 @dataclass
 class Config:
     seed: int = MISSING
-    device: Device = MISSING
+    device: str = MISSING  # cuda:1 is one, too
     precision: Precision = MISSING
     threads: int = MISSING
     checkpoint_every: int = MISSING

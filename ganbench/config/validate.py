@@ -18,7 +18,7 @@ from ganbench.config.signature import (
     fits_annotation,
     signature,
 )
-from ganbench.errors import RENAMED, Refused, renamed_message, unknown_key_message
+from ganbench.errors import RENAMED, Refused, did_you_mean, renamed_message, unknown_key_message
 
 # Arguments that code provides, not the configuration.
 GIVEN_BY_CODE = ("D", "real", "fake", "rng", "data", "device", "name", "params")
@@ -39,6 +39,8 @@ FIXED_SHAPES = {
 
 SQUARES = [[side, side] for side in (16, 32, 64, 128)]
 
+DEVICES = ("auto", "cuda", "cpu")
+
 # Settings that must be copies, and what they are copies of.
 MIRRORED_KEYS = {
     "model.generator.z_dim": "model.z_dim",
@@ -52,6 +54,7 @@ def validate(cfg: DictConfig) -> None:
     """Raise Refused for a setting that is unknown, of the wrong type, out of range or at odds with another."""
     _check_leaves(cfg, "")
     _check_groups(cfg)
+    _check_device(cfg.device)
     _check_target_nodes(cfg)
     _check_renamed(cfg)
     _check_protocol(cfg)
@@ -128,6 +131,24 @@ def _check_method_name(group: str, name: str, node: DictConfig) -> None:
                 )
 
 
+def _check_device(device: str) -> None:
+    if device in DEVICES or re.fullmatch(r"cuda:\d{1,3}", device):
+        return
+    if device.lower().startswith("mps"):
+        raise Refused(
+            f"device={device} is not supported, because random numbers are drawn and results compared bit by bit on "
+            "CPUs and CUDA only; use device=cpu."
+        )
+    number = re.fullmatch(r"(?:cuda|gpu)?[:_ ]?(\d{1,3})", device.lower())
+    meant = (
+        f"did you mean cuda:{number[1]}?"
+        if number
+        else did_you_mean(device.lower().replace("gpu", "cuda"), DEVICES, "")
+    )
+    allowed = f"{', '.join(DEVICES)}, cuda:N (GPU number N, from 0)"
+    raise Refused(f"device={device} must be one of: {allowed}{f'; {meant}' if meant else '.'}")
+
+
 def _check_target_nodes(cfg: DictConfig) -> None:
     for key in TARGET_NODES:
         node = OmegaConf.select(cfg, key)
@@ -195,33 +216,28 @@ def _check_compatibility(cfg: DictConfig) -> None:
     shape = list(cfg.dataset.shape)
     points = len(shape) == 1
     images = len(shape) == 3
-    digits = shape == [1, 32, 32]
-    stacked = shape[:1] == [3] and "stacked" in cfg.dataset["_target_"]
     squares = ", ".join(f"{height}x{width}" for height, width in SQUARES)
-    requirements = (
-        ("model=dcgan", shape[1:] in SQUARES, f"images of {squares}", "such a dataset.shape, or model=mlp for points"),
-        (
-            "model=resnet",
-            shape[1:] == [32, 32],
-            "images of 32x32",
-            "model=dcgan for other images, or model=mlp for points",
-        ),
-        ("model=mlp", points, "points", "model=dcgan for images"),
-        (
-            "metric=fd_lenet",
-            digits,
-            "gray images of 32x32",
-            "metric=fid for images, or metric=energy_distance for points",
-        ),
-        ("metric=fid", images, "images", "metric=energy_distance"),
-        ("metric=energy_distance", points, "2-D mixtures (ring, grid)", "metric=fd_lenet or metric=fid"),
-        ("metric=modes_kl", stacked, "stacked digits", "metric=fid for other images"),
-    )
-    for option, fine, needed, fix in requirements:
-        group, _, name = option.partition("=")
-        if cfg[group].name == name and not fine:
+    needs = {
+        "model=dcgan": (f"images of {squares}", shape[1:] in SQUARES),
+        "model=resnet": ("images of 32x32", shape[1:] == [32, 32]),
+        "model=mlp": ("points", points),
+        "metric=fd_lenet": ("gray images of 32x32", shape == [1, 32, 32]),
+        "metric=energy_distance": ("2-D mixtures (ring, grid)", points),
+        "metric=modes_kl": ("stacked digits", shape[:1] == [3] and "stacked" in cfg.dataset["_target_"]),
+        "metric=fid": ("images", images),
+        "metric=kid": ("images", images),
+    }
+    for option in (f"model={cfg.model.name}", f"metric={cfg.metric.name}"):
+        needed, fits = needs.get(option, ("", True))
+        if not fits:
             has = setting("dataset.shape", cfg.dataset.shape)
+            others = [other for other, (_, suits) in needs.items() if suits and _group(other) == _group(option)]
+            fix = ", or ".join(others) or f"a dataset.shape of {squares}, such as [{shape[0]},64,64]"
             raise Refused(f"{option} needs {needed}, and dataset={cfg.dataset.name} has {has}; use {fix}.")
+
+
+def _group(option: str) -> str:
+    return option.partition("=")[0]
 
 
 def _check_targets(cfg: DictConfig, node: Any, path: str) -> None:
@@ -283,9 +299,10 @@ def _check_speed(cfg: DictConfig) -> None:
     for player in ("generator", "critic"):
         option = cfg.optimizer[player]
         if speed.fused_optimizer and not accepts_argument(option, "fused"):
+            fix = "optimizer=adam" if speed.graphs else "speed.fused_optimizer=null or optimizer=adam"
             raise Refused(
-                "speed.fused_optimizer=true needs an optimizer with a fused kernel, unlike "
-                f"{option['_target_']}; use speed.fused_optimizer=null or optimizer=adam."
+                f"speed.fused_optimizer=true needs an optimizer with a fused kernel, unlike {option['_target_']}; "
+                f"use {fix}."
             )
 
 

@@ -1,5 +1,6 @@
 """Compose and check the runs of a sweep, before the first of them starts."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ganbench.config.ranges import check_value, original_key
 from ganbench.config.schema import Precision, Track, WandbMode
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
-from ganbench.files import can_be_made, check_free_space
+from ganbench.files import can_be_made, check_free_space, check_image_folder
 from ganbench.runs.status import completed_status
 from ganbench.sweeps.outcomes import Status
 
@@ -61,6 +62,7 @@ def check_run(cfg: DictConfig, folder: Path, check_existing: bool = True) -> Sta
     if status is None:
         check_free_space(folder)
         _check_wandb_folder(cfg)
+        _check_paths(cfg)
         _check_device(cfg)
     return status
 
@@ -82,8 +84,19 @@ def _check_wandb_folder(cfg: DictConfig) -> None:
     raise Refused(f"{written} cannot be written; name another folder, or none for that of the run.")
 
 
+def _check_paths(cfg: DictConfig) -> None:
+    """Raise Refused for a folder of images, or a file of weights, that is not there."""
+    if cfg.dataset["_target_"] == "ganbench.datasets.folder":
+        for key in ("root", "held_out"):
+            if cfg.dataset.get(key) is not None:
+                check_image_folder(f"dataset.{key}", cfg.dataset[key])
+    weights = OmegaConf.select(cfg, "metric.features.weights")
+    if isinstance(weights, str) and not os.path.exists(os.path.expanduser(weights)):
+        raise Refused(f"metric.features.weights={weights} does not exist; pass the file of the weights.")
+
+
 def _check_device(cfg: DictConfig) -> None:
-    if cfg.device.value == "cuda" or cfg.speed.graphs or cfg.precision is Precision.tf32:
+    if cfg.device.startswith("cuda") or cfg.speed.graphs or cfg.precision is Precision.tf32:
         from ganbench.training.device import choose_device  # only now, since it imports torch
 
         choose_device(cfg)
@@ -105,6 +118,14 @@ def compose_each(
             settings = " ".join(override for override in overrides if not override.startswith("hydra."))
             raise Refused(f"run {index + 1} of the sweep ({settings}): {one_line_error(error)}") from None
         yield job
+
+
+def show_runs(context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]], part: str) -> None:
+    """Print the settings of every run of a sweep as YAML documents: those of the job, of hydra, or all."""
+    for job in compose_each(context, config, job_overrides, check_existing=False):
+        hydra_only = OmegaConf.masked_copy(job.config, ["hydra"])
+        shown = {"job": without_hydra(job.config), "hydra": hydra_only, "all": job.config}[part]
+        print(f"--- # {job.folder.name}\n{OmegaConf.to_yaml(shown)}", end="")
 
 
 def _compose_one(

@@ -165,7 +165,7 @@ def concurrent_runs(jobs: list[Job]) -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     by_cores = max(1, cores // max(job.config.threads for job in jobs))
-    if by_cores == 1 or all(job.config.device.value == "cpu" for job in jobs):
+    if by_cores == 1 or all(job.config.device == "cpu" for job in jobs):
         return by_cores
     memory = gpu_memory()
     if memory == 0:

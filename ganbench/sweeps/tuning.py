@@ -19,7 +19,7 @@ from hydra.core.utils import configure_log, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ganbench.config.messages import setting
+from ganbench.config.messages import quoted, setting
 from ganbench.config.ranges import check_value
 from ganbench.config.schema import Track
 from ganbench.errors import Refused, unknown_key_message
@@ -40,6 +40,9 @@ SEARCHABLE = {
     "penalty_weight": ("protocol.penalty_weight", "penalty.weight"),
 }
 CONTINUOUS = ("lr", "penalty_weight")  # may be drawn from a range; the others only from a list
+
+
+UNCHOSEN = ["protocol.trial=none"]  # what a run has in place of a trial until one is chosen
 
 
 @dataclass
@@ -142,7 +145,7 @@ def _methods(context: HydraContext, config: DictConfig, job_overrides: Sequence[
     """Group the final runs by method, each checked with the settings it has before any is chosen."""
     for overrides in job_overrides:
         _reject_overrides(overrides, ("protocol.trial", "protocol.scored_on"), "the tuned track sets it; leave it out.")
-    unchosen = [*_short_folder_names(config), "protocol.trial=none"]
+    unchosen = [*_short_folder_names(config), *UNCHOSEN]
     jobs = compose_jobs(context, config, [[*o, *unchosen] for o in job_overrides], check_existing=False)
     finals: dict[tuple[str, ...], list[Job]] = {}
     for job, overrides in zip(jobs, job_overrides, strict=True):
@@ -244,8 +247,8 @@ def _trial_overrides(config: DictConfig, method: Method, trial: int) -> list[str
         "protocol.scored_on=selection",
         "protocol.trials=null",
         "protocol.space=null",
-        f"wandb.group={_quoted(f'{config.wandb.group or config.name}-trials')}",
-        f"hydra.sweep.subdir={_quoted(f'trials/{method.name}-{trial_name(trial)}')}",
+        f"wandb.group={quoted(f'{config.wandb.group or config.name}-trials')}",
+        f"hydra.sweep.subdir={quoted(f'trials/{method.name}-{trial_name(trial)}')}",
     ]
 
 
@@ -260,10 +263,6 @@ def _short_folder_names(config: DictConfig) -> list[str]:
     excluded = config.hydra.job.config.override_dirname.exclude_keys
     keys = ",".join([*excluded, "protocol", "protocol.trials", "protocol.trial"])
     return [f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "\\'") + "'"
 
 
 def _check_existing_finals(context: HydraContext, config: DictConfig, methods: list[Method]) -> None:
@@ -301,7 +300,7 @@ def _compose_finals(context: HydraContext, config: DictConfig, searches: list[Se
 
 
 def _final_overrides(method: Method, final: Job, choice: list[str]) -> list[str]:
-    subdir = f"hydra.sweep.subdir={_quoted(final.config.hydra.sweep.subdir)}"
+    subdir = f"hydra.sweep.subdir={quoted(final.config.hydra.sweep.subdir)}"
     return [*method.overrides, f"seed={final.config.seed}", *choice, subdir]
 
 

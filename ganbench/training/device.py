@@ -24,14 +24,28 @@ M_MMAP_MAX = -4
 def choose_device(cfg: DictConfig) -> torch.device:
     """Return the device that cfg.device means here. Raise Refused where there is no GPU and one is asked for."""
     # Not asked for a CPU: merely looking for a GPU fails where a driver is broken.
-    has_gpu = cfg.device.value != "cpu" and torch.cuda.is_available()
-    if cfg.device.value == "cuda" and not has_gpu:
-        raise Refused("device=cuda: torch finds no GPU here; use device=cpu or device=auto.")
-    if cfg.speed.graphs and not has_gpu:
-        raise Refused(f"speed.graphs=true needs a GPU, and device={cfg.device.value} is none here; use speed=eager.")
-    if cfg.precision is Precision.tf32 and not has_gpu:
-        raise Refused(f"precision=tf32 needs a GPU, and device={cfg.device.value} is none here; use precision=fp32.")
-    return torch.device("cuda" if has_gpu else "cpu")
+    n_gpus = torch.cuda.device_count() if cfg.device != "cpu" and torch.cuda.is_available() else 0
+    if cfg.device.startswith("cuda"):
+        _check_gpu_exists(cfg.device, n_gpus)
+    if cfg.speed.graphs and not n_gpus:
+        raise Refused(
+            f"speed.graphs=true needs a GPU, and device={cfg.device} is none here; use speed=eager and no speed.graphs."
+        )
+    if cfg.precision is Precision.tf32 and not n_gpus:
+        raise Refused(f"precision=tf32 needs a GPU, and device={cfg.device} is none here; use precision=fp32.")
+    if not n_gpus:
+        return torch.device("cpu")
+    return torch.device("cuda" if cfg.device == "auto" else cfg.device)
+
+
+def _check_gpu_exists(device: str, n_gpus: int) -> None:
+    """Raise Refused unless `cuda`, or GPU number N of `cuda:N`, is among this machine's GPUs."""
+    if not n_gpus:
+        raise Refused(f"device={device}: torch finds no GPU here; use device=cpu or device=auto.")
+    number = int(device.partition(":")[2] or 0)
+    if number >= n_gpus:
+        has = "1 GPU here: cuda:0" if n_gpus == 1 else f"{n_gpus} GPUs here: cuda:0 to cuda:{n_gpus - 1}"
+        raise Refused(f"device={device}: torch finds {has}; use device=cuda:N with one of these.")
 
 
 def configure_process(cfg: DictConfig, device: torch.device) -> None:
@@ -44,6 +58,8 @@ def configure_process(cfg: DictConfig, device: torch.device) -> None:
     # the order depends on nothing that a process did before; on a GPU, backward passes else have a thread of their own.
     torch.autograd.set_multithreading_enabled(False)
     if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)  # also for whatever says `cuda` only
         gpu.choose_kernels(cfg.precision is Precision.tf32, cfg.speed.deterministic, cfg.speed.benchmark)
 
 

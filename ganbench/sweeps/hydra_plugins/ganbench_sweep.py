@@ -15,22 +15,27 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganbench.config.schema import Track
 from ganbench.errors import Refused
-from ganbench.sweeps.jobs import PROCESS_LAUNCHER, Job
+from ganbench.sweeps.jobs import PROCESS_LAUNCHER, Job, show_runs
 from ganbench.sweeps.launcher import compose_jobs, run_jobs, save_plan
-from ganbench.sweeps.tuning import tune
+from ganbench.sweeps.tuning import UNCHOSEN, tune
 
 
 @dataclass
 class CheckedConf:
-    """The settings of hydra/sweeper=checked: those of Hydra's own sweeper."""
+    """The settings of hydra/sweeper=checked: those of Hydra's own sweeper, and which part to show instead of a run."""
 
     _target_: str = "hydra_plugins.ganbench_sweep.CheckedSweeper"
     max_batch_size: int | None = None
     params: dict[str, str] | None = None
+    show: str | None = None
 
 
 class CheckedSweeper(BasicSweeper):
     """Hydra's own sweeper, but every run is composed and checked, once, before anything is written."""
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None, show: str | None = None):
+        super().__init__(max_batch_size, params)
+        self.show = show  # job, hydra or all: what -m --cfg prints
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run a search if the protocol is one, and else every combination of the values given."""
@@ -39,7 +44,12 @@ class CheckedSweeper(BasicSweeper):
         job_overrides = [overrides for batch in batches for overrides in batch]
         if not job_overrides:
             raise Refused("The sweep has no runs: a glob matches no option, or a range is empty; see --help.")
-        if OmegaConf.select(self.config, "protocol.track") is Track.tuned:
+        is_search = OmegaConf.select(self.config, "protocol.track") is Track.tuned
+        if self.show:
+            unchosen = UNCHOSEN if is_search else []
+            show_runs(self.hydra_context, self.config, [[*each, *unchosen] for each in job_overrides], self.show)
+            return []
+        if is_search:
             tune(self._launch, self.hydra_context, self.config, job_overrides)
             return []
         jobs = compose_jobs(self.hydra_context, self.config, job_overrides)
