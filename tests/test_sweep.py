@@ -256,7 +256,43 @@ def test_what_a_sweep_varies_is_in_the_folders_names(tmp_path: Path) -> None:
     done = ganbench("-m", *arguments, "protocol.images=128", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = sorted(p.name for p in (tmp_path / "outputs/sweep/w").iterdir() if p.is_dir())
-    assert names == [f"wgan-gp-penalty.weight={w},protocol.images=128-s0" for w in (1, 10)]
+    assert names == [f"wgan-gp-penalty.weight={w}-s0" for w in (1, 10)]
+
+
+RING_NOW = (*RING, "protocol.images=160", "protocol.evaluations=1", "loss=gan", "name=w")
+
+
+def test_names_of_folders_are_those_of_the_same_sweep_with_more_seeds(tmp_path: Path) -> None:
+    (tmp_path / "it's (1)").mkdir()
+    for seeds in ("seed=0", "seed=0,1"):
+        done = ganbench("-m", *RING_NOW, seeds, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert folders(tmp_path) == ["gan-s0", "gan-s1"]
+    assert "(1 already done)" in done.stdout
+
+
+def test_a_run_is_not_made_again_under_a_name_that_says_more(tmp_path: Path) -> None:
+    assert ganbench("-m", *RING_NOW, cwd=tmp_path).returncode == 0
+    refused = ganbench("-m", *RING_NOW, "dataset=ring,grid", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "w/gan-s0 is the run that gan-dataset=ring-s0 would be" in refused.stderr
+    other = ganbench("-m", *RING_NOW, "protocol.lr=0.1", cwd=tmp_path)
+    assert other.returncode == 2 and "w/gan-s0 contains a run with protocol.lr=0.002, not 0.1" in other.stderr
+    assert folders(tmp_path) == ["gan-s0"]
+
+
+def test_a_list_of_one_value_is_in_the_names_and_quotes_are_not(tmp_path: Path) -> None:
+    """Names depend on nothing but the command line, so not on how many options a glob matches."""
+    swept = ("dataset=glob(rin*)", "wandb.group=it's,b")
+    shown = ganbench("-m", *RING_NOW[1:], *swept, "protocol.lr=1e-3,0.1", "--cfg", "job", cwd=tmp_path)
+    names = [line.removeprefix("--- # ") for line in shown.stdout.splitlines() if line.startswith("---")]
+    assert names == [
+        f"gan-dataset=ring,protocol.lr={lr},wandb.group={g}-s0" for g in ("its", "b") for lr in (0.001, 0.1)
+    ]
+
+
+def folders(top: Path) -> list[str]:
+    return sorted(p.name for p in (top / "outputs/sweep/w").iterdir() if p.is_dir())
 
 
 def test_as_many_side_by_side_as_there_is_room_for_and_each_as_it_would_be_alone(tmp_path: Path) -> None:
@@ -269,7 +305,7 @@ def test_as_many_side_by_side_as_there_is_room_for_and_each_as_it_would_be_alone
     assert found["auto"] == found["one"] and len(found["auto"]) == 2
     assert concurrent_runs([Job((), settings(f"threads={cores}"), tmp_path, None)]) == 1
     ganbench(*RING, "loss=wgan-gp", "name=alone", cwd=tmp_path)
-    assert rows(tmp_path / "outputs/run/alone") == found["auto"]["wgan-gp-dataset=ring,model.width=16-s0"]
+    assert rows(tmp_path / "outputs/run/alone") == found["auto"]["wgan-gp-s0"]
 
 
 ROOM = """

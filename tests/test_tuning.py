@@ -26,7 +26,7 @@ from ganbench.sweeps.tuning import FIRST_TRIAL_SEED, draw_settings
 
 SMALL = ("dataset=ring", "protocol=tuned-2d", "experiment=smoke", "wandb=disabled", "device=cpu")
 TYPED = ("-m", *SMALL, "loss=gan,wgan-gp", "seed=3,4", "protocol.trials=2", "hydra.launcher.n_jobs=2")
-METHODS = ("gan-dataset=ring", "wgan-gp-dataset=ring")
+METHODS = ("gan", "wgan-gp")
 TUNED = ("lr", "betas", "n_critic", "penalty_weight")
 
 
@@ -353,8 +353,8 @@ def test_a_method_without_a_score_is_named_and_the_others_go_on(tmp_path: Path) 
     done = ganbench("--config-dir", "mine", "-m", *typed, cwd=tmp_path)
     printed = done.stdout + done.stderr
     assert done.returncode == 1, printed
-    assert "explodes-dataset=ring: no final runs, because none of its 1 trials has a score" in printed
-    assert "raises-dataset=ring: no final runs, because t000 did not complete" in printed
+    assert "explodes: no final runs, because none of its 1 trials has a score" in printed
+    assert "raises: no final runs, because t000 did not complete" in printed
     folder = tmp_path / "outputs/sweep/own"
-    assert ended(folder) == {"gan-dataset=ring-s0": "finished"}
-    assert ended(folder / "trials")["explodes-dataset=ring-t000"] == "diverged"
+    assert ended(folder) == {"gan-s0": "finished"}
+    assert ended(folder / "trials")["explodes-t000"] == "diverged"

@@ -1,6 +1,7 @@
 """Compose configurations and build what they describe. Nothing here imports torch."""
 
 import hashlib
+import re
 import sys
 from functools import partial
 from typing import Any
@@ -17,8 +18,10 @@ from ganbench.config.schema import CONF, HERE, INCIDENTAL, Config
 
 
 def register() -> None:
-    """Make the schema, the resolvers, our sweeper and launcher known to Hydra. Call once, before composing."""
-    sys.path.append(str(HERE / "sweeps"))
+    """Make the schema, the resolvers, our sweeper and launcher known to Hydra. Call before composing."""
+    plugins = str(HERE / "sweeps")
+    if plugins not in sys.path:
+        sys.path.append(plugins)
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("extras", _extra_overrides, replace=True)
     OmegaConf.register_new_resolver("method", _method, replace=True)
@@ -64,7 +67,7 @@ def _to_dict(node: DictConfig, enum_to_str: bool = False) -> dict[str, Any]:
 
 def _extra_overrides(override_dirname: str) -> str:
     """Make the part of a folder's name that says what a sweep varies in addition to loss, penalty and seed."""
-    text = override_dirname.replace("/", "_")
+    text = re.sub(r"['\"\\]", "", override_dirname).replace("/", "_")
     if len(text) > 120:  # a folder's name ends at 255 bytes
         text = f"{text[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
     return f"-{text}" if text else ""

@@ -1,22 +1,26 @@
 """Compose and check the runs of a sweep, before the first of them starts."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from ganbench.config.compose import identifying_settings, resolve
 from ganbench.config.messages import one_line_error, setting
 from ganbench.config.ranges import check_value, original_key
 from ganbench.config.schema import Precision, Track, WandbMode
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
-from ganbench.files import can_be_made, check_free_space, check_image_folder
+from ganbench.files import can_be_made, check_free_space, check_image_folder, is_run_folder
 from ganbench.runs.status import completed_status
 from ganbench.sweeps.outcomes import Status
 
@@ -128,6 +132,14 @@ def show_runs(context: HydraContext, config: DictConfig, job_overrides: Sequence
         print(f"--- # {job.folder.name}\n{OmegaConf.to_yaml(shown)}", end="")
 
 
+def short_folder_names(config: DictConfig, typed: Sequence[Override]) -> str:
+    """Return the override that keeps what all runs of a sweep have in common out of their folders' names."""
+    varying = {override.key_or_group for override in typed if override.is_sweep_override()}
+    common = {override.key_or_group for override in typed} - varying
+    excluded = [*config.hydra.job.config.override_dirname.exclude_keys, *sorted(common)]
+    return f"hydra.job.config.override_dirname.exclude_keys={json.dumps(excluded)}"
+
+
 def _compose_one(
     context: HydraContext, config: DictConfig, overrides: Sequence[str], index: int, check_existing: bool
 ) -> Job:
@@ -147,6 +159,7 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
     for folder, n in Counter(job.folder for job in jobs).items():
         if n > 1:
             raise Refused(f"{n} runs of the sweep would share {folder}: the same run is listed twice. List it once.")
+    _reject_runs_of_other_names(jobs)
     if has_process_launcher(config):
         check_value("hydra.launcher.n_jobs", "sweep.parallel", config.hydra.launcher.n_jobs)
     elif config.sweep.parallel != "auto":
@@ -154,3 +167,30 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
             f"sweep.parallel={config.sweep.parallel} has no effect with this hydra/launcher, which decides itself how "
             "many runs go at a time: use sweep.parallel=auto."
         )
+
+
+def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:
+    """Raise Refused if a run that would begin is in the sweep's folder already, under a name that says more or less."""
+    planned = {job.folder for job in jobs}
+    sweeps = {folder.parent for folder in planned if folder.parent.is_dir()}
+    others = [folder for sweep in sweeps for folder in sweep.iterdir() if folder not in planned]
+    known = {_recorded_settings(folder): folder for folder in others if is_run_folder(folder)}
+    for job in jobs if known else ():
+        other = known.get(_settings_text(without_hydra(job.config)))
+        if other and not job.folder.exists():
+            raise Refused(
+                f"{other} is the run that {job.folder.name} would be: folders are named by what a sweep varies, and "
+                "this one varies something else; repeat the command line of that run, or pass another name=..."
+            )
+
+
+def _recorded_settings(folder: Path) -> str | None:
+    try:
+        config = OmegaConf.load(folder / "config.yaml")
+        return _settings_text(config) if isinstance(config, DictConfig) else None
+    except (OSError, YAMLError):  # a damaged run: whoever resumes or reports it says so
+        return None
+
+
+def _settings_text(config: DictConfig) -> str:
+    return json.dumps(identifying_settings(resolve(config)), sort_keys=True)

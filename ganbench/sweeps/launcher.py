@@ -71,8 +71,8 @@ def run_jobs(
     with raise_on_signal():
         statuses = sweep.run(at_once)
     exit_statuses.extend(status["status"] for status in statuses)
-    _log_summary(jobs, statuses)
-    return [_job_return(job, status) for job, status in zip(jobs, statuses, strict=True)]
+    log_summary(jobs, statuses)
+    return [job_return(job, status) for job, status in zip(jobs, statuses, strict=True)]
 
 
 @dataclass
@@ -130,7 +130,7 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _log_summary(jobs: list[Job], statuses: list[Status]) -> None:
+def log_summary(jobs: list[Job], statuses: list[Status]) -> None:
     """Log how many runs ended in which way, and name those that did not finish, with what to do next."""
     log.info(count_statuses(statuses))
     for job, status in zip(jobs, statuses, strict=True):
@@ -145,7 +145,7 @@ def count_statuses(statuses: list[Status]) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in SUMMARY_ORDER if counts[name])
 
 
-def _job_return(job: Job, status: Status) -> JobReturn:
+def job_return(job: Job, status: Status) -> JobReturn:
     """Tell Hydra, and sweepers that optimize it, a run's score."""
     return JobReturn(
         overrides=list(job.overrides),

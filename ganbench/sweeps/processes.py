@@ -88,7 +88,7 @@ class RunPool:
         self._wait(process)
         if process.exitcode == LOCKED_EXIT_CODE:
             raise RunLocked(f"{job.folder} was locked by another launcher before our run began.")
-        return _record_end(job, process.exitcode, _receive_failure(receiver))
+        return record_end(job, process.exitcode, _receive_failure(receiver))
 
     def _start(self, process: BaseProcess) -> None:
         with self.process_lock:
@@ -111,7 +111,7 @@ def _receive_failure(receiver: Connection) -> Failure | None:
         return None
 
 
-def _record_end(job: Job, exitcode: int | None, failure: Failure | None) -> Status:
+def record_end(job: Job, exitcode: int | None, failure: Failure | None) -> Status:
     """Return how the run ended, once its status.json says so, too, even if its process could not write it.
 
     Raise RunLocked if another launcher has resumed the run meanwhile.
@@ -183,13 +183,17 @@ def _run_in_child(context: HydraContext, task: TaskFunction, config: DictConfig,
 def _report_and_exit(error: Exception, sender: Connection) -> NoReturn:
     if isinstance(error, RunLocked):
         sys.exit(LOCKED_EXIT_CODE)
-    if isinstance(error, Refused):
-        sender.send(Failure(refused=True, message=str(error)))
-        log.error(error)
-    else:
-        sender.send(Failure(refused=False, message=f"{type(error).__name__}: {error}"))
-        log.error("".join(traceback.format_exception(error)))
+    sender.send(log_failure(error))
     sys.exit(1)
+
+
+def log_failure(error: Exception) -> Failure:
+    """Log why a run failed, with a traceback unless it was refused, and return that."""
+    if isinstance(error, Refused):
+        log.error(error)
+        return Failure(refused=True, message=str(error))
+    log.error("".join(traceback.format_exception(error)))
+    return Failure(refused=False, message=f"{type(error).__name__}: {error}")
 
 
 def _exit_with_parent() -> None:

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from ganbench.config.compose import register
 from ganbench.config.environment import conflicting_variables, reject_multirun_under_agent
 from ganbench.config.messages import one_line_error
 from ganbench.config.validate import validate
@@ -21,6 +22,8 @@ from ganbench.sweeps.jobs import check_run, without_hydra
 from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, ranked_score
 
 log = logging.getLogger("ganbench")
+
+register()  # here, since the workers of other launchers import this module, and unpickle our plugins next
 
 
 def task(cfg: DictConfig) -> float:

@@ -145,8 +145,7 @@ def _methods(context: HydraContext, config: DictConfig, job_overrides: Sequence[
     """Group the final runs by method, each checked with the settings it has before any is chosen."""
     for overrides in job_overrides:
         _reject_overrides(overrides, ("protocol.trial", "protocol.scored_on"), "the tuned track sets it; leave it out.")
-    unchosen = [*_short_folder_names(config), *UNCHOSEN]
-    jobs = compose_jobs(context, config, [[*o, *unchosen] for o in job_overrides], check_existing=False)
+    jobs = compose_jobs(context, config, [[*o, *UNCHOSEN] for o in job_overrides], check_existing=False)
     finals: dict[tuple[str, ...], list[Job]] = {}
     for job, overrides in zip(jobs, job_overrides, strict=True):
         check_search(job)
@@ -256,13 +255,6 @@ def _choice(method: Method, trial: int) -> list[str]:
     """Return the overrides that set what is searched to the values of a trial."""
     settings = [f"protocol.{key}={json.dumps(value)}" for key, value in method.settings_of(trial).items()]
     return [*settings, f"protocol.trial={trial_name(trial)}"]
-
-
-def _short_folder_names(config: DictConfig) -> list[str]:
-    """Keep the protocol out of folders' names: all of one search have the same, and trials any number of others."""
-    excluded = config.hydra.job.config.override_dirname.exclude_keys
-    keys = ",".join([*excluded, "protocol", "protocol.trials", "protocol.trial"])
-    return [f"hydra.job.config.override_dirname.exclude_keys=[{keys}]"]
 
 
 def _check_existing_finals(context: HydraContext, config: DictConfig, methods: list[Method]) -> None:

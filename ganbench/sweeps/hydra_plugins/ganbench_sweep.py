@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganbench.config.schema import Track
 from ganbench.errors import Refused
-from ganbench.sweeps.jobs import PROCESS_LAUNCHER, Job, show_runs
+from ganbench.sweeps.elsewhere import run_elsewhere
+from ganbench.sweeps.jobs import PROCESS_LAUNCHER, Job, short_folder_names, show_runs
 from ganbench.sweeps.launcher import compose_jobs, run_jobs, save_plan
 from ganbench.sweeps.tuning import UNCHOSEN, tune
 
@@ -55,27 +56,24 @@ class CheckedSweeper(BasicSweeper):
         jobs = compose_jobs(self.hydra_context, self.config, job_overrides)
         save_plan(self.config, jobs)
         remaining = iter(jobs)
-        return [self._launch_and_raise(list(islice(remaining, len(batch)))) for batch in batches]
+        return [self._launch(list(islice(remaining, len(batch)))) for batch in batches]
 
     def _batches(self, arguments: list[str]) -> list[list[list[str]]]:
         """Return the overrides of each run, in batches of `max_batch_size`."""
-        assert self.hydra_context is not None
+        assert self.hydra_context is not None and self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parameters = [f"{key}={value}" for key, value in (self.params or {}).items()]
-        return self.split_arguments(parser.parse_overrides(parameters + arguments), self.max_batch_size)
+        typed = parser.parse_overrides(parameters + arguments)
+        names = short_folder_names(self.config, typed)
+        batches = self.split_arguments(typed, self.max_batch_size)
+        return [[[*overrides, names] for overrides in batch] for batch in batches]
 
     def _launch(self, jobs: list[Job]) -> Sequence[JobReturn]:
         """Hand the composed runs to our launcher; other launchers take overrides, and compose them again."""
         assert self.launcher is not None
         if isinstance(self.launcher, ProcessLauncher):
             return self.launcher.run(jobs)
-        return self.launcher.launch([job.overrides for job in jobs], initial_job_idx=jobs[0].index)
-
-    def _launch_and_raise(self, jobs: list[Job]) -> Sequence[JobReturn]:
-        results = self._launch(jobs)
-        for result in results:
-            _ = result.return_value  # raises what a run failed with, as Hydra's own launcher returns it
-        return results
+        return run_elsewhere(self.launcher, jobs)
 
 
 @dataclass

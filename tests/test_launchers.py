@@ -1,0 +1,88 @@
+"""Launchers of others make the runs of a sweep, and it ends as with our own: in words, in status.json, by exit code."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import RING, ganbench
+
+pytestmark = pytest.mark.slow
+
+SHORT = (*RING, "protocol.images=160", "protocol.evaluations=1", "name=x")
+OWN_LOSSES = """
+import os, signal
+from ganbench.losses import GAN
+
+class Raises(GAN):
+    def d(self, real, fake):
+        raise RuntimeError("a loss of my own went wrong")
+
+class Killed(GAN):
+    def d(self, real, fake):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Explodes(GAN):
+    def g(self, fake, real=None):
+        return fake.mean() * float("nan")
+"""
+LAUNCHERS = [
+    "basic",
+    pytest.param(
+        "joblib",
+        marks=pytest.mark.skipif(
+            not find_spec("hydra_plugins.hydra_joblib_launcher"), reason="no hydra-joblib-launcher"
+        ),
+    ),
+]
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    """A folder with losses of a user's own, as options in `mine`."""
+    (tmp_path / "own_losses.py").write_text(OWN_LOSSES)
+    (tmp_path / "mine/loss").mkdir(parents=True)
+    for name in ("Raises", "Killed", "Explodes"):
+        (tmp_path / f"mine/loss/{name.lower()}.yaml").write_text(f"name: {name.lower()}\n_target_: own_losses.{name}\n")
+    return tmp_path
+
+
+def statuses(top: Path) -> dict[str, str]:
+    files = (top / "outputs/sweep/x").glob("*/status.json")
+    return {file.parent.name: json.loads(file.read_text())["status"] for file in files}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_sweep_of_another_launcher_ends_as_ours(launcher: str, top: Path) -> None:
+    command = ("-m", *SHORT, f"hydra/launcher={launcher}", "--config-dir", "mine")
+    done = ganbench(*command, "loss=explodes,gan", cwd=top)
+    assert done.returncode == 3, done.stderr
+    assert "1 finished, 1 diverged" in done.stdout
+    done = ganbench(*command, "loss=raises,hinge", "hydra.sweeper.max_batch_size=1", cwd=top)
+    assert done.returncode == 1, done.stderr
+    output = done.stdout + done.stderr
+    assert "raises-s0: failed (RuntimeError: a loss of my own went wrong); rerun with retry=true" in output
+    assert "own_losses.py" in (top / "outputs/sweep/x/raises-s0/status.json").read_text()  # the traceback
+    expected = {"explodes-s0": "diverged", "gan-s0": "finished", "raises-s0": "failed", "hinge-s0": "finished"}
+    assert statuses(top) == expected
+    again = ganbench(*command, "loss=explodes,gan,raises,hinge", cwd=top)
+    assert again.returncode == 1 and "2 finished, 1 diverged, 1 failed" in again.stdout
+    assert "images/s" not in again.stdout  # nothing was made again
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS[1:])
+def test_a_killed_worker_leaves_no_run_that_says_it_is_running(launcher: str, top: Path) -> None:
+    command = ("-m", *SHORT, f"hydra/launcher={launcher}", "hydra.launcher.n_jobs=2", "--config-dir", "mine")
+    done = ganbench(*command, "loss=killed,gan,hinge,lsgan", cwd=top)
+    assert done.returncode == 1, done.stderr
+    assert statuses(top)["killed-s0"] == "failed" and "running" not in statuses(top).values()
+    again = ganbench(*command, "loss=gan,hinge,lsgan", "retry=true", cwd=top)
+    assert again.returncode == 0 and "3 finished" in again.stdout, again.stderr
+
+
+def test_a_search_with_another_launcher(top: Path) -> None:
+    search = ("protocol=tuned-2d", "protocol.trials=2", "loss=gan,explodes", "seed=3", "--config-dir", "mine")
+    done = ganbench("-m", *RING, "name=x", *search, "hydra/launcher=basic", cwd=top)
+    assert done.returncode == 1, done.stderr  # explodes has no final runs
+    assert statuses(top) == {"gan-s3": "finished"}
+    assert "explodes: no final runs, because none of its 2 trials has a score" in done.stdout + done.stderr
