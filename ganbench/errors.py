@@ -102,8 +102,8 @@ def unknown_key_message(key: str, allowed: Iterable[str], owner: str = "") -> st
     parent, _, last = key.rpartition(".")
     settable = [name for name in allowed if name != ("name" if parent else "hydra") and not name.startswith("_")]
     meaning = meaning_of(last)
-    is_better = not parent or not (key in meaning or closest_name(last, settable))
-    if meaning and is_better:
+    of_a_group = "." not in parent and not (key in meaning or closest_name(last, settable))
+    if meaning and (not parent or of_a_group):
         return f"{key} is not a setting; {meaning}."
     if not parent:
         settable.append("experiment")  # a group without settings of its own

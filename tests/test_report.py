@@ -494,3 +494,51 @@ def test_the_search_ranks_settings_over_all_methods(tmp_path: Path) -> None:
         ["0.2", "4", "4", "4"],
         ["0.1", "10", "1", "100"],
     ]
+
+
+def plant_two_datasets(sweep: Path) -> None:
+    for dataset in ("mnist5k", "mnist"):
+        for loss, final in (("gan", 4.0), ("hinge", 3.0)):
+            plant(sweep, loss, 0, final, f"dataset={dataset}")
+
+
+def test_a_sweep_of_several_datasets_has_a_page_for_each_and_one_for_all(tmp_path: Path) -> None:
+    plant_two_datasets(tmp_path)
+    plant(tmp_path, "gan", 1, 4.0, "dataset=mnist")  # the datasets need not have the same runs
+    broken = plant(tmp_path, "lsgan", 0, 4.0, "dataset=mnist")
+    (broken / "config.yaml").write_text("[")
+    (tmp_path / "runs.txt").write_text("never-s0\n")
+    for _ in range(2):  # a report again finds the same runs
+        done = report(tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "# GAN methods on 2 datasets" in done.stdout and "| method | mnist | mnist5k |" in done.stdout
+    assert "2 of 7 runs did not finish (1 unreadable, 1 never begun)" in done.stdout
+    assert "lsgan-s0dataset=mnist: unreadable" in done.stdout
+    for dataset, runs in (("mnist", 3), ("mnist5k", 2)):
+        page = tmp_path / "by-dataset" / dataset / "report.html"
+        assert f'href="by-dataset/{dataset}/report.html"' in (tmp_path / "report.html").read_text()
+        assert f"on {dataset}" in page.read_text() and " --time" not in page.read_text()
+        assert len((page.parent / "results.csv").read_text().splitlines()) == 1 + runs
+
+
+def test_within_a_dataset_runs_must_be_comparable(tmp_path: Path) -> None:
+    plant_two_datasets(tmp_path)
+    plant(tmp_path, "lsgan", 0, 4.0, "dataset=mnist", "protocol.batch=64")
+    refused = report(tmp_path)
+    assert refused.returncode == 6 and refused.stderr.startswith("mnist: These runs are not comparable")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_folder_of_sweeps_of_several_datasets(tmp_path: Path) -> None:
+    plant_two_datasets(tmp_path / "both")
+    plant(tmp_path / "one", "gan", 0, 4.0)
+    done = report(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "| method | both, mnist | both, mnist5k | one |" in done.stdout
+    assert "[both, mnist](both/by-dataset/mnist/report.html)" in done.stdout
+
+
+def test_methods_of_several_datasets_are_not_timed_together(tmp_path: Path) -> None:
+    plant_two_datasets(tmp_path)
+    refused = report(tmp_path, "--time")
+    assert refused.returncode == 6 and "has mnist, mnist5k: make a sweep of each" in refused.stderr

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PATIENCE, SIX, TINY, ganbench, rows, settings, until
+from conftest import PATIENCE, RING, SIX, TINY, ganbench, rows, settings, until
 from PIL import Image
 
 from ganbench import datasets
@@ -200,3 +201,21 @@ def test_an_interrupted_run_says_so(
     status = json.loads((folder / "status.json").read_text())
     assert status["status"] == "interrupted"
     assert process.returncode == code
+
+
+def test_a_run_ends_with_its_folder_and_the_command_of_its_report(tmp_path: Path) -> None:
+    done = ganbench(*RING, "protocol.images=160", "protocol.evaluations=1", "name=one two", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *_, last = done.stdout.splitlines()
+    assert last.endswith("Folder: outputs/run/one two; report: python -m ganbench.report 'outputs/run/one two'")
+    made = ganbench(
+        *shlex.split(last.partition("python -m ganbench.report ")[2]), cwd=tmp_path, module="ganbench.report"
+    )
+    assert made.returncode == 0 and (tmp_path / "outputs/run/one two/report.html").exists(), made.stderr
+
+
+def test_a_run_that_failed_ends_with_its_folder_only(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("class Bad:\n    def d(self, real, fake):\n        raise KeyError('x')\n")
+    done = ganbench(*RING, "loss._target_=bad.Bad", "name=bad", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Folder: outputs/run/bad\n" in done.stdout and "ganbench.report" not in done.stdout

@@ -85,6 +85,7 @@ def test_the_exit_code_and_the_summary_name_them(sweep: tuple[Path, subprocess.C
     assert done.returncode == 1
     output = done.stdout + done.stderr
     assert "2 finished, 1 diverged, 2 failed" in output
+    assert done.stdout.endswith("Report: python -m ganbench.report outputs/sweep/mixed\n")
     tail = output[output.rindex("2 finished, 1 diverged, 2 failed") :]
     assert all(name in tail for name in ("raises-s0", "killed-s0: failed (killed by signal 9)", "explodes"))
     assert tail.count("retry=true") == 2  # the two that failed

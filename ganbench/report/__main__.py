@@ -56,17 +56,15 @@ def main() -> None:
     from ganbench.report.comparability import NotComparable
     from ganbench.report.load import sweep_folders
     from ganbench.report.pages import overview, sweep
-    from ganbench.report.study import load_study
+    from ganbench.report.study import load_datasets
 
     allowed = tuple(arguments.allow_mismatch)
-    left_out = None
+    sweeps = sweep_folders(folder)
     try:
         if arguments.time:
-            time_all(sweep_folders(folder) or [folder], allowed)
-        if sweep_folders(folder):
-            studies, left_out = overview.load_studies(folder, allowed)
-        else:
-            studies = [load_study(folder, allowed)]
+            time_all(sweeps or [folder], allowed)
+        load = overview.load_studies if sweeps else load_datasets
+        studies, left_out = load(folder, allowed)
     except (FileNotFoundError, Refused) as error:
         sys.exit(str(error))
     except NotComparable as error:
@@ -77,7 +75,8 @@ def main() -> None:
         for study in studies:
             print("\n".join([study.title, "", *study.notes, "", tables.power(study, gap)]))
         sys.exit(7 if _without_score(studies) else 0)
-    if left_out is None:
+    is_overview = bool(sweeps) or len(studies) > 1 or studies[0].folder != folder
+    if not is_overview:
         print(sweep.write_study(studies[0]))
     else:
         print(overview.write_studies(folder, studies, left_out))
@@ -85,7 +84,7 @@ def main() -> None:
     print(f"Wrote {page} and results.md. Open {page} in a browser.")
     without_score = _without_score(studies)
     if without_score:
-        of = f" in {', '.join(without_score)}" if left_out is not None else ""
+        of = f" in {', '.join(without_score)}" if is_overview else ""
         print(f"No method has a final score{of}.", file=sys.stderr)
         sys.exit(7)
 
@@ -100,11 +99,17 @@ def time_all(folders: list[Path], allowed: tuple[str, ...]) -> None:
 
     Raise NotComparable before anything is timed; leave out a sweep without a finished run if there are others.
     """
-    from ganbench.report.comparability import check_comparable
+    from ganbench.report.comparability import NotComparable, check_comparable
     from ganbench.report.load import load_runs
 
     runs = {folder: load_runs(folder) for folder in folders}
-    for each in runs.values():
+    for folder, each in runs.items():
+        names = sorted({run.dataset for run in each if run.dataset})
+        if len(names) > 1:
+            raise NotComparable(
+                f"--time measures the methods of one dataset, and {folder} has {', '.join(names)}: make a sweep of "
+                "each, with a name=... of its own."
+            )
         check_comparable(each, allowed)
     for folder, each in runs.items():
         if len(folders) > 1 and not any(run.status == "finished" for run in each):

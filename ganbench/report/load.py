@@ -15,6 +15,7 @@ from ganbench.config.schema import INCIDENTAL
 from ganbench.runs.status import read_footing
 
 TRIALS = "trials"  # the folder, inside a sweep's, of the runs that only choose settings
+BY_DATASET = "by-dataset"  # the folder, inside a sweep's with several data sets, of their pages
 
 
 @dataclass
@@ -37,6 +38,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Return what makes a method: the configuration without the seed and other incidental settings."""
         return {key: value for key, value in self.config.items() if key not in INCIDENTAL}
+
+    @property
+    def dataset(self) -> str | None:
+        """Return the name of the dataset; None for an unreadable run."""
+        return self.config.get("dataset", {}).get("name")
 
     @property
     def method(self) -> str:
@@ -141,7 +147,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    folders = [path for path in folder.iterdir() if path.is_dir() and path.name != TRIALS]
+    folders = [path for path in folder.iterdir() if path.is_dir() and path.name not in (TRIALS, BY_DATASET)]
     return sorted(path for path in folders if not path.name.startswith("."))
 
 

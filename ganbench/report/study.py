@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ganbench.report import tuning
-from ganbench.report.comparability import check_comparable, machine_differences
+from ganbench.report.comparability import NotComparable, check_comparable, machine_differences
 from ganbench.report.compare import (
     Comparison,
     Method,
@@ -23,7 +24,7 @@ from ganbench.report.compare import (
     verdict,
 )
 from ganbench.report.cost import Timing, load_timing, runs_at_once, what_is_timed
-from ganbench.report.load import Run, load_runs
+from ganbench.report.load import BY_DATASET, Run, load_runs
 from ganbench.runs.status import planned_runs
 
 TRACKS = {"paper": "each method with its authors' settings", "tuned": "each method with the best of {} random trials"}
@@ -40,12 +41,13 @@ DISCLOSURES = {
 class Study:
     """A sweep. `methods` are the best first, at the seeds that all of them have; `runs` are all folders."""
 
-    folder: Path
+    folder: Path  # where its pages are
     runs: list[Run]
     methods: list[Method]
     comparisons: list[Comparison]
     notes: list[str]  # what a reader must know before believing the rest
     timing: Timing | None = None  # if the methods were timed alone
+    sweep: Path | None = None  # where the runs are, if they are a part of a sweep: those of one dataset
 
     @property
     def config(self) -> dict[str, Any]:
@@ -122,6 +124,8 @@ class Study:
         of_runs = f"Seconds and images/s: training of finished runs, without evaluation{while_running}."
         if self.timing:
             return f"{of_runs} Seconds alone: {self.timing}{self._timed_otherwise(self.timing)}."
+        if self.sweep:
+            return of_runs
         return (
             f"{of_runs} For a cost to quote, measure the methods alone: python -m ganbench.report {self.folder} --time."
         )
@@ -156,7 +160,7 @@ class Study:
     @cached_property
     def trials(self) -> dict[str, list[Run]]:
         """Return the runs that each method's settings were chosen from; empty without a search."""
-        return tuning.trials(self.folder)
+        return tuning.trials(self.sweep, self.dataset) if self.sweep else tuning.trials(self.folder)
 
     @cached_property
     def search_tables(self) -> list[tuple[str, list[list[str]]]]:
@@ -175,15 +179,40 @@ def load_study(folder: Path, allowed: tuple[str, ...] = ()) -> Study:
     Raise NotComparable for runs whose footing differs, except in the fields `allowed`, which are noted on the page;
     and FileNotFoundError if no run can be compared.
     """
+    return _compare(folder, load_runs(folder), allowed)
+
+
+def load_datasets(folder: Path, allowed: tuple[str, ...] = ()) -> tuple[list[Study], list[str]]:
+    """Load and compare a sweep: one study for each of its datasets. Return also what the studies do not say.
+
+    Raise like `load_study`, for several datasets only if none has a run that can be compared.
+    """
     runs = load_runs(folder)
+    names = sorted({run.dataset for run in runs if run.dataset})
+    if len(names) < 2:
+        return [_compare(folder, runs, allowed)], []
+    studies = []
+    for name in names:
+        of_dataset = [run for run in runs if run.dataset == name]
+        with suppress(FileNotFoundError):  # then the sentence on the whole sweep counts its runs
+            studies.append(_compare_dataset(folder, name, of_dataset, allowed))
+    if not studies:
+        raise FileNotFoundError(_nothing_to_compare(folder, runs))
+    unreadable = [_abnormal_end(run) for run in runs if run.dataset is None]
+    return studies, _incomplete(folder, runs) + [note for note in unreadable if note]
+
+
+def _compare_dataset(sweep: Path, name: str, runs: list[Run], allowed: tuple[str, ...]) -> Study:
+    try:
+        return replace(_compare(sweep / BY_DATASET / name, runs, allowed), sweep=sweep)
+    except NotComparable as error:
+        raise NotComparable(f"{name}: {error}") from None
+
+
+def _compare(folder: Path, runs: list[Run], allowed: tuple[str, ...]) -> Study:
     all_seeds = group_by_method(runs)
     if not all_seeds:
-        missing = _missing(folder, runs)
-        of_runs = f" ({_counts(missing)})" if missing else ""
-        raise FileNotFoundError(
-            f"{folder} has no run to compare{of_runs}. Pass the folder of a sweep, such as outputs/sweep/mine, in "
-            "which at least one run finished or diverged."
-        )
+        raise FileNotFoundError(_nothing_to_compare(folder, runs))
     marks = [
         f"Compared despite a difference in footing (--allow-mismatch {mismatch.field}): {mismatch}."
         for mismatch in check_comparable(runs, allowed)
@@ -191,6 +220,15 @@ def load_study(folder: Path, allowed: tuple[str, ...] = ()) -> Study:
     methods, left_out = on_shared_seeds(all_seeds)
     notes = _incomplete(folder, runs) + marks + _notes(runs, methods, left_out)
     return Study(folder, runs, methods, compare_all(methods), notes, load_timing(folder))
+
+
+def _nothing_to_compare(folder: Path, runs: list[Run]) -> str:
+    missing = _missing(folder, runs)
+    of_runs = f" ({_counts(missing)})" if missing else ""
+    return (
+        f"{folder} has no run to compare{of_runs}. Pass the folder of a sweep, such as outputs/sweep/mine, in "
+        "which at least one run finished or diverged."
+    )
 
 
 def values_at_end(method: Method, pick: Callable[[dict[str, Any]], Any]) -> tuple[list[Any], int]:

@@ -12,15 +12,16 @@ MISSING = "–"
 SEARCHABLE = ("lr", "betas", "n_critic", "penalty_weight")
 
 
-def trials(folder: Path) -> dict[str, list[Run]]:
-    """Load a sweep's trials by method, in order; empty without a search.
+def trials(folder: Path, dataset: str | None = None) -> dict[str, list[Run]]:
+    """Load a sweep's trials by method, in order, or only those on one dataset; empty without a search.
 
     Methods that share a name are named by their folders.
     """
     if not (folder / TRIALS).is_dir():
         return {}
     by_folder: dict[str, list[Run]] = defaultdict(list)
-    for run in sorted(load_runs(folder / TRIALS), key=lambda run: run.folder.name):
+    runs = [run for run in load_runs(folder / TRIALS) if dataset in (None, run.dataset)]
+    for run in sorted(runs, key=lambda run: run.folder.name):
         by_folder[run.folder.name.rpartition("-")[0]].append(run)
     labels = [runs[0].label for runs in by_folder.values()]
     if len(set(labels)) < len(labels) or "" in labels:

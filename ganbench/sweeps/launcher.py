@@ -18,7 +18,7 @@ from ganbench.runs.lock import RunLocked
 from ganbench.runs.signals import raise_on_signal
 from ganbench.runs.status import exit_statuses, plan_runs
 from ganbench.sweeps.jobs import Job, check_sweep, compose_each, without_hydra
-from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, ranked_score
+from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, from_here, ranked_score, report_command
 from ganbench.sweeps.processes import RunPool, gpu_memory, start_fork_server
 
 log = logging.getLogger("ganbench")
@@ -123,11 +123,7 @@ def _log_start(jobs: list[Job], at_once: int) -> None:
     done = sum(job.completed is not None for job in jobs)
     already = f" ({done} already done)" if done else ""
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
-    log.info(f"{runs}{already}, {at_once} at a time, in {_from_here(jobs[0].folder.parent)}")
-
-
-def _from_here(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    log.info(f"{runs}{already}, {at_once} at a time, in {from_here(jobs[0].folder.parent)}")
 
 
 def log_summary(jobs: list[Job], statuses: list[Status]) -> None:
@@ -137,6 +133,12 @@ def log_summary(jobs: list[Job], statuses: list[Status]) -> None:
         if status["status"] != "finished":
             step = NEXT_STEPS.get(status["status"])
             log.warning(f"{job.folder.name}: {describe_status(status)}{f'; {step}' if step else ''}")
+
+
+def log_report(sweep: Path) -> None:
+    """Log the command that makes the report of the sweep, if any of its runs can be in it."""
+    if {"finished", "diverged"} & set(exit_statuses):
+        log.info(f"Report: {report_command(sweep.absolute())}")
 
 
 def count_statuses(statuses: list[Status]) -> str:

@@ -1,6 +1,8 @@
 """How a run ended, in words and as a number to rank it by."""
 
 import math
+import shlex
+from pathlib import Path
 from typing import Any
 
 Status = dict[str, Any]  # what status.json holds
@@ -25,3 +27,13 @@ def describe_status(status: Status) -> str:
         return f"{status['status']} ({status['reason']})"
     score = status.get("score")
     return f"{status['status']}, score {'none' if score is None else f'{score:.4g}'}"
+
+
+def from_here(path: Path) -> Path:
+    """Return a path relative to the current folder, if it lies in it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def report_command(folder: Path) -> str:
+    """Return the command that makes the report of a run's or a sweep's folder."""
+    return f"python -m ganbench.report {shlex.quote(str(from_here(folder)))}"

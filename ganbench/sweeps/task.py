@@ -19,7 +19,14 @@ from ganbench.runs.lock import raise_if_locked
 from ganbench.runs.signals import Interrupted
 from ganbench.runs.status import RunComplete, completed_status, exit_code, exit_statuses, read_status
 from ganbench.sweeps.jobs import check_run, without_hydra
-from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, ranked_score
+from ganbench.sweeps.outcomes import (
+    NEXT_STEPS,
+    Status,
+    describe_status,
+    from_here,
+    ranked_score,
+    report_command,
+)
 
 log = logging.getLogger("ganbench")
 
@@ -59,10 +66,11 @@ def _train(cfg: DictConfig, folder: Path) -> float:
         raise RuntimeError(f"the run's own code left with {error!r}") from error
 
 
-class CheckBeforeRun(Callback):
+class AroundRun(Callback):
     """Ends a single run that cannot be made, or has nothing left to do, before Hydra writes into its folder.
 
-    Of sweeps it ends those that an agent of W&B has started, whichever sweeper they have.
+    Of sweeps it ends those that an agent of W&B has started, whichever sweeper they have. Says where the folder of a
+    single run is, once that has ended.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -86,6 +94,12 @@ class CheckBeforeRun(Callback):
         if status:
             print(_already_there(folder, status), file=sys.stderr)
             raise SystemExit(exit_code([status["status"]]))
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Log where the folder is, and how to make its report if there can be one."""
+        folder = Path(config.hydra.runtime.output_dir)
+        has_report = read_status(folder)["status"] in ("finished", "diverged")
+        log.info(f"Folder: {from_here(folder)}{f'; report: {report_command(folder)}' if has_report else ''}")
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Write the pages of several sweeps in one folder, such as one per dataset, and an overview of all."""
+"""Write the pages of several sweeps in one folder, or of one sweep's datasets, and an overview of all."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,7 @@ from ganbench.report.figures import scores
 from ganbench.report.figures.svg import Figure
 from ganbench.report.load import sweep_folders
 from ganbench.report.pages.sweep import render, write_study
-from ganbench.report.study import Study, load_study
+from ganbench.report.study import Study, load_datasets
 from ganbench.report.tables import MISSING, format_interval, format_number, markdown_table
 
 LEGEND = (
@@ -64,7 +64,7 @@ def write_studies(folder: Path, studies: list[Study], left_out: list[str]) -> st
     """Write the pages of the sweeps, and report.html and results.md of all; return the latter's text."""
     for study in studies:
         write_study(study)
-    overview = Overview(studies, left_out)
+    overview = Overview(folder, studies, left_out)
     text = overview.markdown()
     (folder / "results.md").write_text(text, encoding="utf-8")
     page = render("overview.html.j2", title=overview.title, overview=overview, folder=folder.resolve().name)
@@ -73,14 +73,16 @@ def write_studies(folder: Path, studies: list[Study], left_out: list[str]) -> st
 
 
 def load_studies(folder: Path, allowed: tuple[str, ...] = ()) -> tuple[list[Study], list[str]]:
-    """Load every sweep with a run to compare; return also a sentence on each sweep without one.
+    """Load every sweep with a run to compare, by dataset; return also a sentence on each sweep without one.
 
     Raise NotComparable if the runs of one sweep, or the tracks of all, differ.
     """
     studies, left_out = [], []
     for child in sweep_folders(folder):
         try:
-            studies.append(_load_study(child, allowed))
+            of_child, notes = _load_datasets(child, allowed)
+            studies += of_child
+            left_out += [f"{child.name}: {note}" for note in notes]
         except FileNotFoundError:
             left_out.append(f"{child.name}: left out, because no run in it can be compared.")
     if not studies:
@@ -89,9 +91,9 @@ def load_studies(folder: Path, allowed: tuple[str, ...] = ()) -> tuple[list[Stud
     return studies, left_out
 
 
-def _load_study(folder: Path, allowed: tuple[str, ...]) -> Study:
+def _load_datasets(folder: Path, allowed: tuple[str, ...]) -> tuple[list[Study], list[str]]:
     try:
-        return load_study(folder, allowed)
+        return load_datasets(folder, allowed)
     except NotComparable as error:
         raise NotComparable(f"{folder.name}: {error}") from None
 
@@ -119,14 +121,23 @@ def _other_code(studies: list[Study]) -> list[str]:
     return [f"The sweeps were run by different versions of the code: {Mismatch('code', folders)}."]
 
 
+def _name(study: Study, folder: Path) -> str:
+    """Name a study by its sweep, or by its dataset, or by both if there are several sweeps with several datasets."""
+    is_part = study.sweep not in (None, folder)
+    return f"{study.sweep.name}, {study.folder.name}" if is_part and study.sweep else study.folder.name
+
+
 class Overview:
     """Methods over datasets. Profiles and ranks are of the methods that every dataset has."""
 
-    def __init__(self, studies: list[Study], left_out: list[str]):
+    def __init__(self, folder: Path, studies: list[Study], left_out: list[str]):
         self.studies = studies
+        self.links = [(study.folder.relative_to(folder) / "report.html").as_posix() for study in studies]
         self.notes = left_out + _other_code(studies)  # what a reader must know, in sentences
-        self.title = f"GAN methods in {plural(len(studies), 'sweep')}"
-        self.names = [study.folder.name for study in studies]
+        of_one_sweep = all(study.sweep == folder for study in studies)
+        where = f"on {plural(len(studies), 'dataset')}" if of_one_sweep else f"in {plural(len(studies), 'sweep')}"
+        self.title = f"GAN methods {where}"
+        self.names = [_name(study, folder) for study in studies]
         self.methods = [{method.label: method for method in study.methods} for study in studies]
         self.scales = [scale(study) for study in studies]
         self.shared = [label for label in self.methods[0] if all(label in methods for methods in self.methods)]
@@ -183,8 +194,8 @@ class Overview:
     def markdown(self) -> str:
         """Return the text of results.md."""
         lines = [f"# {self.title}", ""]
-        for name, study in zip(self.names, self.studies, strict=True):
-            lines.append(f"- [{name}]({name}/report.html) ({study.subtitle}): {' '.join(study.verdict)}")
+        for name, link, study in zip(self.names, self.links, self.studies, strict=True):
+            lines.append(f"- [{name}]({link}) ({study.subtitle}): {' '.join(study.verdict)}")
             lines += [f"  - {note}" for note in study.notes]
         lines += [f"- {note}" for note in self.notes]
         lines += ["", LEGEND, ""]

@@ -26,6 +26,7 @@ def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
 
 def write_study(study: Study) -> str:
     text = tables.markdown(study)
+    study.folder.mkdir(parents=True, exist_ok=True)
     (study.folder / "results.md").write_text(text, encoding="utf-8")
     (study.folder / "results.csv").write_text(tables.csv_of_runs(study.runs), encoding="utf-8")
     (study.folder / "report.html").write_text(page(study), encoding="utf-8")

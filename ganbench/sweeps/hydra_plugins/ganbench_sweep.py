@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -17,7 +18,7 @@ from ganbench.config.schema import Track
 from ganbench.errors import Refused
 from ganbench.sweeps.elsewhere import run_elsewhere
 from ganbench.sweeps.jobs import PROCESS_LAUNCHER, Job, short_folder_names, show_runs
-from ganbench.sweeps.launcher import compose_jobs, run_jobs, save_plan
+from ganbench.sweeps.launcher import compose_jobs, log_report, run_jobs, save_plan
 from ganbench.sweeps.tuning import UNCHOSEN, tune
 
 
@@ -52,11 +53,14 @@ class CheckedSweeper(BasicSweeper):
             return []
         if is_search:
             tune(self._launch, self.hydra_context, self.config, job_overrides)
+            log_report(Path(self.config.hydra.sweep.dir))
             return []
         jobs = compose_jobs(self.hydra_context, self.config, job_overrides)
         save_plan(self.config, jobs)
         remaining = iter(jobs)
-        return [self._launch(list(islice(remaining, len(batch)))) for batch in batches]
+        results = [self._launch(list(islice(remaining, len(batch)))) for batch in batches]
+        log_report(jobs[0].folder.parent)
+        return results
 
     def _batches(self, arguments: list[str]) -> list[list[list[str]]]:
         """Return the overrides of each run, in batches of `max_batch_size`."""
