@@ -269,6 +269,10 @@ def test_a_users_own_options_are_listed_where_one_is_misspelt(place: tuple[str, 
         assert refusal.returncode == 2 and refusal.stderr.count("\n") == 1, refusal.stderr
         assert refusal.stderr.startswith(f"{typed} is not an option; use {first}, or one of: ")
         assert "relaxed" in refusal.stderr and "wgan-gp" in refusal.stderr
+    missing = ganbench(*where, "~loss", cwd=tmp_path)
+    assert missing.returncode == 2 and "ragan, relaxed, rpgan" in missing.stderr
+    shown = ganbench("--help", *where, cwd=tmp_path)
+    assert shown.returncode == 0 and "ragan, relaxed, rpgan" in shown.stdout, shown.stderr
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,8 @@ def test_a_run_ends_with_its_folder_and_the_command_of_its_report(tmp_path: Path
 
 
 def test_a_run_that_failed_ends_with_its_folder_only(tmp_path: Path) -> None:
-    (tmp_path / "bad.py").write_text("class Bad:\n    def d(self, real, fake):\n        raise KeyError('x')\n")
+    source = "class Bad:\n    def d(self, real, fake): raise KeyError('x')\n    def g(self, fake): ...\n"
+    (tmp_path / "bad.py").write_text(source)
     done = ganbench(*RING, "loss._target_=bad.Bad", "name=bad", cwd=tmp_path)
     assert done.returncode == 1
     assert "Folder: outputs/run/bad\n" in done.stdout and "ganbench.report" not in done.stdout

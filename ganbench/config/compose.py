@@ -4,6 +4,7 @@ import hashlib
 import re
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -89,5 +90,19 @@ def identifying_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def option_names(group: str) -> list[str]:
-    """List the options of a group that ganbench itself has."""
-    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    """List the options of a group, those of a user's own folders included."""
+    own = [Path(place.removeprefix("file://")) for place in typed_search_path()]
+    files = [file for folder in (CONF, *own) for file in (folder / group).glob("*.yaml")]
+    return sorted({file.stem for file in files})
+
+
+def typed_search_path() -> list[str]:
+    """Return the places of a user's own options, as --config-dir and hydra.searchpath of the command line name them."""
+    places = []
+    for argument in sys.argv[1:]:
+        key, _, value = argument.partition("=")
+        if key == "--config-dir":
+            places.append(f"file://{Path(value).absolute()}")
+        if key.lstrip("+") == "hydra.searchpath":
+            places += [place.strip(" '\"") for place in value.strip("[]").split(",") if place]
+    return places

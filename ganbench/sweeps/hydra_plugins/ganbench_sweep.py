@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from ganbench.config.compose import typed_search_path
 from ganbench.config.schema import Track
 from ganbench.errors import Refused
 from ganbench.sweeps.elsewhere import run_elsewhere
@@ -106,6 +109,14 @@ class ProcessLauncher(Launcher):
     def run(self, jobs: list[Job]) -> list[JobReturn]:
         """Run jobs that have been composed and checked."""
         return run_jobs(self.context, self.task, self.config, jobs, self.n_jobs)
+
+
+class TypedSearchPath(SearchPathPlugin):
+    """Shows --help and tab completion the options of hydra.searchpath, which Hydra adds only when it composes."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for place in typed_search_path():
+            search_path.append("command line", place)
 
 
 store = ConfigStore.instance()
