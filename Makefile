@@ -14,7 +14,7 @@ PYTEST = $(BIN)/python -m pytest -n $$($(PYTHON) -c 'import os; print(min(8, (os
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-setup: .venv/ready ## create .venv with everything that runs need
+setup: .venv/ready ## create .venv with everything that runs need, and the command .venv/bin/ganbench
 
 compare: .venv/ready ## train six methods at three seeds and write one report (SEEDS=0,1,…  NAME=…  ARGS=overrides)
 	@status=0; $(BIN)/python -m ganbench -m loss=$(LOSSES) seed=$(SEEDS) name=$(NAME) $(ARGS) || status=$$?; \
@@ -78,11 +78,11 @@ tables: .venv/ready ## rewrite the generated tables of all READMEs
 clean: ## remove .venv and caches; outputs stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 
-.venv/ready: requirements.txt
+.venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -r requirements.txt
+	$(BIN)/python -m pip install -q -e .
 	@touch $@
 
-.venv/tested: .venv/ready pyproject.toml
+.venv/tested: .venv/ready
 	$(BIN)/python -m pip install -q $$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"])')
 	@touch $@

@@ -15,7 +15,7 @@ from ganbench import __version__
 from ganbench.config.compose import register
 from ganbench.config.environment import check_wandb_variables, reject_torchrun
 from ganbench.config.messages import one_line_error
-from ganbench.config.overrides import as_hydra_reads, reject_senseless_overrides
+from ganbench.config.overrides import as_hydra_reads, completion_of_line, reject_senseless_overrides
 from ganbench.config.schema import CONF
 from ganbench.errors import Refused
 from ganbench.runs import signals
@@ -38,7 +38,7 @@ def main() -> None:
     try:
         reject_torchrun()
         check_wandb_variables()
-        sys.argv[1:] = as_hydra_reads(sys.argv[1:])
+        sys.argv[1:] = as_hydra_reads(completion_of_line(sys.argv[1:]))
         reject_senseless_overrides(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
     except signals.Interrupted:

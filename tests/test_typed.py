@@ -1,11 +1,15 @@
 """What people type means what they mean by it, and what a refusal advises is accepted."""
 
+import os
 import random
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import ganbench, settings
+from conftest import REPOSITORY, ganbench, settings
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -123,6 +127,47 @@ def test_a_gpu_is_chosen_by_its_number() -> None:
         _check_gpu_exists("cuda:2", 2)
     with pytest.raises(Refused, match="device=cuda:1: torch finds 1 GPU here: cuda:0;"):
         _check_gpu_exists("cuda:1", 1)
+
+
+COMPLETE = """
+eval "$(ganbench -sc install=bash)"
+while read -r line; do
+  COMP_LINE="$line" COMP_POINT=${#line} COMP_WORDS=($line) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+  hydra_bash_completion ganbench
+  echo "${COMPREPLY[*]}"
+done
+"""
+COMPLETED = {
+    "ganbench loss=lsg": "loss=lsgan loss=lsgan_pearson",
+    "ganbench dataset=ring protocol.ba": "protocol.batch=",
+    "ganbench loss=gan,hinge -m seed=0,1 protocol.ba": "protocol.batch=",
+    "ganbench loss=lsgan loss.sc": "loss.scale=",
+    "ganbench --config-dir options loss=rela": "loss=relaxed",
+    "ganbench -m loss=gan --config-dir=options loss=rela": "loss=relaxed",
+    "ganbench hydra.searchpath=[file://{}/options] loss=rela": "loss=relaxed",
+    "ganbench loss=nothing-like-it": "",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+def test_bash_completes_command_lines(tmp_path: Path) -> None:
+    (tmp_path / "options/loss").mkdir(parents=True)
+    (tmp_path / "options/loss/relaxed.yaml").write_text("name: relaxed\n_target_: ganbench.losses.Hinge\n")
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin/ganbench"  # as pip makes it
+    command.write_text(f"#!{sys.executable}\nfrom ganbench.__main__ import main\nmain()\n")
+    command.chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE],
+        input="".join(line.format(tmp_path) + "\n" for line in COMPLETED),
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(REPOSITORY)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == list(COMPLETED.values()), done.stderr
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass
+from itertools import pairwise
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -66,6 +67,22 @@ def as_hydra_reads(arguments: Sequence[str]) -> list[str]:
     # First the flags, since Hydra reads no override after a flag that follows others.
     flags = [_flag(name, value) for name, value in parsed.items() if value]
     return flags + written_for_hydra(overrides)
+
+
+def completion_of_line(arguments: Sequence[str]) -> list[str]:
+    """Return the flags and overrides with which Hydra completes a line; put the line into the order that it needs.
+
+    A shell hands over the line in COMP_LINE. Hydra completes only overrides, and knows no folders that the line names.
+    """
+    if "COMP_LINE" not in os.environ or not {"-sc", "--shell-completion"} & set(arguments):
+        return list(arguments)
+    program, *typed, word = os.environ["COMP_LINE"].split(" ")
+    overrides = [each for each in typed if "=" in each and not each.startswith("-")]
+    multirun = [each for each in typed if each in ("-m", "--multirun")]
+    os.environ["COMP_LINE"] = " ".join([program, *multirun, *overrides, word])
+    folders = [f"--config-dir={folder}" for flag, folder in pairwise(typed) if flag in ("--config-dir", "-cd")]
+    folders += [each for each in typed if each.startswith(("--config-dir=", "hydra.searchpath="))]
+    return [*arguments, *folders]
 
 
 def written_for_hydra(overrides: Sequence[str]) -> list[str]:
