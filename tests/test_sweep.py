@@ -284,12 +284,16 @@ def test_a_run_is_not_made_again_under_a_name_that_says_more(tmp_path: Path) -> 
 
 def test_a_list_of_one_value_is_in_the_names_and_quotes_are_not(tmp_path: Path) -> None:
     """Names depend on nothing but the command line, so not on how many options a glob matches."""
-    swept = ("dataset=glob(rin*)", "wandb.group=it's,b")
-    shown = ganbench("-m", *RING_NOW[1:], *swept, "protocol.lr=1e-3,0.1", "--cfg", "job", cwd=tmp_path)
+    for name in ("it's (1)", "b c"):
+        (tmp_path / name).mkdir()
+    swept = ("dataset=glob(folde*)", "dataset.root=it's (1),b c", "protocol.lr=1e-3,0.1")
+    shown = ganbench("-m", "loss=gan", *swept, "name=w", "device=cpu", "--cfg", "job", cwd=tmp_path)
     names = [line.removeprefix("--- # ") for line in shown.stdout.splitlines() if line.startswith("---")]
-    assert names == [
-        f"gan-dataset=ring,protocol.lr={lr},wandb.group={g}-s0" for g in ("its", "b") for lr in (0.001, 0.1)
+    rates = (0.001, 0.1)
+    expected = [
+        f"gan-dataset.root={root},dataset=folder,protocol.lr={lr}-s0" for root in ("its (1)", "b c") for lr in rates
     ]
+    assert names == expected, shown.stderr
 
 
 def folders(top: Path) -> list[str]:

@@ -27,8 +27,11 @@ TEXTS = (
     "dataset.root",
     "metric.features.weights",
     "name",
+    "wandb.dir",
     "wandb.entity",
     "wandb.group",
+    "wandb.name",
+    "wandb.notes",
     "wandb.project",
 )
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*|")  # what Hydra reads as it is, but for the words below
