@@ -10,10 +10,13 @@ from conftest import ganbench
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
+from ganbench import datasets
 from ganbench.conformance.critics import LinearCritic
 from ganbench.errors import Refused
 from ganbench.losses import GAN, RaGAN
+from ganbench.models import mlp
 from ganbench.penalties import gp, none
+from ganbench.randomness import seeded_initialization
 from ganbench.training.preflight import (
     check_critic,
     check_generator,
@@ -221,13 +224,13 @@ IMAGES = torch.linspace(-1, 1, 4 * 3 * 16 * 16).view(4, 3, 16, 16)
         (image_net(shaped(3, 16, 16), nn.ReLU()), "returns no negative values"),
         (image_net(shaped(3, 16, 16), nn.LogSigmoid()), "returns no positive values"),
         (image_net(shaped(3, 16, 16), Call(lambda x: 127.5 * x.tanh() + 127.5)), "returns no negative values"),
-        (image_net(nn.Tanh()), r"must return samples of shape \[64, 3, 16, 16\], .*; got \[64, 768\]"),
-        (image_net(shaped(16, 16, 3), nn.Tanh()), r"got \[64, 16, 16, 3\]"),
-        (image_net(shaped(3, 16, 16), Call(torch.Tensor.double)), "must return float32, not float64; precision"),
+        (image_net(nn.Tanh()), r"must return samples of shape \[3, 3, 16, 16\], .*; got \[3, 768\]"),
+        (image_net(shaped(16, 16, 3), nn.Tanh()), r"got \[3, 16, 16, 3\]"),
+        (image_net(shaped(3, 16, 16), Call(torch.Tensor.double)), "must return float32, not float64; use precision"),
         (image_net(shaped(3, 16, 16), Call(torch.Tensor.bfloat16)), "must return float32, not bfloat16"),
         (image_net(shaped(3, 16, 16), Call(lambda x: (x, x))), "must return a tensor of samples; got a tuple"),
         (image_net(shaped(3, 16, 16), Call(torch.Tensor.detach)), "gives no gradient to its weights"),
-        (image_net(shaped(3, 16, 16), z_dim=9), r"fails for z of shape \[64, 8\]: .*RuntimeError: mat1 and mat2"),
+        (image_net(shaped(3, 16, 16), z_dim=9), r"fails for z of shape \[3, 8\]: .*RuntimeError: mat1 and mat2"),
         (Batch64(8, 768), r"generator Batch64 fails for z of shape \[3, 8\]: .*RuntimeError: shape"),
     ],
 )
@@ -243,6 +246,22 @@ def test_good_generators_are_not() -> None:
     for part in good.parameters():
         nn.init.zeros_(part)
     check_generator(good, 8, IMAGES)  # a start at zero is no fault
+
+
+def test_a_generator_that_begins_on_one_side_is_not_refused() -> None:
+    """Untrained, a small net of points reaches no further than its biases lie apart."""
+    points = datasets.ring(n=500).train
+    one_sided = 0
+    for seed in range(60):
+        with seeded_initialization(seed, "init/G"):
+            G = mlp.Generator((2,), 8, 16)
+        fake = G(torch.randn(64, 8))
+        one_sided += bool((fake.max() <= 0) | (fake.min() >= 0))
+        check_generator(G, 8, points)
+    assert one_sided > 0
+    softplus = nn.Sequential(mlp.Generator((2,), 8, 16), nn.Softplus())
+    with pytest.raises(Refused, match="returns no negative values"):
+        check_generator(softplus, 8, points)
 
 
 class Unregistered(nn.Module):

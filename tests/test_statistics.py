@@ -68,7 +68,7 @@ def test_intervals_of_gaps_hold_what_they_should(shape: str, n: int) -> None:
         a, b = (SHAPES[shape](shared + math.sqrt(0.7) * rng.normal(size=n)) for _ in range(2))
         low, high = paired_difference(a, 2 * b + 1).interval
         covered.append(low <= true_iqm_of[shape] + 1 <= high)
-    assert 0.92 <= np.mean(covered) <= 0.98
+    assert 0.92 <= np.mean(covered) <= 0.97
 
 
 true_iqm_of = {shape: true_iqm(shape) for shape in SHAPES}
@@ -82,11 +82,11 @@ def test_no_interval_where_none_holds() -> None:
 
 
 def test_the_test_is_yuens() -> None:
-    """By hand: six seeds, of which the IQM leaves out one at each end; so three degrees of freedom."""
+    """By hand: six seeds, of which the IQM leaves out one at each end; so three degrees of freedom. Times its scale."""
     a, b = np.array([1.0, 2, 3, 4, 5, 9]), np.array([2.0, 4, 3, 7, 6, 6.5])
     wa, wb = np.array([2.0, 2, 3, 4, 5, 5]), np.array([3.0, 4, 3, 6.5, 6, 6.5])
     covariance = np.cov(wa, wb)
-    error = math.sqrt(5 * (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) / (4 * 3))
+    error = 0.89 * math.sqrt(5 * (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]) / (4 * 3))
     gap = (3 + 4 + 6 + 6.5) / 4 - (2 + 3 + 4 + 5) / 4
     assert gap_test(a, b) == pytest.approx(2 * stats.t.sf(gap / error, 3))
     difference = paired_difference(a, b)
@@ -282,7 +282,7 @@ def test_reports_of_no_difference_seldom_show_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("correlation", "power"), [(0.0, 0.66), (0.5, 0.60)])
+@pytest.mark.parametrize(("correlation", "power"), [(0.0, 0.72), (0.5, 0.64)])
 def test_a_planted_difference_is_found(correlation: float, power: float) -> None:
     """One standard deviation of the paired difference at ten seeds, in reports of two methods: as README says."""
     rng = np.random.default_rng(0)

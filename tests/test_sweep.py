@@ -27,6 +27,8 @@ from ganbench.losses import GAN
 
 class Raises(GAN):
     def d(self, real, fake):
+        if len(real) <= 4:  # asked before the first step
+            return super().d(real, fake)
         raise RuntimeError("a <b>loss</b> of my own went wrong")
 
 class Killed(GAN):

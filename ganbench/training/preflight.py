@@ -21,7 +21,8 @@ from ganbench.randomness import generator, seed_globals
 
 REAL_LOGITS = [0.5, -0.5, 2.0, 0.1]
 FAKE_LOGITS = [0.3, -1.0, 0.2, -0.4]
-SAMPLES = (64, 3)  # asked of a generator: evaluations and probes want other numbers than a batch of training
+MOVES = ((0.05, 0), (0.2, 1), (0.5, 2), (1.0, 3), (1.0, 4), (1.0, 5))  # scales and seeds of weights that are moved
+SAMPLES = (3, 64)  # asked of a generator: evaluations and probes want other numbers than a batch of training
 
 
 def check_weights(net: nn.Module, player: str) -> None:
@@ -47,8 +48,7 @@ def check_generator(G: nn.Module, z_dim: int, x: Tensor) -> None:
         with _asking(f"{name} fails for z of shape [{n}, {z_dim}]", x.device):
             fake = _perturbed(G)(z)
         _check_samples(fake, [n, *x.shape[1:]], name)
-        if n == max(SAMPLES):
-            _check_signs(fake, x, name)
+    _check_signs(G, z, x, name)
 
 
 def _check_samples(fake: Tensor, shape: list[int], name: str) -> None:
@@ -58,17 +58,18 @@ def _check_samples(fake: Tensor, shape: list[int], name: str) -> None:
         raise Refused(f"{name} must return samples of shape {shape}, as z and dataset ask; got {list(fake.shape)}.")
     if fake.dtype != torch.float32:
         raise Refused(
-            f"{name} must return float32, not {str(fake.dtype).removeprefix('torch.')}; precision=... decides on others"
+            f"{name} must return float32, not {str(fake.dtype).removeprefix('torch.')}; use precision=... for others."
         )
     if not fake.requires_grad:
         raise Refused(f"{name} gives no gradient to its weights; is something detached in it?")
 
 
-def _check_signs(fake: Tensor, x: Tensor, name: str) -> None:
-    """Refuse samples that are never negative, or never positive, where data are both."""
+def _check_signs(G: nn.Module, z: Tensor, x: Tensor, name: str) -> None:
+    """Refuse samples that are never negative, or never positive, with whatever weights, where data are both."""
     reach = f"{float(x.min()):.3g} to {float(x.max()):.3g}"
     for sign, of_sign in ((-1, "negative"), (1, "positive")):
-        if (sign * x).max() > 0 and (sign * fake).max() <= 0:
+        never = ((sign * _perturbed(G, *move)(z)).max() <= 0 for move in MOVES)
+        if (sign * x).max() > 0 and all(never):
             raise Refused(
                 f"{name} returns no {of_sign} values, and data reach from {reach}; end it with a function that has "
                 "their range, such as tanh for images."
@@ -215,13 +216,13 @@ def _place(error: Exception) -> str:
     return f"{last.filename}, line {last.lineno}"
 
 
-def _perturbed(net: nn.Module) -> nn.Module:
-    """Copy a net and move all its weights a little."""
+def _perturbed(net: nn.Module, scale: float = 0.05, seed: int = 0) -> nn.Module:
+    """Copy a net and move all its weights by normal noise of this scale."""
     net = copy.deepcopy(net)
-    rng = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for w in net.parameters():
-            w.add_(0.05 * torch.randn(w.shape, generator=rng, dtype=w.dtype).to(w.device))
+            w.add_(scale * torch.randn(w.shape, generator=rng, dtype=w.dtype).to(w.device))
     return net
 
 
