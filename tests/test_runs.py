@@ -225,3 +225,17 @@ def test_a_run_that_failed_ends_with_its_folder_only(tmp_path: Path) -> None:
     done = ganbench(*RING, "loss._target_=bad.Bad", "name=bad", cwd=tmp_path)
     assert done.returncode == 1
     assert "Folder: outputs/run/bad\n" in done.stdout and "ganbench.report" not in done.stdout
+
+
+def test_the_critics_judgement_is_recorded_at_each_evaluation(six: dict[str, Path]) -> None:
+    for name, folder in six.items():
+        recorded = [json.loads(line) for line in (folder / "histograms.jsonl").read_text().splitlines()]
+        evaluated = [row for row in rows(folder) if "fd_lenet" in row]
+        assert [row["images"] for row in recorded] == [row["images"] for row in evaluated]
+        for row, scores in zip(recorded, evaluated, strict=True):
+            for kind in ("real", "fake"):
+                for what in ("logits", "gradient_norms"):
+                    counts, edges = row[f"{what}_{kind}"].values()
+                    assert sum(counts) == 256 and len(edges) == len(counts) + 1 == 33, name
+                norms = row[f"gradient_norms_{kind}"]["edges"]
+                assert norms[0] <= scores[f"d_slope_{kind}"] <= norms[-1]

@@ -20,9 +20,11 @@ import pytest
 import torch
 import wandb
 from conftest import PATIENCE, REPOSITORY, ganbench, rows, settings, until
+from omegaconf import OmegaConf
 
-from ganbench.runs import checkpoint
-from ganbench.runs.wandb_mirror import CONNECT_TIMEOUT, Address, WandbMirror, can_connect, gradient_ratios, records
+from ganbench.runs import checkpoint, wandb_rows
+from ganbench.runs.wandb_mirror import CONNECT_TIMEOUT, Address, WandbMirror, can_connect
+from ganbench.runs.wandb_rows import gradient_ratios
 
 pytestmark = pytest.mark.slow
 
@@ -189,6 +191,7 @@ print(mirror.warned)
 def timed_mirror(run: Path, out: Path, **environment: str) -> tuple[float, subprocess.CompletedProcess]:
     """Return how long a mirror takes with a run's settings, from before the import of W&B until after its exit."""
     out.mkdir()
+    shutil.copy(run / "config.yaml", out)
     command = [sys.executable, "-c", MIRROR, run / "config.yaml", out]
     known = {"PYTHONPATH": str(REPOSITORY), "WANDB_API_KEY": KEY}
     start = time.monotonic()
@@ -237,13 +240,26 @@ def history(run: Path) -> list[dict]:
 
 
 def assert_mirrored(run: Path, sent: list[dict]) -> None:
-    """Every record of the folder was sent once, in order and with its values."""
-    expected = records(run)
-    assert [item["_step"] for item in sent] == list(range(len(expected)))
+    """Every record of the folder was sent once, in the row of its images, in order and with its values."""
+    expected = wandb_rows.rows(run)
+    assert [item["_step"] for item in sent] == [row["images"] for row in expected] == sorted(images_of(run))
     assert sum("samples" in r for r in expected) == 3 and any("probe/" in k for r in expected for k in r)
-    for record, item in zip(expected, sent, strict=True):
-        assert {k: v for k, v in record.items() if k != "samples"}.items() <= item.items()
-        assert ("samples" in record) == any(k.startswith("samples") for k in item)
+    for row, item in zip(expected, sent, strict=True):
+        assert {k: v for k, v in row.items() if k != "samples" and not isinstance(v, dict)}.items() <= item.items()
+        for key, value in row.items():
+            if isinstance(value, dict):
+                drawn = item[key] if key in item else {part: item[f"{key}.{part}"] for part in ("_type", "values")}
+                assert drawn["_type"] == "histogram" and drawn["values"] == value["counts"]
+        assert ("samples" in row) == any(k.startswith("samples") for k in item)
+        assert ("score" in row) == ("samples" in row) == ("critic/logits_real" in row)
+        if "score" in row:  # what a curve of scores is drawn against
+            assert row["score"] == row["score/energy_distance"] and row["generator/updates"] == row["images"] / 32
+            assert (row["time/t_train"] > 0) == (row["images"] > 0)
+
+
+def images_of(run: Path) -> set[int]:
+    lines = [line for name in ("metrics", "probes") for line in (run / f"{name}.jsonl").read_text().splitlines()]
+    return {json.loads(line)["images"] for line in lines}
 
 
 def test_live_and_synced_runs_are_the_same(cases: dict[str, Case], tmp_path: Path) -> None:
@@ -256,20 +272,19 @@ def test_live_and_synced_runs_are_the_same(cases: dict[str, Case], tmp_path: Pat
         status = json.loads((run / "status.json").read_text())
         [segment] = run.glob(f"wandb/offline-run-*-{status['wandb_id']}")
         assert_mirrored(run, history(run))
-        assert len(rows(run)) == sum(len(item) > 6 and "samples" not in str(item) for item in history(run))
-        for word in ("status", "finished", "real_reference/", "label", "gan", "ring", "equal-2d"):
+        for word in ("score_best", "images_per_second", "finished", "reference/", "method", "gan", "ring", "equal-2d"):
             assert word.encode() in next(segment.glob("*.wandb")).read_bytes()
 
 
 def test_sync_sends_only_what_the_server_does_not_have(cases: dict[str, Case]) -> None:
     server, run = Server(), cases["mute"].folder
-    for known in (0, 7):
+    for known in (0, 2):
         del server.history[known:]
         server.received = 0
         done = sync(run, WANDB_BASE_URL=server.url)
         assert done.returncode == 0 and not done.stderr, done.stderr
         assert_mirrored(run, [json.loads(line) for line in server.history])
-        assert server.received == len(records(run)) - known
+        assert server.received == len(wandb_rows.rows(run)) - known
     server.shutdown()
 
 
@@ -295,14 +310,62 @@ def test_an_agents_run_is_online_and_is_synced_to_where_wandb_put_it(tmp_path: P
 
 def test_a_resumed_run_is_mirrored_without_gap_or_repetition(cases: dict[str, Case], tmp_path: Path) -> None:
     run = Path(shutil.copytree(cases["offline"].folder, tmp_path / "run"))
-    everything, id = records(run), json.loads((run / "status.json").read_text())["wandb_id"]
-    mirror = WandbMirror(run, settings(*RUN), Address(id, "ganbench", None), sent=5)
-    for values in everything[5:]:
-        mirror.log(values)
+    everything, id = wandb_rows.rows(run), json.loads((run / "status.json").read_text())["wandb_id"]
+    whole = (run / "metrics.jsonl").read_text()
+    lines = whole.splitlines(keepends=True)
+    before = [line for line in lines if json.loads(line)["images"] < everything[2]["images"]]
+    (run / "metrics.jsonl").write_text("".join(before))  # as it is cut back to the checkpoint
+    pictures = {png: png.read_bytes() for png in run.glob("samples/*.png") if int(png.stem) >= everything[2]["images"]}
+    for png in pictures:
+        png.unlink()
+    probes = (run / "probes.jsonl").read_text().splitlines(keepends=True)
+    (run / "probes.jsonl").write_text("".join(p for p in probes if json.loads(p)["images"] < everything[2]["images"]))
+    mirror = WandbMirror(run, settings(*RUN), Address(id, "ganbench", None))
+    (run / "metrics.jsonl").write_text(whole)
+    (run / "probes.jsonl").write_text("".join(probes))
+    for png, content in pictures.items():
+        png.write_bytes(content)
+    for record in sorted(wandb_rows._records(run), key=lambda record: record["images"]):
+        if record["images"] >= everything[2]["images"]:
+            mirror.log(record)
     mirror.finish(0)
-    assert (mirror.address.id, mirror.sent, mirror.warned) == (id, len(everything), False)
+    assert (mirror.address.id, mirror.warned) == (id, False)
     wandb.teardown()
     assert_mirrored(run, history(run))
+
+
+def test_a_row_that_will_be_recorded_again_is_not_sent_in_part(tmp_path: Path) -> None:
+    """A run that was stopped in an evaluation has a checkpoint before the losses that are logged with it."""
+    cfg = settings("dataset=ring", "experiment=smoke", "wandb=offline")
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    mirror = WandbMirror(tmp_path, cfg)
+    for images in (0, 256, 512):
+        mirror.log({"images": images, "d_loss": 1.0})
+    mirror.finish(1, saved_images=512)
+    wandb.teardown()
+    assert [item["_step"] for item in history(tmp_path)] == [0, 256]
+
+
+def test_every_value_has_a_section() -> None:
+    named = {key: wandb_rows.name_at_wandb(key) for key in ("d_loss", "g_saturated", "recall", "recall_raw", "fid_inf")}
+    assert list(named.values()) == [
+        "loss/d_loss",
+        "generator/g_saturated",
+        "diversity/recall",
+        "diversity/recall_raw",
+        "score/fid_inf",
+    ]
+
+
+def test_the_summary_ranks_runs(cases: dict[str, Case]) -> None:
+    """The table sorted by `score` is the ranking, whatever the data; what diverged has none."""
+    run = cases["offline"].folder
+    found = wandb_rows.summary(run)
+    status = json.loads((run / "status.json").read_text())
+    scores = [row["energy_distance"] for row in rows(run) if "energy_distance" in row]
+    assert (found["score"], found["score_best"]) == (status["score"], min(scores)) and found["status"] == "finished"
+    assert found["seconds"] == status["t_train"] and found["reference/energy_distance"] > 0
+    assert json.dumps(found)
 
 
 def test_sync_says_what_is_wrong(cases: dict[str, Case], tmp_path: Path) -> None:
@@ -333,7 +396,7 @@ def test_three_runs_in_one_process_are_three_at_wandb(tmp_path: Path) -> None:
     ids = {json.loads(status.read_text())["wandb_id"] for status in runs}
     assert len(ids) == 3
     for status in runs:
-        assert history(status.parent)[-1]["_step"] == len(records(status.parent)) - 1
+        assert history(status.parent)[-1]["_step"] == 640
 
 
 def test_an_unknown_host_and_a_closed_port_do_not_answer() -> None:

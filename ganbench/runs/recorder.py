@@ -31,14 +31,8 @@ from ganbench.runs.resume import (
 )
 from ganbench.runs.signals import Interrupted
 from ganbench.runs.status import RunComplete, existing_status, first_collapse, is_complete, write_status
-from ganbench.runs.wandb_mirror import (
-    WandbMirror,
-    command_line,
-    gradient_ratios,
-    numbers,
-    read_jsonl,
-    recorded_address,
-)
+from ganbench.runs.wandb_mirror import WandbMirror, command_line, recorded_address
+from ganbench.runs.wandb_rows import gradient_ratios, histogram_record, numbers, read_jsonl
 
 log = logging.getLogger("ganbench")
 
@@ -59,6 +53,7 @@ class Recorder:
         self.earlier = existing_status(out, cfg)  # how the run was left; None if it has not begun
         _raise_if_complete(self.earlier, out, cfg.retry)
         self.resumed = find_resume_point(out, self.run_id) if self.earlier is not None else None
+        self.saved_images = self.resumed.images if self.resumed is not None else 0  # in the last checkpoint
         self.status = _initial_status(cfg, self.earlier, self.resumed)
         self._prepare_folder(resolve(cfg))
         self.metrics_file = (out / "metrics.jsonl").open("a", encoding="utf-8")
@@ -71,8 +66,8 @@ class Recorder:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Record how the run ended; every error passes through."""
         status = self._end(error)
-        self.mirror.summary({"status": status})
-        self.mirror.finish(exit_code=0 if status == "finished" else 1)
+        exit_code = 0 if status == "finished" else 1
+        self.mirror.finish(exit_code, self.saved_images if status == "interrupted" else None)
 
     def write_footing(self, footing: dict[str, Any]) -> None:
         """Write footing.json: what must be equal between runs that are compared.
@@ -108,9 +103,9 @@ class Recorder:
             "now": self.now,
             "meter": meter.state_dict(),
             "records": record_sizes(self.out),
-            "sent": self.mirror.sent,
         }
         checkpoint.save(self.out / "checkpoints", step, **state)
+        self.saved_images = images
 
     def note(self, **facts: Any) -> None:
         """Add facts about the whole run to status.json."""
@@ -140,6 +135,13 @@ class Recorder:
         file = self.out / "samples" / f"{images:09d}.png"
         picture.save(file)
         self.mirror.log({"images": images, "samples": file})
+
+    def log_histograms(self, images: int, histograms: dict[str, Any]) -> None:
+        """Append one line to histograms.jsonl and send its histograms to W&B."""
+        row = {"images": images} | histograms
+        with (self.out / "histograms.jsonl").open("a", encoding="utf-8") as file:
+            _append(file, row)
+        self.mirror.log(histogram_record(row))
 
     def log_probe(self, images: int, rows: Iterable[dict[str, Any]]) -> None:
         """Append rows to probes.jsonl as they come, and send their gradient ratios to W&B."""
@@ -172,7 +174,7 @@ class Recorder:
         try:
             if self.resumed is None:
                 return WandbMirror(self.out, cfg)
-            return WandbMirror(self.out, cfg, recorded_address(self.status, cfg), self.resumed.sent)
+            return WandbMirror(self.out, cfg, recorded_address(self.status, cfg))
         except BaseException as error:
             self._end(error)
             raise

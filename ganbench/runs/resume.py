@@ -13,7 +13,7 @@ from ganbench.runs.status import read_footing
 
 log = logging.getLogger("ganbench")
 
-RECORDS = ("metrics.jsonl", "probes.jsonl")  # these only grow, and are cut back when a run resumes
+RECORDS = ("metrics.jsonl", "probes.jsonl", "histograms.jsonl")  # these only grow, and are cut back when a run resumes
 
 
 class Stateful(Protocol):
@@ -30,7 +30,6 @@ class ResumePoint:
 
     step: int
     images: int
-    sent: int  # how many records W&B has
     state: dict[str, Any]  # all that the checkpoint holds
 
     def restore(self, players: Stateful, meter: Stateful) -> dict[str, int]:
@@ -54,7 +53,7 @@ def find_resume_point(out: Path, run: str) -> ResumePoint | None:
     _rewind_records(out, state["records"])
     for leftover in (out / "checkpoints").glob(".*.tmp"):  # of a process that was killed inside a save
         leftover.unlink()
-    return ResumePoint(state["step"], state["images"], state["sent"], state)
+    return ResumePoint(state["step"], state["images"], state)
 
 
 def record_sizes(out: Path) -> dict[str, int]:

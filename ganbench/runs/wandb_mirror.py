@@ -1,13 +1,11 @@
 """Mirror the run folder to Weights & Biases. Whatever happens to W&B, training goes on and the folder is complete.
 
-Every record has a step of its own, counted from 0 in the order of `records`, so that what W&B has already is never
-sent twice: a resumed run, and `python -m ganbench.runs.wandb_mirror sync`, send what is missing.
+A row has all that was recorded at one number of real images, which is its step. So what W&B has already is never sent
+twice: a resumed run, and `python -m ganbench.runs.wandb_mirror sync`, send what is missing.
 """
 
 import argparse
-import json
 import logging
-import math
 import os
 import secrets
 import shlex
@@ -15,7 +13,7 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -32,6 +30,7 @@ from ganbench.errors import Refused
 from ganbench.files import ensure_home
 from ganbench.runs.lock import run_lock
 from ganbench.runs.status import read_status, write_status
+from ganbench.runs.wandb_rows import Rows, rows, summary
 
 log = logging.getLogger("ganbench")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # at its exit W&B would wait 22 s to report an outage
@@ -66,10 +65,11 @@ class Address(NamedTuple):
 class WandbMirror:
     """A run's mirror. A user's mistake is raised, as Refused; anything else that goes wrong is one warning."""
 
-    def __init__(self, out: Path, cfg: DictConfig, address: Address | None = None, sent: int = 0):
-        """Begin a W&B run; for a resumed run continue the one at this address, which has `sent` records."""
+    def __init__(self, out: Path, cfg: DictConfig, address: Address | None = None):
+        """Begin a W&B run; for a resumed run continue the one at this address, with what the folder has."""
         self.out = out
-        self.sent = sent
+        self.naming = Rows(cfg)
+        self.row: dict[str, Any] = {}  # not sent yet: all of it has the same number of images
         self.run: wandb.Run | None = None
         self.warned = False
         self.address = address or Address(secrets.token_hex(4), cfg.wandb.project, cfg.wandb.entity)
@@ -77,22 +77,27 @@ class WandbMirror:
         if mode != "disabled":
             self._guarded(self._begin, mode, partial(start_run, out, cfg, self.address, resume=address is not None))
 
-    def log(self, values: dict[str, Any]) -> None:
-        """Send the next record: `images`, and numbers or the path of a picture."""
-        if self.run:
-            self._guarded(send, self.run, self.sent, values)
-        self.sent += 1
+    def log(self, record: dict[str, Any]) -> None:
+        """Add `images`, and numbers or the path of a picture, to the row; send the row before if this begins one."""
+        if record["images"] != self.row.get("images"):
+            self._send_row()
+        self.row |= self.naming.part(record)
 
-    def summary(self, values: dict[str, Any]) -> None:
-        """Send facts about the whole run."""
-        if self.run:
-            self._guarded(self.run.summary.update, values)
+    def finish(self, exit_code: int, saved_images: int | None = None) -> None:
+        """Wait until everything is uploaded, at most FINISH_TIMEOUT seconds.
 
-    def finish(self, exit_code: int) -> None:
-        """Wait until everything is uploaded, at most FINISH_TIMEOUT seconds."""
+        A run that goes on later from a checkpoint at `saved_images` will record that row again, whole: it is not sent.
+        """
+        if self.row.get("images") != saved_images:
+            self._send_row()
         if self.run:
-            self._guarded(self.run.finish, exit_code=exit_code)
+            self._guarded(conclude, self.run, self.out, exit_code)
             self.run = None
+
+    def _send_row(self) -> None:
+        if self.run and self.row:
+            self._guarded(send, self.run, self.row)
+        self.row = {}
 
     def _begin(self, mode: Mode, start: Callable[[Mode], wandb.Run]) -> None:
         try:
@@ -101,7 +106,7 @@ class WandbMirror:
             self._warn(error)
             self.run = start("offline")
         self.address = address_of(self.run)
-        catch_up(self.run, self.out, self.sent)
+        catch_up(self.run, self.out)
 
     def _guarded(self, call: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Call W&B; if that fails, warn and go on without it."""
@@ -146,7 +151,7 @@ def start_run(
             mode=mode,
             **address._asdict(),
             **run_metadata(cfg, out),
-            config=resolve(cfg) | {"label": method_label(cfg), "folder": str(out)},
+            config=resolve(cfg) | {"method": method_label(cfg), "folder": str(out)},
             # An offline run is written whole instead: `wandb sync` would send twice what two parts of it share.
             resume="allow" if resume and mode == "online" else None,
             reinit="create_new",
@@ -257,16 +262,32 @@ def can_connect(host: str, port: int) -> bool:
     return connected.is_set()
 
 
-def send(run: wandb.Run, step: int, values: dict[str, Any]) -> None:
-    """Send one record, unless W&B has it from before the run was resumed."""
-    if step >= run.starting_step:
-        run.log({k: wandb.Image(str(v)) if isinstance(v, Path) else v for k, v in values.items()}, step=step)
+def send(run: wandb.Run, row: dict[str, Any]) -> None:
+    """Send a row, unless W&B has it from before the run was resumed."""
+    if row["images"] >= run.starting_step:
+        run.log({key: as_media(value) for key, value in row.items()}, step=row["images"], commit=True)
 
 
-def catch_up(run: wandb.Run, out: Path, sent: int | None = None) -> None:
-    """Send what the folder has (of its first `sent` records) and W&B has not; write an offline run from the start."""
-    for step, values in enumerate(records(out)[:sent]):
-        send(run, step, values)
+def as_media(value: Any) -> Any:
+    """Return what W&B draws: a picture for its path, a histogram for its counts and edges."""
+    match value:
+        case Path():
+            return wandb.Image(str(value))
+        case {"counts": counts, "edges": edges}:
+            return wandb.Histogram(np_histogram=(counts, edges))
+    return value
+
+
+def conclude(run: wandb.Run, out: Path, exit_code: int) -> None:
+    """Send the summary of the run in the folder `out`, and wait until everything is sent."""
+    run.summary.update(summary(out))
+    run.finish(exit_code=exit_code)
+
+
+def catch_up(run: wandb.Run, out: Path) -> None:
+    """Send what the folder has and W&B has not; write an offline run from the start."""
+    for row in rows(out):
+        send(run, row)
     if run.offline:
         _delete_older_offline_runs(run)
 
@@ -278,42 +299,6 @@ def abandon(run: wandb.Run | None) -> None:
             run.finish(exit_code=1)
     with suppress(Exception, SystemExit):  # it would exit with the code of its own process
         wandb.teardown()
-
-
-def records(out: Path) -> list[dict[str, Any]]:
-    """Return all that a run sends, read from its folder, in the order in which it was sent."""
-    metrics = [numbers(row) for row in read_jsonl(out / "metrics.jsonl")]
-    pictures = [{"images": int(png.stem), "samples": png} for png in sorted(out.glob("samples/*.png"))]
-    probes = list(gradient_ratios(read_jsonl(out / "probes.jsonl")))
-    return sorted(metrics + pictures + probes, key=lambda record: record["images"])
-
-
-def numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a row of metrics.jsonl that W&B can plot."""
-    return {k: v for k, v in row.items() if isinstance(v, int | float)}
-
-
-def gradient_ratios(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """For each row of probes.jsonl yield the norm of the generator's gradient as a multiple of the probe's first."""
-    first: dict[tuple[int, str], float] = {}
-    for row in rows:
-        name = f"probe/{row['loss']}_{row['critic']}_left"
-        norm = row["g_norm"]
-        norm_at_first = first.setdefault((row["images"], name), norm)
-        ratio = norm / norm_at_first if norm is not None and norm_at_first else math.nan
-        yield {"images": row["images"]} | ({name: ratio} if math.isfinite(ratio) else {})
-
-
-def read_jsonl(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a .jsonl file, none if there is no file. An incomplete last line does not count."""
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
-def summary(status: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of status.json that W&B shows of the whole run."""
-    reference = status.get("real_reference") or {}
-    return {"status": status["status"]} | {f"real_reference/{name}": score for name, score in reference.items()}
 
 
 def sync(out: Path, mode: Mode) -> None:
@@ -329,8 +314,7 @@ def sync(out: Path, mode: Mode) -> None:
         run = start_run(out, cfg, address, mode, resume=True, finish_timeout=UPLOAD_TIMEOUT)
         write_status(out, status | address_of(run).facts())
         catch_up(run, out)
-        run.summary.update(summary(status))
-        run.finish(exit_code=0 if status["status"] == "finished" else 1)
+        conclude(run, out, exit_code=0 if status["status"] == "finished" else 1)
     except Exception:
         abandon(run)
         raise
@@ -343,7 +327,7 @@ def load_run(out: Path) -> tuple[DictConfig, dict[str, Any]]:
         raise Refused(f"{out}/status.json has no wandb_id: pass the folder of a run that has begun.")
     try:
         cfg = OmegaConf.load(out / "config.yaml")
-        records(out)
+        rows(out)
     except Exception as error:  # whatever a damaged file leads to
         raise Refused(f"{out} cannot be read ({first_line(error)}): repair the file, or leave this run out.") from None
     return cast(DictConfig, cfg), status

@@ -1,7 +1,7 @@
 """Evaluate a run: draw samples, score them, and say so in log lines."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from ganbench.metrics.scores import explain_non_finite
 from ganbench.models.layers import eval_mode
 from ganbench.penalties import input_gradient_norm
 from ganbench.progress import tracked
-from ganbench.training.players import Players
 
 CHUNK = 250  # samples generated at once
 
@@ -44,13 +43,16 @@ def _finite_samples(x: Tensor) -> Tensor:
     return to_dataset_format(x)
 
 
-def evaluate(metric: Metric, sampler: Sampler, players: Players, data: Data) -> Scores:
-    """Score the averaged generator; add its samples' relative spread and the critic's mean gradient norms."""
-    fake = sampler(players.average, n=metric.n_fake)
-    norms = {
-        "d_slope_real": mean_gradient_norm(players.D, data.train),
-        "d_slope_fake": mean_gradient_norm(players.D, fake),
-    }
+class Judgement(NamedTuple):
+    """What the critic says of some samples."""
+
+    logits: Tensor  # [n]
+    gradient_norms: Tensor  # [n], by the samples
+
+
+def evaluate(metric: Metric, fake: Tensor, critic: dict[str, Judgement], data: Data) -> Scores:
+    """Score samples; add their relative spread and the critic's mean gradient norms at `real` and `fake` samples."""
+    norms = {f"d_slope_{kind}": judged.gradient_norms.mean().item() for kind, judged in critic.items()}
     return explain_non_finite(metric(fake)) | norms | {"g_spread": relative_std(fake, data.train)}
 
 
@@ -60,10 +62,21 @@ def evaluate_raw(metric: Metric, sampler: Sampler, G: nn.Module) -> Scores:
     return {f"{name}_raw": value for name, value in scores.items() if name != "histogram"}
 
 
-def mean_gradient_norm(D: nn.Module, x: Tensor, n: int = 256) -> float:
-    """Return the mean norm of the critic's gradient at the first n samples."""
+def judge(D: nn.Module, x: Tensor, n: int = 256) -> Judgement:
+    """Return the critic's logits of the first n samples, and the norms of its gradients at them."""
+    x = to_float(x[:n])
     with eval_mode(D):
-        return input_gradient_norm(D, to_float(x[:n])).detach().mean().item()
+        norms = input_gradient_norm(D, x).detach()
+        with torch.no_grad():
+            return Judgement(D(x), norms)
+
+
+def histogram(x: Tensor, bins: int = 32) -> dict[str, list[float]] | None:
+    """Return counts and the edges of their bins; None for values that are not finite."""
+    if not x.isfinite().all():
+        return None
+    counts, edges = torch.histogram(x.float().cpu(), bins)
+    return {"counts": counts.tolist(), "edges": edges.tolist()}
 
 
 def relative_std(fake: Tensor, real: Tensor, n: int = 1000) -> float:

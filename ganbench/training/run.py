@@ -21,7 +21,17 @@ from ganbench.runs.recorder import Recorder
 from ganbench.runs.signals import GracefulStop
 from ganbench.training.batches import draw_batch
 from ganbench.training.device import autocast_and_penalty, to_memory_format
-from ganbench.training.evaluate import evaluate, evaluate_raw, final_line, format_score, progress_line, sample
+from ganbench.training.evaluate import (
+    Judgement,
+    evaluate,
+    evaluate_raw,
+    final_line,
+    format_score,
+    histogram,
+    judge,
+    progress_line,
+    sample,
+)
 from ganbench.training.footing import check_footing_at_end, footing
 from ganbench.training.iteration import Iteration, make_iteration
 from ganbench.training.meter import Meter
@@ -98,26 +108,29 @@ class Run:
         with self.meter.paused():
             began = time.perf_counter()
             with self.stop.at_once():
-                self.scores, picture = self._scores_and_picture(step)
+                critic, self.scores, picture = self._evaluate(step)
             if step == 0:
                 self._announce_evaluations(time.perf_counter() - began)
             self.recorder.log(images, self.scores)
             self.recorder.note_collapse()
             self.recorder.log_samples(images, picture)
+            self.recorder.log_histograms(images, _histograms(critic))
             score = self.scores[self.metric.name]
             self.recorder.note(score=score, images=images, t_train=self.meter.training_seconds)
             total = self.cfg.protocol.images
             log.info(progress_line(images, total, self.metric.name, self.scores, self.losses))
 
-    def _scores_and_picture(self, step: int) -> tuple[Scores, Image]:
-        """Score the averaged generator, at the end also the one that is not averaged, and draw its samples."""
+    def _evaluate(self, step: int) -> tuple[dict[str, Judgement], Scores, Image]:
+        """Have the critic judge, score the averaged generator (at the end also the other one), and draw samples."""
         self._seed_globals("own_evaluation", step)
         sampler = partial(sample, z_dim=self.cfg.model.z_dim, seed=self.cfg.seed, device=self.device)
-        scores = evaluate(self.metric, sampler, self.players, self.data)
+        fake = sampler(self.players.average, n=self.metric.n_fake)
+        critic = {"real": judge(self.players.D, self.data.train), "fake": judge(self.players.D, fake)}
+        scores = evaluate(self.metric, fake, critic, self.data)
         if step == self.schedule.steps:
             scores |= evaluate_raw(self.metric, sampler, self.players.G)
         shown = sampler(self.players.average, n=picture_size(self.data), stream="z_grid")
-        return scores, sample_picture(shown, self.data, self.players.D)
+        return critic, scores, sample_picture(shown, self.data, self.players.D)
 
     def probe(self, step: int) -> None:
         """Measure, on copies, whether the generator's gradient vanishes as the critic gets better."""
@@ -172,7 +185,6 @@ class Run:
         if self.data.facts:
             self.recorder.note(data=dict(self.data.facts))
             log.info(_images_line(self.data.facts))
-        self.recorder.mirror.summary({f"real_reference/{key}": value for key, value in reference.items()})
         log.info(
             f"{device}, {precision}; {self.cfg.dataset.name}; {self.cfg.model.name}, "
             f"weights: generator {weights['G']:,}, critic {weights['D']:,}; {self.schedule.steps:,} generator updates; "
@@ -211,6 +223,15 @@ def make_objective(cfg: DictConfig, device: torch.device, D: nn.Module, data: Da
 def count_weights(net: nn.Module) -> int:
     """Return the number of trained numbers in a net."""
     return sum(w.numel() for w in net.parameters())
+
+
+def _histograms(critic: dict[str, Judgement]) -> dict[str, Any]:
+    """Return histograms of the critic's logits and gradient norms, by what it judged; None for what is not finite."""
+    found = {}
+    for kind, judged in critic.items():
+        found[f"logits_{kind}"] = histogram(judged.logits)
+        found[f"gradient_norms_{kind}"] = histogram(judged.gradient_norms)
+    return found
 
 
 def _images_line(facts: Mapping[str, Any]) -> str:
