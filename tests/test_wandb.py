@@ -311,22 +311,20 @@ def test_an_agents_run_is_online_and_is_synced_to_where_wandb_put_it(tmp_path: P
 def test_a_resumed_run_is_mirrored_without_gap_or_repetition(cases: dict[str, Case], tmp_path: Path) -> None:
     run = Path(shutil.copytree(cases["offline"].folder, tmp_path / "run"))
     everything, id = wandb_rows.rows(run), json.loads((run / "status.json").read_text())["wandb_id"]
-    whole = (run / "metrics.jsonl").read_text()
-    lines = whole.splitlines(keepends=True)
-    before = [line for line in lines if json.loads(line)["images"] < everything[2]["images"]]
-    (run / "metrics.jsonl").write_text("".join(before))  # as it is cut back to the checkpoint
-    pictures = {png: png.read_bytes() for png in run.glob("samples/*.png") if int(png.stem) >= everything[2]["images"]}
-    for png in pictures:
-        png.unlink()
-    probes = (run / "probes.jsonl").read_text().splitlines(keepends=True)
-    (run / "probes.jsonl").write_text("".join(p for p in probes if json.loads(p)["images"] < everything[2]["images"]))
+    first = everything[2]["images"]  # that W&B does not have
+    files = [*run.glob("*.jsonl"), *run.glob("samples/*.png")]
+    whole = {file: file.read_bytes() for file in files}
+    for file in files:  # as they are cut back to the checkpoint
+        if file.suffix == ".png":
+            file.unlink() if int(file.stem) >= first else None
+        else:
+            lines = whole[file].splitlines(keepends=True)
+            file.write_bytes(b"".join(line for line in lines if json.loads(line)["images"] < first))
     mirror = WandbMirror(run, settings(*RUN), Address(id, "ganbench", None))
-    (run / "metrics.jsonl").write_text(whole)
-    (run / "probes.jsonl").write_text("".join(probes))
-    for png, content in pictures.items():
-        png.write_bytes(content)
+    for file, content in whole.items():
+        file.write_bytes(content)
     for record in sorted(wandb_rows._records(run), key=lambda record: record["images"]):
-        if record["images"] >= everything[2]["images"]:
+        if record["images"] >= first:
             mirror.log(record)
     mirror.finish(0)
     assert (mirror.address.id, mirror.warned) == (id, False)
