@@ -50,6 +50,8 @@ def main() -> None:
     except (Refused, HydraException, OmegaConfBaseException) as error:
         print(one_line_error(error), file=sys.stderr)
         sys.exit(2)
+    finally:
+        signals.ignore_signals()  # Python resets handlers at its exit, where another signal would change the exit code
     sys.exit(exit_code(exit_statuses))
 
 

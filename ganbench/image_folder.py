@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,11 +15,12 @@ import torch
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ganbench.disk_cache import cached
+from ganbench.disk_cache import cached, sha256
 from ganbench.errors import Refused
 from ganbench.files import is_run_folder
 from ganbench.progress import tracked
 
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value for negatives
 FEWEST = 10  # images of a folder
 SHOWN = 3  # files that a message names
 TRAIN = ("train",)
@@ -41,6 +43,9 @@ def list_images(root: Path) -> Listing:
     So are folders of runs, whose pictures are made by what is trained here. Raise Refused for a folder that cannot be
     read.
     """
+    place = root.resolve()
+    if any(map(_is_made_by_runs, (place, *place.parents))):
+        raise Refused(f"{root} lies in the folder of a run, whose pictures are made by what is trained; pass another.")
     listing = Listing()
     suffixes = _decoded_suffixes()
     for folder, names in _walk(root, listing.left_out):
@@ -48,6 +53,8 @@ def list_images(root: Path) -> Listing:
             suffix = Path(name).suffix.lower()
             if name.startswith("."):
                 listing.left_out["hidden"] += 1
+            elif not (folder / name).is_file():  # a link to nowhere, or a device
+                listing.left_out["broken link or no file"] += 1
             elif suffix in suffixes:
                 listing.files.append(folder / name)
             else:
@@ -75,13 +82,18 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[tuple[Path, list[str]]
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        if is_run_folder(folder):
+        if _is_made_by_runs(folder):
             left_out["run folder"] += 1
             folders.clear()
             continue
         left_out["hidden"] += sum(name.startswith(".") for name in folders)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield folder, names
+
+
+def _is_made_by_runs(folder: Path) -> bool:
+    """Tell whether a run, or its mirror at Weights & Biases, writes its pictures into the folder."""
+    return is_run_folder(folder) or re.match(r"(offline-)?run-\d{8}_\d{6}-", folder.name) is not None
 
 
 def split_by_folder(root: Path, files: Iterable[Path]) -> tuple[list[Path], list[Path]] | None:
@@ -109,7 +121,8 @@ def _key(files: list[Path], shape: tuple[int, int, int], background: str) -> str
     digest = hashlib.sha256(f"{reader} {PIL.__version__} {tuple(shape)} {background}".encode())
     for file in files:
         status = file.stat()
-        digest.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode())
+        digest.update(os.fsencode(file.resolve()))
+        digest.update(f" {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode())
     return digest.hexdigest()
 
 
@@ -143,8 +156,8 @@ def as_shown(image: Image.Image, background: str) -> Image.Image:
 
     Raise ValueError for pixels of which no one can know what is black and what is white.
     """
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8), "L")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # of which PPM is scaled already
+        return _of_16_bits(image, background)
     if image.mode in ("I", "F"):
         raise ValueError(f"{image.mode}: its numbers have no known range; save it with 8 or 16 bits a pixel")
     if image.has_transparency_data:
@@ -154,7 +167,19 @@ def as_shown(image: Image.Image, background: str) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
+def _of_16_bits(image: Image.Image, background: str) -> Image.Image:
+    """Return a gray image of 16 bits in 8, with the background where it is transparent, and not as a negative."""
+    values = np.asarray(image)
+    shown = Image.fromarray((values.astype(np.float64) / 257).round().astype(np.uint8), "L")
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        shown = ImageOps.invert(shown)
+    if "transparency" not in image.info:
+        return shown
+    color = Image.new("RGB", image.size, ImageColor.getrgb(background))
+    return Image.composite(color, shown.convert("RGB"), Image.fromarray(values == image.info["transparency"]))
+
+
 def count_copies(held_out: Tensor, train: Tensor) -> int:
     """Return how many held-out images are, pixel by pixel, training images, too."""
-    known = {image.numpy().tobytes() for image in train}
-    return sum(image.numpy().tobytes() in known for image in held_out)
+    known = {sha256(image) for image in train}
+    return sum(sha256(image) in known for image in held_out)

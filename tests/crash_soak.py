@@ -185,9 +185,16 @@ def harass(cfg: DictConfig, out: Path, stops: int, whole: float, rng: random.Ran
 
 
 def check_nothing_lost(run: Path) -> None:
-    """Raise SystemExit unless the records end where the newest checkpoint begins: a signal loses nothing."""
-    size = (run / "metrics.jsonl").stat().st_size
-    if checkpoint.load(run)["records"]["metrics.jsonl"] != size:
+    """Raise SystemExit unless the records end where the newest checkpoint begins: a signal loses nothing.
+
+    A signal in an evaluation comes after the losses of that step have been logged, which a resumed run does again.
+    """
+    state = checkpoint.load(run)
+    records = (run / "metrics.jsonl").read_bytes()
+    size = state["records"]["metrics.jsonl"]
+    if len(records) < size or any(
+        json.loads(line)["images"] != state["images"] for line in records[size:].splitlines()
+    ):
         raise SystemExit(f"{run}: a signal lost records")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RING, ganbench, rows
+from conftest import RING, ganbench, report, rows
 
 from ganbench.report.load import load_runs
 from ganbench.runs import checkpoint
@@ -95,6 +95,27 @@ def test_an_interrupted_run_is_extended_too_and_the_extension_resumed(tmp_path: 
     runs = tmp_path / "outputs/run"
     assert_same_end(runs / "cut", runs / "whole")
     assert [e["from"] for e in read_status(runs / "cut")["extended"]] == [N]
+
+
+def test_a_sweep_with_a_run_that_diverged_has_its_report_when_extended(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from ganbench.losses import WGAN\nclass Boom(WGAN):\n    def g(self, fake):\n"
+        "        return -fake.mean() * (float('inf') if len(fake) > 4 else 1)\n"
+    )
+    (tmp_path / "conf/loss").mkdir(parents=True)
+    (tmp_path / "conf/loss/boom.yaml").write_text("name: boom\n_target_: mine.Boom\n")
+    for images in (N, 2 * N):
+        typed = ("--config-dir", "conf", "-m", *RING, "loss=gan,boom", f"protocol.images={images}", "name=s")
+        done = ganbench(*typed, cwd=tmp_path)
+        assert done.returncode == 3, done.stderr
+    sweep = tmp_path / "outputs/sweep/s"
+    budgets = {
+        run.name: json.loads((run / "footing.json").read_text())["equal"]["images"] for run in sweep.glob("*-s0")
+    }
+    assert budgets == {"gan-s0": 2 * N, "boom-s0": N}
+    written = report(sweep)
+    assert written.returncode == 0, written.stderr
+    assert "1 run was extended" in written.stdout
 
 
 def test_a_sweep_is_extended_run_by_run(tmp_path: Path) -> None:

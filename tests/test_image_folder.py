@@ -58,6 +58,8 @@ PICTURES: dict[str, tuple] = {
     "palette": (palette(False), ".png", COLOR, [0, 0, 255]),
     "transparent palette": (palette(True), ".png", COLOR, [255, 255, 255]),
     "transparent": (flat("RGBA", (200, 0, 0, 0)), ".png", COLOR, [255, 255, 255]),
+    "16-bit gray PGM": (sixteen_bits(257 * 40), ".pgm", GRAY, [40]),
+    "16-bit negative": ((sixteen_bits(257 * 3), {"tiffinfo": {262: 0}}), ".tiff", GRAY, [252]),
     "half transparent": (flat("RGBA", (0, 0, 0, 128)), ".png", COLOR, [127] * 3),
     "transparent gray": (flat("LA", (0, 0)), ".png", GRAY, [255]),
     "one color transparent": ((flat("RGB", (1, 2, 3)), {"transparency": (1, 2, 3)}), ".png", COLOR, [255] * 3),
@@ -299,3 +301,36 @@ def test_runs_that_begin_together_decode_once(tmp_path: Path, monkeypatch: pytes
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda _: disk_cache.cached("key", "numbers", make), range(4)))
     assert len(made) == 1 and all(torch.equal(x, torch.arange(5)) for x in found)
+
+
+def test_what_is_no_file_is_left_out_and_any_name_is_read(tmp_path: Path) -> None:
+    photos(tmp_path)
+    (tmp_path / "nowhere.png").symlink_to("gone.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.new("L", (8, 8)).save(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")))
+    found = datasets.folder(str(tmp_path), COLOR)
+    assert found.facts["left_out"] == {"broken link or no file": 3}
+    assert found.facts["train"] + found.facts["held_out"] == 13
+
+
+def test_what_runs_make_is_no_data_wherever_the_root_lies(tmp_path: Path) -> None:
+    photos(tmp_path / "wandb/offline-run-20260101_101010-abc123/files/media/images")
+    photos(tmp_path)
+    assert datasets.folder(str(tmp_path), COLOR).facts["left_out"] == {"run folder": 1}
+    samples = tmp_path / "outputs/run/a/samples"
+    photos(samples)
+    for name in ("status.json", "config.yaml"):
+        (samples.parent / name).write_text("")
+    for root in (samples, tmp_path / "wandb/offline-run-20260101_101010-abc123/files/media/images"):
+        with pytest.raises(Refused, match="lies in the folder of a run"):
+            datasets.folder(str(root), COLOR)
+
+
+def test_sixteen_bits_with_a_transparent_value_show_the_background() -> None:
+    pixels = np.full((8, 8), 257 * 40, np.uint16)
+    pixels[:, 4:] = 257 * 90
+    image = Image.fromarray(pixels)
+    image.info["transparency"] = 257 * 90
+    shown = np.asarray(image_folder.as_shown(image, "red"))
+    assert shown[0, 0].tolist() == [40] * 3 and shown[0, 7].tolist() == [255, 0, 0]

@@ -78,6 +78,27 @@ class Tempered(nn.Module):
         return softplus(-fake).mean() / self.temperature
 
 
+class RunningMean(GAN):
+    """Begins with the mean of its first logits, so that the same logits again do not move it."""
+
+    mean = None
+
+    def d(self, real, fake):
+        now = real.mean().detach()
+        self.mean = now if self.mean is None else 0.9 * self.mean + 0.1 * now
+        return super().d(real - self.mean, fake)
+
+
+class Hidden(GAN):
+    """Has a trained number, but is no module."""
+
+    def __init__(self):
+        self.weight = torch.ones((), requires_grad=True)
+
+    def d(self, real, fake):
+        return super().d(real, fake) * self.weight
+
+
 class Misspelt(GAN):
     def g(self, fake):
         return softplus(-fakes).mean()  # noqa: F821
@@ -117,7 +138,9 @@ class Detached(GAN):
         (Misspelt(), "loss mine: g fails for logits of shape [4]: "),
         (Counted(), "loss mine: d returns another value when it is asked again"),
         (Smoothed(), "loss mine: d returns another value when it is asked again"),
+        (RunningMean(), "loss mine: d returns another value when it is asked again"),
         (Tempered(), "loss mine has weights (temperature) that no optimizer trains"),
+        (Hidden(), "loss mine has weights (weight) that no optimizer trains"),
     ],
 )
 def test_losses_are_refused(loss, printed: str) -> None:
@@ -149,11 +172,24 @@ def test_a_question_leaves_no_trace() -> None:
     assert counting.asked == 0 and torch.equal(D[0].weight, before) and D[0].weight.grad is None
 
 
+class Averaging:
+    """Keeps a running mean of the critic's slope."""
+
+    mean = None
+
+    def __call__(self, D, real, fake, rng):
+        now = D(real).square().mean()
+        self.mean = now if self.mean is None else 0.9 * self.mean.detach() + 0.1 * now
+        return self.mean
+
+
 def test_penalties_are_refused() -> None:
     with pytest.raises(Refused, match=r"penalty mine must return a scalar; got shape \[4\]"):
         check_penalty(lambda D, real, fake, rng: D(real).square() + 1, "mine", *ASKED)
     with pytest.raises(Refused, match="penalty mine gives no gradient to the critic's weights"):
         check_penalty(lambda D, real, fake, rng: gp(D, real, fake, rng, 1.0).detach(), "mine", *ASKED)
+    with pytest.raises(Refused, match="penalty mine returns another value when it is asked again"):
+        check_penalty(Averaging(), "mine", *ASKED)
     for good in (none, lambda *a: gp(*a, weight=1.0)):
         check_penalty(good, "good", *ASKED)
 

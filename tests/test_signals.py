@@ -141,8 +141,8 @@ def test_a_scheduler_signals_every_process_of_a_sweep(here: Path, start: Start) 
         for member in members(process.pid):
             os.kill(member, number)
         time.sleep(0.1)
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == 143
+    errors = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 143 and "Traceback" not in errors and "unexpectedly" not in errors, errors
     runs = list(folder.glob("*-s?"))
     assert [read_status(run)["status"] for run in runs] == ["interrupted"] * 2
     assert all(checkpoint.load(run)["step"] > 0 for run in runs)
@@ -172,6 +172,17 @@ class Signalling(GAN):
             for number in (signal.SIGTERM, signal.SIGUSR2):
                 os.kill(os.getpid(), number)
         return super().d(real, fake)
+
+
+def test_a_signal_that_comes_while_the_process_ends_changes_nothing(here: Path, start: Start) -> None:
+    """Python resets all handlers at its exit, which takes a while after a run with W&B."""
+    with (here / "mine.py").open("a") as file:
+        file.write("\nimport atexit\natexit.register(lambda: (Path('ending').touch(), time.sleep(5)))\n")
+    process = start(*OWN, "name=late", cwd=here)
+    until((here / "ending").exists, process)
+    send(process, signal.SIGUSR1, signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0 and read_status(here / "outputs/run/late")["status"] == "finished"
 
 
 def test_a_handler_that_was_there_before_is_called_once_the_run_is_saved(tmp_path: Path) -> None:

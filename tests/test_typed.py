@@ -21,7 +21,8 @@ from ganbench.errors import OTHER_NAMES, Refused
 from ganbench.training.device import _check_gpu_exists
 
 NAMES = ["~/photos", "photos(2)", "josé", "my photos", "a=b", "[x]", "{x", "it's", 'a"b', "a#b", "123", "true", "-x",
-         "1e3", "a\\", "a\\'b", "007", "$x", "a;b", "a,b", "'x", "", " lead"]  # fmt: skip
+         "1e3", "a\\", "a\\'b", "007", "$x", "a;b", "a,b", "'x", "", " lead", "photos(1,2)",
+         "glob(*)"]  # fmt: skip
 
 
 def as_hydra_has_it(override: str) -> object:
@@ -34,7 +35,8 @@ def as_hydra_has_it(override: str) -> object:
 @pytest.mark.parametrize("key", ["dataset.root", "name", "wandb.group"])
 def test_a_text_needs_no_quotes(key: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a,b").mkdir()  # a comma is part of what exists
+    for existing in ("a,b", "photos(1,2)", "glob(*)"):  # a comma is part of what exists, and no function is meant
+        (tmp_path / existing).mkdir()
     (written,) = written_for_hydra([f"{key}={name}"])
     assert as_hydra_has_it(written) == name
 

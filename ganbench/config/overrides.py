@@ -37,7 +37,8 @@ TEXTS = (
 PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*|")  # what Hydra reads as it is, but for the words below
 WORDS = ("true", "false", "nan", "inf")
 # What Hydra shall read: null, a text in quotes, an interpolation, and the functions that list values.
-FOR_HYDRA = re.compile(r"""(?i:null)|'.*'|".*"|.*\$\{.*|\w+\(.*,.*\)|glob\(.*\)""", re.DOTALL)
+FUNCTIONS = "choice|extend_list|glob|interval|range|shuffle|sort|tag"
+FOR_HYDRA = re.compile(rf"""(?i:null)|'.*'|".*"|.*\$\{{.*|({FUNCTIONS})\(.*\)""", re.DOTALL)
 
 # Hydra's flags, which may be shortened, and its groups of options.
 FLAGS = (
@@ -117,9 +118,9 @@ def _is_of_a_group(override: str) -> bool:
 def _quote_text(override: str) -> str:
     """Quote texts such as `dataset.root=~/my photos (2)`. Commas separate several, unless such a path exists."""
     key, equals, value = override.partition("=")
-    if not equals or key.lstrip("+") not in TEXTS or FOR_HYDRA.fullmatch(value):
-        return override
     is_one = os.path.exists(os.path.expanduser(value))
+    if not equals or key.lstrip("+") not in TEXTS or (FOR_HYDRA.fullmatch(value) and not is_one):
+        return override
     texts = [value] if is_one else value.split(",")
     return f"{key}={','.join(text if _is_plain(text) else quoted(text) for text in texts)}"
 

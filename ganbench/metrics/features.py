@@ -119,8 +119,8 @@ def _standard_inception_file() -> Path:
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise Refused(
-                f"metric=fid: the Inception weights could not be downloaded ({reason}); place {file.name} at {file}, "
-                "or pass its path with metric.features.weights=..."
+                f"metric.features: the Inception weights could not be downloaded ({reason}); place {file.name} at "
+                f"{file}, or pass its path with metric.features.weights=..."
             ) from None
     return file
 

@@ -103,11 +103,15 @@ def _mismatches_in(part: str, runs: list[Run]) -> list[Mismatch]:
 
 
 def _folders_by_value(field: str, part: str, runs: list[Run]) -> dict[str, list[str]]:
-    """Group runs by the field's value; a run without a penalty has no `penalty_weight`, and is left out."""
+    """Group runs by the field's value.
+
+    Left out are runs without a penalty, which have no `penalty_weight`, and the budget of those that did not finish: a
+    run that diverged would do so with a larger one, too, and may have been left behind when others were extended.
+    """
     folders: dict[str, list[str]] = {}
     for run in runs:
         value = run.footing.get(part, {}).get(field)
-        if value is None and part == "setting":
+        if (value is None and part == "setting") or (field == "images" and run.status != "finished"):
             continue
         text = value if isinstance(value, str) else json.dumps(value)
         folders.setdefault(text, []).append(run.folder.name)

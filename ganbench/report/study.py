@@ -254,12 +254,22 @@ def _notes(runs: list[Run], methods: list[Method], left_out: set[int]) -> list[s
             "No seed is shared by all methods, so only those with the same seeds are compared with each other."
         )
     notes += _data_notes(runs)
+    notes += _extension_note(runs)
     for method in methods:
         if len(method.finals) < len(method.runs):
             notes.append(f"{method.label} has several runs of one seed; the first of each is compared.")
     for run in runs:
         notes += [note for note in (_abnormal_end(run), _collapse(run)) if note]
     return notes
+
+
+def _extension_note(runs: list[Run]) -> list[str]:
+    """Say how many runs went on after their first end: they were evaluated there once more than others."""
+    extended = [run for run in runs if run.facts.get("extended")]
+    if not extended:
+        return []
+    verb = "run was" if len(extended) == 1 else "runs were"
+    return [f"{len(extended)} {verb} extended to a larger budget, and evaluated where they ended before, too."]
 
 
 def _data_notes(runs: list[Run]) -> list[str]:

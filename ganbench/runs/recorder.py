@@ -172,9 +172,7 @@ class Recorder:
 
     def _start_mirror(self, cfg: DictConfig) -> WandbMirror:
         try:
-            if self.resumed is None:
-                return WandbMirror(self.out, cfg)
-            return WandbMirror(self.out, cfg, recorded_address(self.status, cfg))
+            return WandbMirror(self.out, cfg, recorded_address(self.earlier or {}, cfg))
         except BaseException as error:
             self._end(error)
             raise
@@ -248,7 +246,10 @@ def _initial_status(cfg: DictConfig, earlier: dict[str, Any] | None, resumed: Re
     status |= {"resumed": resumes}
     if "extends" in earlier:
         extension = {"from": earlier["extends"], "to": cfg.protocol.images, "score": noted.get("score")}
-        status |= {"extended": [*noted.get("extended", []), extension]}
+        before = [
+            each for each in noted.get("extended", []) if each["to"] != extension["to"]
+        ]  # if it was cut short there
+        status |= {"extended": [*before, extension]}
     return noted | status
 
 

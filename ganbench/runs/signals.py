@@ -142,6 +142,21 @@ def exit_on_signal(message: str = "") -> None:
     _handle_signals(leave)
 
 
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """Block signals inside; processes that are started there have them blocked for good. Not for Windows."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_signals() -> None:
+    """Ignore signals from now on: the process ends, and its exit code is to be what it has done."""
+    _handle_signals(signal.SIG_IGN)
+
+
 def write_to_stderr(message: str) -> None:
     """Write a message, unless standard error is closed or whoever read it is gone."""
     with suppress(OSError):

@@ -193,4 +193,7 @@ def _recorded_settings(folder: Path) -> str | None:
 
 
 def _settings_text(config: DictConfig) -> str:
-    return json.dumps(identifying_settings(resolve(config)), sort_keys=True)
+    """Return what identifies a run but for its budget, which may be extended."""
+    settings = identifying_settings(resolve(config))
+    settings["protocol"].pop("images")
+    return json.dumps(settings, sort_keys=True)

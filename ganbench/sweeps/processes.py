@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from ganbench.config.compose import method_label, register
 from ganbench.errors import Refused
 from ganbench.runs.lock import RunLocked, raise_if_locked, run_lock
-from ganbench.runs.signals import exit_on_signal
+from ganbench.runs.signals import blocked_signals, exit_on_signal
 from ganbench.runs.status import mark_dead_run
 from ganbench.sweeps.jobs import Job, has_process_launcher
 from ganbench.sweeps.outcomes import Status
@@ -127,7 +127,8 @@ def record_end(job: Job, exitcode: int | None, failure: Failure | None) -> Statu
 def start_fork_server(config: DictConfig) -> None:
     """Start the fork server early, so that it imports torch while configurations are composed and checked."""
     if has_process_launcher(config) and process_context().get_start_method() == "forkserver":
-        forkserver.ensure_running()
+        with blocked_signals():  # also in multiprocessing's own resource tracker, which heeds all but two of them
+            forkserver.ensure_running()
 
 
 def process_context() -> "ForkServerContext | SpawnContext":

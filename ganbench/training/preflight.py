@@ -121,25 +121,34 @@ def check_loss(loss: Loss, name: str) -> None:
 
 
 def _ask_loss(loss: Loss, name: str, player: str, n: int) -> Tensor:
-    """Return the loss of a player for n logits of each kind. Asks a copy, twice, and refuses two answers."""
+    """Return the loss of a player for n logits of each kind. Asks a copy, and refuses one that remembers it."""
     loss = copy.deepcopy(loss)
     real = torch.tensor(REAL_LOGITS[:n], requires_grad=True)
     fake = torch.tensor(FAKE_LOGITS[:n], requires_grad=True)
-    with _asking(f"loss {name}: {player} fails for logits of shape [{n}]", real.device):
-        value = loss.d(real, fake) if player == "d" else generator_loss(loss, fake, real)
-    with _asking(f"loss {name}: {player} fails when asked again", real.device):
-        again = loss.d(real, fake) if player == "d" else generator_loss(loss, fake, real)
+
+    def ask(real: Tensor, fake: Tensor) -> Tensor:
+        with _asking(f"loss {name}: {player} fails for logits of shape [{n}]", real.device):
+            return loss.d(real, fake) if player == "d" else generator_loss(loss, fake, real)
+
+    value = ask(real, fake)
+    ask(fake, real)
+    _check_remembers_nothing(value, ask(real, fake), f"loss {name}: {player}")
+    return value
+
+
+def _check_remembers_nothing(value: Tensor, again: Tensor, what: str) -> None:
+    """Refuse two answers to one question, with another one asked in between."""
     if isinstance(value, Tensor) and not torch.allclose(value, again, rtol=0, atol=0, equal_nan=True):
         raise Refused(
-            f"loss {name}: {player} returns another value when it is asked again, so it keeps a state, such as a "
-            "counter or a running mean, that no checkpoint saves; let it depend on its logits only."
+            f"{what} returns another value when it is asked again, so it keeps a state, such as a counter or a running "
+            "mean, that no checkpoint saves; let it depend on its arguments only."
         )
-    return value
 
 
 def _check_untrained(part: object, what: str) -> None:
     """Refuse a loss or a penalty with weights: no optimizer has them."""
-    if isinstance(part, nn.Module) and (names := [name for name, w in part.named_parameters() if w.requires_grad]):
+    named = part.named_parameters() if isinstance(part, nn.Module) else getattr(part, "__dict__", {}).items()
+    if names := [name for name, w in named if isinstance(w, Tensor) and w.requires_grad]:
         raise Refused(
             f"{what} has weights ({', '.join(names)}) that no optimizer trains and no checkpoint saves; use numbers "
             "instead, or make them part of a net."
@@ -152,9 +161,16 @@ def check_penalty(penalty: Penalty, name: str, D: nn.Module, real: Tensor, fake:
         raise Refused(f"penalty {name}: {type(penalty).__name__} must be callable as penalty(D, real, fake, rng).")
     _check_untrained(penalty, f"penalty {name}")
     D = copy.deepcopy(D)
-    with _asking(f"penalty {name} fails for samples of shape {list(real.shape)}", real.device):
-        value = copy.deepcopy(penalty)(D, real, fake, torch.Generator(real.device).manual_seed(0))
+    penalty = copy.deepcopy(penalty)
+
+    def ask(real: Tensor, fake: Tensor) -> Tensor:
+        with _asking(f"penalty {name} fails for samples of shape {list(real.shape)}", real.device):
+            return penalty(D, real, fake, torch.Generator(real.device).manual_seed(0))
+
+    value = ask(real, fake)
     _check_scalar(value, f"penalty {name}")
+    ask(fake, 2 * real)
+    _check_remembers_nothing(value, ask(real, fake), f"penalty {name}")
     if value != 0 and not (value.requires_grad and _has_weight_gradient(value, D)):
         raise Refused(
             f"penalty {name} gives no gradient to the critic's weights; is create_graph=True missing where the "
