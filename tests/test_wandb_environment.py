@@ -56,6 +56,8 @@ def composed(cwd: Path, *typed: str, **environment: str) -> dict:
         (("wandb=offline", "wandb.project=mine", "wandb.tags=[one]"), VARIABLES, None),
         ((), {"WANDB_SWEEP_ID": "sweep1"}, DEFAULTS | {"mode": "online"}),
         ((), {"WANDB_SWEEP_ID": "sweep1", "WANDB_MODE": "offline"}, DEFAULTS),
+        ((), {"WANDB_SWEEP_ID": "sweep1", "WANDB_MODE": "dryrun"}, DEFAULTS),
+        ((), {"WANDB_MODE": "run"}, DEFAULTS | {"mode": "online"}),
         (("wandb=disabled",), {"WANDB_SWEEP_ID": "sweep1"}, DEFAULTS | {"mode": "disabled"}),
         (("wandb.mode=disabled",), {"WANDB_SWEEP_ID": "sweep1"}, DEFAULTS | {"mode": "disabled"}),
         (("experiment=search",), {"WANDB_MODE": "online"}, DEFAULTS | {"mode": "disabled"}),

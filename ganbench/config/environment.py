@@ -9,6 +9,7 @@ from ganbench.config.messages import setting
 from ganbench.errors import Refused, did_you_mean
 
 WANDB_MODES = ("offline", "online", "disabled")
+OLD_MODES = {"dryrun": "offline", "run": "online"}  # names that W&B still knows
 
 # W&B's variables, and the settings that have their values where nothing else is said.
 WANDB_VARIABLES = {
@@ -50,7 +51,7 @@ def reject_multirun_under_agent() -> None:
 def check_wandb_variables() -> None:
     """Raise Refused for a value of WANDB_MODE or WANDB_DISABLED that they cannot have."""
     mode = os.environ.get("WANDB_MODE")
-    if mode and mode not in WANDB_MODES:
+    if mode and mode not in (*WANDB_MODES, *OLD_MODES):
         hint = did_you_mean(mode, WANDB_MODES)
         raise Refused(f"WANDB_MODE={mode} must be one of: {', '.join(WANDB_MODES)}; {hint}set it so, or unset it.")
     disabled = os.environ.get("WANDB_DISABLED")
@@ -62,7 +63,8 @@ def wandb_mode() -> str:
     """Return the mode where none is typed: that of the environment; under an agent online, and else offline."""
     if BOOLEANS.get(os.environ.get("WANDB_DISABLED", "").lower()):
         return "disabled"
-    return os.environ.get("WANDB_MODE") or ("online" if _has_agent() else "offline")
+    mode = os.environ.get("WANDB_MODE", "")
+    return OLD_MODES.get(mode, mode) or ("online" if _has_agent() else "offline")
 
 
 def environment_variable(name: str, default: str | None) -> str | ListConfig | None:
@@ -93,7 +95,8 @@ def _wanted(variable: str) -> Any:
     """Return what a variable asks for; None for nothing."""
     if variable == "WANDB_DISABLED":
         return "disabled" if BOOLEANS[os.environ[variable].lower()] else None
-    return environment_variable(variable, None)
+    wanted = environment_variable(variable, None)
+    return OLD_MODES.get(str(wanted), wanted) if variable == "WANDB_MODE" else wanted
 
 
 def _has_agent() -> bool:
