@@ -4,7 +4,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ganbench.errors import Refused
@@ -54,6 +55,16 @@ def write_atomically(file: Path, content: bytes) -> None:
         raise
     if os.name == "posix":  # Windows cannot open folders
         _flush_folder(file.parent)
+
+
+@contextmanager
+def written_whole(place: Path) -> Iterator[Path]:
+    """Yield where to write a new file or folder, which is moved to its place at the end. An error leaves nothing."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".ganbench-", dir=place.parent) as temporary:
+        unfinished = Path(temporary, place.name)
+        yield unfinished
+        unfinished.rename(place)
 
 
 def _write_to_disk(file: Path, content: bytes) -> None:

@@ -33,12 +33,17 @@ FLOORS = (
     ("training",),
     ("sweeps",),
     ("report",),  # on less than what stands below it: see REPORT_STANDS_ON
-    ("__main__",),
+    ("trained",),
+    ("__main__", "sample", "export", "evaluate"),
     ("bench", "conformance"),
 )
 REPORT_STANDS_ON = {"report", "config", "theory", "errors", "files", "__init__"}
 TORCH_FREE_RUNS = {f"runs.{name}" for name in ("__init__", "status", "identity", "lock", "signals")}
-TORCH_FREE_ROOMS = {"__init__", "__main__", "errors", "files", "progress", "theory", "config", "sweeps", "report"}
+TORCH_FREE_TRAINED = {f"trained.{name}" for name in ("__init__", "command_line", "folder", "evaluations", "model_card")}
+TORCH_FREE_ROOMS = {
+    *("__init__", "__main__", "sample", "export", "evaluate"),
+    *("errors", "files", "progress", "theory", "config", "sweeps", "report"),
+}
 HEAVY = {"torch", "torchvision", "wandb"}
 
 
@@ -165,7 +170,7 @@ def packages_around(module: str) -> list[str]:
 
 
 def is_light(module: str) -> bool:
-    return room(module) in TORCH_FREE_ROOMS or module in TORCH_FREE_RUNS
+    return room(module) in TORCH_FREE_ROOMS or module in TORCH_FREE_RUNS | TORCH_FREE_TRAINED
 
 
 PACKAGE = REPOSITORY / "ganbench"

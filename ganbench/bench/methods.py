@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from ganbench.bench.machine import machine
 from ganbench.bench.steps import Iteration, WorkerProcess, time_interleaved
-from ganbench.config.compose import register
-from ganbench.config.schema import Config
+from ganbench.config.compose import load_config, register
 from ganbench.errors import Refused
 from ganbench.report import cost
 from ganbench.report.compare import Method, group_by_method
@@ -60,7 +59,7 @@ def _options() -> argparse.Namespace:
 def time_methods(methods: list[Method], updates: int, turns: int) -> dict[str, Any]:
     """Return the seconds that a run of each method takes, from the median of its turns; in `seconds`, by label."""
     load = _load_average()
-    configurations = {method.label: _configuration(method) for method in methods}
+    configurations = {method.label: load_config(method.finished[0].folder / "config.yaml") for method in methods}
     device = choose_device(next(iter(configurations.values())))
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=len(methods) * (turns + 1), desc="timing", unit="turn"))
@@ -103,14 +102,6 @@ def updates_of(cfg: DictConfig, updates: int, device: torch.device) -> Iteration
             iteration(draw_batch(cfg, data.train, next(steps)))
 
     return turn
-
-
-def _configuration(method: Method) -> DictConfig:
-    """Load the configuration of a run of the method, with the types that the command line gives it."""
-    saved = OmegaConf.load(method.finished[0].folder / "config.yaml")
-    cfg = OmegaConf.merge(OmegaConf.structured(Config), saved)
-    assert isinstance(cfg, DictConfig)
-    return cfg
 
 
 def _load_average() -> float | None:

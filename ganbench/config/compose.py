@@ -30,10 +30,21 @@ def register() -> None:
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
 
 
-def compose_config(*overrides: str) -> DictConfig:
-    """Compose the configuration of a command line, for callers that are not started by Hydra."""
+def compose_config(*overrides: str, config_dir: Path | None = None) -> DictConfig:
+    """Compose the configuration of a command line, for callers that are not started by Hydra.
+
+    `config_dir` is a folder with a user's own options.
+    """
+    search_path = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
+        return compose("config", [*search_path, *overrides])
+
+
+def load_config(file: Path) -> DictConfig:
+    """Load a run's config.yaml with the types that the command line gives it. Raise what YAML and OmegaConf raise."""
+    cfg = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(file))
+    assert isinstance(cfg, DictConfig)
+    return cfg
 
 
 def build(node: DictConfig, **given: Any) -> Any:

@@ -54,7 +54,7 @@ def validate(cfg: DictConfig) -> None:
     """Raise Refused for a setting that is unknown, of the wrong type, out of range or at odds with another."""
     _check_leaves(cfg, "")
     _check_groups(cfg)
-    _check_device(cfg.device)
+    check_device(cfg.device)
     _check_target_nodes(cfg)
     _check_renamed(cfg)
     _check_protocol(cfg)
@@ -67,6 +67,17 @@ def validate(cfg: DictConfig) -> None:
     check_ranges(cfg)
     _check_budget(cfg.protocol)
     resolve(cfg)  # also what no check has read must be readable
+
+
+def validate_metric(cfg: DictConfig) -> None:
+    """Raise Refused for a metric that does not fit the data of a run, which was validated with another metric."""
+    _check_leaves(cfg.metric, "metric.")
+    _check_option("metric", cfg.metric)
+    _check_target_nodes(cfg)
+    _check_compatibility(cfg)
+    _check_targets(cfg, cfg.metric, "metric")
+    check_ranges(cfg)
+    resolve(cfg)
 
 
 def _check_leaves(node: DictConfig | ListConfig, path: str) -> None:
@@ -131,7 +142,8 @@ def _check_method_name(group: str, name: str, node: DictConfig) -> None:
                 )
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raise Refused for a device that no machine has."""
     if device in DEVICES or re.fullmatch(r"cuda:\d{1,3}", device):
         return
     if device.lower().startswith("mps"):

@@ -66,8 +66,7 @@ def run(overrides: list[str], config_dir: Path | None, verbose: bool) -> bool:
 
 def _composer(config_dir: Path | None) -> Callable[..., DictConfig]:
     """Return the function that composes a configuration from overrides, with the user's options if there are any."""
-    search_path = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
-    return lambda *overrides: compose_config(*search_path, *overrides, "name=conformance")
+    return lambda *overrides: compose_config(*overrides, "name=conformance", config_dir=config_dir)
 
 
 def _group(override: str) -> str:

@@ -15,8 +15,11 @@ from ganbench.config.compose import identifying_settings, resolve
 from ganbench.config.schema import HERE
 from ganbench.config.signature import NoSuchTarget, imported_modules, module_file
 
-# These start, read, draw and check runs: a change there changes no result.
-READ_ONLY_PACKAGES = ("__main__.py", "sweeps", "report", "conformance", "bench", "theory.py")
+# These start, read, draw, check and use runs: a change there changes no result.
+READ_ONLY_PACKAGES = (
+    *("__main__.py", "sweeps", "report", "conformance", "bench", "theory.py"),
+    *("trained", "sample.py", "export.py", "evaluate.py"),
+)
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 
@@ -81,7 +84,11 @@ def _users_sources(node: DictConfig) -> bytes:
 
 
 def _users_files(node: DictConfig) -> set[Path]:
-    """Return the files of a user's own classes, and of all that these import of the user's."""
+    return set(users_modules(node).values())
+
+
+def users_modules(node: DictConfig) -> dict[str, Path]:
+    """Return the modules of a user's own classes, and of all that these import of the user's, with their files."""
     targets = {target.rpartition(".")[0] for target in _targets(node)}
     files: dict[str, Path | None] = {}
     modules = sorted(targets)
@@ -94,14 +101,18 @@ def _users_files(node: DictConfig) -> set[Path]:
         if file is not None:
             modules += imported_modules(module, file)
             modules += _packages_above(module)
-    return {file for file in files.values() if file is not None}
+    return {module: file for module, file in files.items() if file is not None}
 
 
 def _users_file(module: str) -> Path | None:
     """Return the file of a module that a user's file imports; None for libraries."""
     file = _source_file(module)
-    is_library = file is not None and ({"site-packages", "dist-packages"} & set(file.parts) or STDLIB in file.parents)
-    return None if is_library else file
+    return None if file is not None and is_library(file) else file
+
+
+def is_library(file: Path) -> bool:
+    """Tell whether a file is Python's own, or installed."""
+    return bool({"site-packages", "dist-packages"} & set(file.parts)) or STDLIB in file.parents
 
 
 def _source_file(module: str) -> Path | None:

@@ -66,7 +66,7 @@ def check_run(cfg: DictConfig, folder: Path, check_existing: bool = True) -> Sta
     if status is None:
         check_free_space(folder)
         _check_wandb_folder(cfg)
-        _check_paths(cfg)
+        check_paths(cfg)
         _check_device(cfg)
     return status
 
@@ -88,7 +88,7 @@ def _check_wandb_folder(cfg: DictConfig) -> None:
     raise Refused(f"{written} cannot be written; name another folder, or none for that of the run.")
 
 
-def _check_paths(cfg: DictConfig) -> None:
+def check_paths(cfg: DictConfig) -> None:
     """Raise Refused for a folder of images, or a file of weights, that is not there."""
     if cfg.dataset["_target_"] == "ganbench.datasets.folder":
         for key in ("root", "held_out"):

@@ -1,6 +1,6 @@
 """Evaluate a run: draw samples, score them, and say so in log lines."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,24 +20,32 @@ CHUNK = 250  # samples generated at once
 Sampler = Callable[..., Tensor]  # (generator, n) -> samples in the dataset's format
 
 
-@torch.no_grad()
 def sample(G: nn.Module, n: int, z_dim: int, seed: int, device: torch.device, stream: str = "z_eval") -> Tensor:
     """Draw n samples in the dataset's format from G in eval mode, of the same z and other noise at every call.
 
     Raise Diverged where a sample is not finite.
     """
+    return concatenate(n, sample_chunks(G, chunk_sizes(n), z_dim, seed, device, stream))
 
-    def chunks() -> Iterator[Tensor]:
-        for i, first in enumerate(tracked(range(0, n, CHUNK), "generating samples")):
-            z = randomness.normal((min(CHUNK, n - first), z_dim), seed, stream, i, device)
-            yield _finite_samples(G(z))
 
+def chunk_sizes(n: int) -> list[int]:
+    """Return how many of n samples are generated at once, in order: they decide what is drawn and how it rounds."""
+    return [min(CHUNK, n - first) for first in range(0, n, CHUNK)]
+
+
+@torch.no_grad()
+def sample_chunks(
+    G: nn.Module, sizes: Sequence[int], z_dim: int, seed: int, device: torch.device, stream: str = "z_eval"
+) -> Iterator[Tensor]:
+    """Draw chunks of samples, as `sample` does."""
     randomness.seed_globals(randomness.key(seed, f"own_{stream}"), device)
     with eval_mode(G):
-        return concatenate(n, chunks())
+        for i, size in enumerate(tracked(sizes, "generating samples")):
+            yield finite_samples(G(randomness.normal((size, z_dim), seed, stream, i, device)))
 
 
-def _finite_samples(x: Tensor) -> Tensor:
+def finite_samples(x: Tensor) -> Tensor:
+    """Return generated samples in the dataset's format. Raise Diverged where one is not finite."""
     if not x.isfinite().all():
         raise Diverged("generated samples are not finite", "samples", float(x[~x.isfinite()][0]), "generator")
     return to_dataset_format(x)
@@ -56,9 +64,14 @@ def evaluate(metric: Metric, fake: Tensor, critic: dict[str, Judgement], data: D
     return explain_non_finite(metric(fake)) | norms | {"g_spread": relative_std(fake, data.train)}
 
 
+def score(metric: Metric, sampler: Sampler, G: nn.Module) -> Scores:
+    """Score a generator by as many samples as the metric takes."""
+    return explain_non_finite(metric(sampler(G, n=metric.n_fake)))
+
+
 def evaluate_raw(metric: Metric, sampler: Sampler, G: nn.Module) -> Scores:
     """Score the generator that is not averaged, under `<name>_raw`: the difference is what averaging gains."""
-    scores = explain_non_finite(metric(sampler(G, n=metric.n_fake)))
+    scores = score(metric, sampler, G)
     return {f"{name}_raw": value for name, value in scores.items() if name != "histogram"}
 
 

@@ -42,14 +42,20 @@ class Players(NamedTuple):
 
 def make_players(cfg: DictConfig, device: torch.device) -> Players:
     """Build both nets, with initial weights from streams of their own, the average (at first G) and the optimizers."""
-    with randomness.seeded_initialization(cfg.seed, "init/G"):
-        G = build(cfg.model.generator).to(device, memory_format=chosen_memory_format(cfg))
-    check_weights(G, "generator")
+    G = make_generator(cfg, device)
     opt_g = make_optimizer(cfg, cfg.optimizer.generator, G)
     D, opt_d = _make_critic(cfg, device)
     players = Players(G, D, copy.deepcopy(G).requires_grad_(False), opt_g, opt_d)
     _share_found_inf([opt_g, opt_d], device)
     return players
+
+
+def make_generator(cfg: DictConfig, device: torch.device) -> nn.Module:
+    """Build the generator, with initial weights from a stream of its own."""
+    with randomness.seeded_initialization(cfg.seed, "init/G"):
+        G = build(cfg.model.generator).to(device, memory_format=chosen_memory_format(cfg))
+    check_weights(G, "generator")
+    return G
 
 
 def with_fresh_critic(cfg: DictConfig, players: Players, device: torch.device) -> Players:
