@@ -88,13 +88,15 @@ def test_own_loss_and_its_generator(tmp_path: Path) -> None:
     assert refused.returncode == 2 and refused.stderr == "loss.temperature=hot must be a number.\n"
     several = ganbench(*own[:2], "-m", own[2], "loss.temperature=1,2", "hydra.launcher.n_jobs=0", cwd=tmp_path)
     assert several.returncode == 2 and several.stderr.startswith("hydra.launcher.n_jobs=0"), several.stderr
-    again = block(REPOSITORY / "outputs/README.md", "from omegaconf import OmegaConf")
+    again = block(REPOSITORY / "outputs/README.md", "from ganbench.trained.folder")
     again = again.replace("outputs/sweep/mine/wgan-gp-s0", "outputs/run/own")
-    script = again + "import torch\nprint(tuple(G.eval()(torch.zeros(5, 64)).shape))\n"
+    # In evaluation mode a sample does not depend on the others of its batch.
+    script = again + "import torch\nz = torch.randn(5, 64)\nx = G(z)\n"
+    script += "print(tuple(x.shape), torch.allclose(x[:2], G(z[:2]), atol=1e-6))\n"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", script]
     out = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-    assert out.stdout == "(5, 1, 32, 32)\n", out.stderr
+    assert out.stdout == "(5, 1, 32, 32) True\n", out.stderr
 
 
 @pytest.mark.slow
