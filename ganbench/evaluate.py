@@ -15,15 +15,7 @@ def main() -> None:
     """Run the command line; exit with 2 if it is refused, before anything is computed."""
     with answered():
         options = _options()
-        overrides = [text for text in options.arguments if _is_override(text)]
-        folders = [Path(text) for text in options.arguments if not _is_override(text)]
-        if options.config_dir and not options.config_dir.is_dir():
-            raise Refused(f"--config-dir {options.config_dir} is not a folder; pass the folder of your own options.")
-        if not folders:
-            raise Refused("No run is named; pass one or more folders of runs, such as outputs/run/mine.")
-        opened = open_runs(folders, options.device)
-        metric = compose_metric(options.metric, overrides, options.config_dir)
-        for run in [with_metric(run, metric) for run in opened]:
+        for run in _runs(options):
             print(_evaluate(run, options.force), flush=True)
 
 
@@ -45,8 +37,23 @@ def _options() -> argparse.Namespace:
     return parser.parse_intermixed_args()  # settings may stand after flags
 
 
-def _is_override(text: str) -> bool:
-    return re.match(r"[+~]*metric[.=]", text) is not None
+def _runs(options: argparse.Namespace) -> list[RunFolder]:
+    """Return the runs with the metric that is to score them. Raise Refused if it does not fit one of them."""
+    overrides = [text for text in options.arguments if re.match(r"[+~]*metric\.", text)]
+    folders = [text for text in options.arguments if text not in overrides]
+    for text in folders:
+        if "=" in text and not Path(text).exists():
+            raise Refused(
+                f"{text} is neither a folder nor a setting of the metric; pass folders of runs, and settings such as "
+                "metric.n_fake=5000."
+            )
+    if not folders:
+        raise Refused("No run is named; pass one or more folders of runs, such as outputs/run/mine.")
+    if options.config_dir and not options.config_dir.is_dir():
+        raise Refused(f"--config-dir {options.config_dir} is not a folder; pass the folder of your own options.")
+    runs = open_runs([Path(folder) for folder in folders], options.device)
+    metric = compose_metric(options.metric, overrides, options.config_dir)
+    return [with_metric(run, metric) for run in runs]
 
 
 def _evaluate(run: RunFolder, force: bool) -> str:

@@ -64,6 +64,7 @@ LONGEST = (
     "test_probes",
     "test_report",
     "test_divergence",
+    "test_trained",
     "test_runs",
 )
 

@@ -199,6 +199,7 @@ def test_seed_and_raw_are_other_samples(digits: Path) -> None:
         (("sample", "rings/gan-s0", "--grid", "--out", "x.png"), ("--grid draws images", "dataset=ring")),
         (("sample", "digits", "--n", 4, "--out", "x", "--device", "gpu0"), ("--device gpu0 must be one of",)),
         (("sample", "digits", "--n", 4, "--out", "x", "--device", "cuda:99"), ("--device cuda:99", "--device c")),
+        (("evaluate", "digits", "protocol.ema=0.5", "--metric", "kid"), ("protocol.ema=0.5 is neither a folder",)),
         (("evaluate", "digits", "--metric", "fdi"), ("--metric fdi is not an option", "fid")),
         (("evaluate", "digits", "--metric", "energy_distance"), ("--metric energy_distance needs 2-D", "--metric kid")),
         (("evaluate", "digits", "--metric", "kid", "metric.n_fake=1"), ("metric.n_fake=1 must be a whole number",)),
@@ -315,6 +316,25 @@ def test_an_export_loads_without_hydra(digits: Path) -> None:
     assert done.returncode == 0, done.stderr
     elsewhere = loaded_elsewhere(digits.parent / "export", 64, str(REPOSITORY))
     assert (elsewhere == in_this_process(digits, 64)).all()
+
+
+def test_an_export_of_channels_last_differs_by_rounding_only(tmp_path: Path) -> None:
+    done = ganbench(*TINY, "speed=channels_last", "name=last", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "outputs/run/last"
+    assert command("export", run, "--out", "export", cwd=tmp_path).returncode == 0
+    elsewhere = loaded_elsewhere(tmp_path / "export", 64, str(REPOSITORY))
+    np.testing.assert_allclose(elsewhere, in_this_process(run, 64), atol=1e-5)
+
+
+def test_a_generator_that_its_arguments_and_weights_do_not_determine_is_not_exported(tmp_path: Path) -> None:
+    own = OWN_GENERATOR.replace('self.register_buffer("shift", torch.tensor(0.5))', "self.shift = torch.rand(())")
+    (tmp_path / "own.py").write_text(own)
+    (tmp_path / "layers_of_mine.py").write_text(OWN_LAYERS)
+    assert ganbench(*OWN, cwd=tmp_path).returncode == 0
+    done = command("export", "outputs/run/own", "--out", "export", cwd=tmp_path)
+    assert done.returncode == 2 and "other samples" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "export").exists() and not list(tmp_path.glob(".ganbench*"))
 
 
 def test_a_model_card_has_the_score_and_where_it_comes_from(digits: Path) -> None:

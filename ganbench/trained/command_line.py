@@ -31,7 +31,7 @@ class Arguments(argparse.ArgumentParser):
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Run a command in the block. Exit with 2 if it is refused, with 3 for samples that are not finite."""
+    """Run a command in the block. Exit with 2 if it is refused, 3 for samples not finite, 1 for a full disk."""
     for number in handled_signals():
         signal.signal(number, _interrupt)
     logging.basicConfig(format="%(message)s")
@@ -46,6 +46,9 @@ def answered() -> Iterator[None]:
     except Diverged as error:
         print(f"{error} ({error.facts['value']}), so nothing was written.", file=sys.stderr)
         sys.exit(3)
+    except OSError as error:
+        print(f"{' '.join(str(error).split())}; what was not complete is not kept.", file=sys.stderr)
+        sys.exit(1)
     except Interrupted:
         write_to_stderr("Interrupted: what was not complete is not kept.\n")
         raise
