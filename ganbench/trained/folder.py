@@ -50,7 +50,9 @@ def open_run(folder: str | Path, device: str | None = None) -> RunFolder:
 
 def open_runs(folders: list[Path], device: str | None = None) -> list[RunFolder]:
     """Open several runs; the folder of a sweep stands for all of its runs."""
-    runs = [run for folder in folders for run in ([folder] if is_run_folder(folder) else _runs_in(folder) or [folder])]
+    runs: list[Path] = []
+    for folder in folders:
+        runs += [folder] if is_run_folder(folder) else _runs_in(folder) or [folder]
     return [open_run(run, device) for run in dict.fromkeys(runs)]
 
 
