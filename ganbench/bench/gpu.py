@@ -76,9 +76,16 @@ def _evaluation(device: torch.device, sizes: Sizes) -> dict[str, Any]:
         features = Inception(*random_inception_weights(Path(folder, "inception.pth")))
     n = sizes.samples
     train, test, fake = (_random_images(n, seed).to(device) for seed in range(3))
-    build = partial(ImageMetric, "fid", features, n_fake=n, n_real=None, n_train=n, k_neighbors=5, n_subsets=0)
+
+    def build() -> ImageMetric:
+        metric = ImageMetric("fid", features, n, None, n, 5, 0, Data(train, test), device)
+        assert (
+            metric.real_reference
+        )  # which computes all that depends on real data, as a run does before its first step
+        return metric
+
     found: dict[str, Any] = {"samples": n}
-    metric = _timed(found, "building", device, partial(build, data=Data(train, test), device=device))
+    metric = _timed(found, "building", device, build)
     for name in ("first_scoring", "scoring"):
         _timed(found, name, device, lambda: metric(fake))
     x = _timed(found, "features", device, lambda: embed(features, fake))
