@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import RING, ganbench
+from conftest import REPOSITORY, RING, ganbench, settings
+from omegaconf import OmegaConf
 
+from ganbench.config.validate import validate
+from ganbench.runs import wandb_rows
 from ganbench.runs.wandb_mirror import LONGEST_NAME, display_name
 
 pytestmark = pytest.mark.slow
@@ -163,3 +166,15 @@ def test_a_sweep_in_an_agents_run_is_refused(flag: tuple[str, ...], tmp_path: Pa
     assert (refusal.returncode, refusal.stderr.count("\n")) == (2, 1), refusal.stderr
     assert "WANDB_SWEEP_ID=sweep1" in refusal.stderr and "leave -m out" in refusal.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sweep_to_begin_with_asks_for_runs_that_there_are() -> None:
+    sweep = yaml.safe_load((REPOSITORY / "conf/wandb-sweep.yaml").read_text())
+    for key, parameter in sweep["parameters"].items():
+        for value in parameter["values"]:
+            cfg = settings(f"{key}={value}", "wandb=disabled")
+            validate(cfg)
+            assert key == "loss" or OmegaConf.select(cfg, key) == value
+    assert sweep["metric"] == {"name": "score", "goal": "minimize"} and sweep["program"] == "ganbench"
+    assert wandb_rows.Rows(cfg).part({"images": 0, cfg.metric.name: 1.0})["score"] == 1
+    assert sweep["command"][-1] == "${args_no_hyphens}"  # loss=gan, as Hydra reads it

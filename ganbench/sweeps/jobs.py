@@ -188,7 +188,7 @@ def _recorded_settings(folder: Path) -> str | None:
     try:
         config = OmegaConf.load(folder / "config.yaml")
         return _settings_text(config) if isinstance(config, DictConfig) else None
-    except (OSError, YAMLError):  # a damaged run: whoever resumes or reports it says so
+    except (OSError, YAMLError, KeyError, AttributeError, TypeError):  # whoever resumes or reports it says so
         return None
 
 
