@@ -146,7 +146,8 @@ def _read_images(files: list[Path], shape: tuple[int, int, int], background: str
 def _load_image(file: Path, shape: tuple[int, int, int], background: str) -> Tensor:
     channels, height, width = shape
     with warnings.catch_warnings(action="ignore"), Image.open(file) as image:  # of what is read all the same
-        shown = as_shown(ImageOps.exif_transpose(image), background)
+        ImageOps.exif_transpose(image, in_place=True)  # a copy would not know its format and tags
+        shown = as_shown(image, background)
         fitted = ImageOps.fit(shown.convert("L" if channels == 1 else "RGB"), (width, height))
     return torch.from_numpy(np.array(fitted)).view(height, width, channels).permute(2, 0, 1)
 

@@ -74,8 +74,8 @@ class Remembering(GAN):
         self.seen = 0
 
     def g(self, fake: Tensor) -> Tensor:
-        self.seen += 1
-        return super().g(fake) / self.seen
+        self.seen += len(fake) > 4  # not where it is asked before the first step, which would be its end
+        return super().g(fake) / max(1, self.seen)
 
 
 @pytest.mark.slow

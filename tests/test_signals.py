@@ -59,7 +59,7 @@ class Generator(mlp.Generator):
 class Slow(GAN):  # steps of half a second, once training has begun
     def d(self, real, fake):
         if len(real) > 4 and os.path.exists("slowly"):
-            Path("stepping").touch()
+            Path(f"stepping-{os.getpid()}").touch()
             time.sleep(0.5)
         return super().d(real, fake)
 """
@@ -121,7 +121,7 @@ PAIRS = [(signal.SIGUSR1, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM), (si
 def test_two_signals_within_a_moment_are_one(pair: tuple[int, int], here: Path, start: Start) -> None:
     (here / "slowly").touch()
     process = start(*OWN, "name=cut", "checkpoint_every=100000", cwd=here)
-    until((here / "stepping").exists, process)
+    until(lambda: list(here.glob("stepping-*")), process)
     send(process, *pair)
     process.communicate(timeout=PATIENCE)
     folder = here / "outputs/run/cut"
@@ -136,7 +136,7 @@ def test_a_scheduler_signals_every_process_of_a_sweep(here: Path, start: Start) 
     (here / "slowly").touch()
     process = start("-m", *OWN, "seed=0,1", "sweep.parallel=2", "name=all", "checkpoint_every=100000", cwd=here)
     folder = here / "outputs/sweep/all"
-    until(lambda: len(list(folder.glob("*/checkpoints/*.pt"))) == 2 and (here / "stepping").exists(), process)
+    until(lambda: len(list(here.glob("stepping-*"))) == 2, process)
     for number in (signal.SIGUSR1, signal.SIGTERM):
         for member in members(process.pid):
             os.kill(member, number)

@@ -44,7 +44,8 @@ def first_failed(kind: str, mutant: Mutant) -> str | None:
     """Name the first check that fails, or give the error that a wrong version raises."""
     for check in checks(kind, mutant):
         if not check.passed:
-            return check.actual if check.description == NO_ERROR else f"{check.topic}: {check.description}"
+            error = check.actual.rpartition("Error: ")[2]  # without the place that it comes from
+            return error if check.description == NO_ERROR else f"{check.topic}: {check.description}"
     return None
 
 
