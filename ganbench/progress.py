@@ -3,8 +3,10 @@
 import logging
 import multiprocessing
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
@@ -16,6 +18,7 @@ log = logging.getLogger("ganbench")
 INTERVAL = 10.0  # seconds between two lines
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
@@ -28,6 +31,22 @@ def tracked(items: Sequence[Item], what: str) -> Iterator[Item]:
             left = (now - start) * (len(items) - done) / done
             log.info(f"{what}: {done / len(items):.0%}, {duration(left)} left")
         yield item
+
+
+def answering_signals(call: Callable[[], Result]) -> Result:
+    """Return what `call` returns, made in a thread: Python heeds a signal only once a call of a library is over."""
+    result: Future[Result] = Future()
+
+    def make() -> None:
+        try:
+            result.set_result(call())
+        except Exception as error:
+            result.set_exception(error)
+
+    threading.Thread(target=make, daemon=True).start()  # not one that the end of the process would wait for
+    while not result.done():
+        time.sleep(0.02)
+    return result.result()
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,10 +11,12 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+import torch
 from conftest import PATIENCE, RING, ganbench, rows, settings, until
 from torch import Tensor
 
 from ganbench.losses import GAN
+from ganbench.metrics.frechet import root
 from ganbench.runs import checkpoint
 from ganbench.runs.signals import GracefulStop, Interrupted
 from ganbench.runs.status import read_status
@@ -202,6 +205,25 @@ def test_a_handler_that_was_there_before_is_called_once_the_run_is_saved(tmp_pat
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_so_does_a_call_of_a_library_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The eigenvectors of Inception's 2,048 features, in one call."""
+    monkeypatch.setattr(torch.linalg, "eigh", lambda cov: time.sleep(PATIENCE))
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    began = time.monotonic()
+    with pytest.raises(Interrupted), GracefulStop() as stop, stop.at_once():
+        root(torch.eye(2048))
+    assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_its_result_is_the_same_and_so_are_its_errors() -> None:
+    x = torch.randn(1200, 1100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cov = x.T @ x
+    values, vectors = torch.linalg.eigh(cov)
+    assert torch.equal(root(cov), (vectors * values.clamp(min=0).sqrt()) @ vectors.T)
+    with pytest.raises(RuntimeError, match="square"):
+        root(torch.ones(1100, 3))
 
 
 def test_an_exception_that_a_library_loses_counts_at_the_end_of_the_block() -> None:

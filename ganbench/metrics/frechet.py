@@ -8,6 +8,9 @@ from torch import Tensor
 
 from ganbench import randomness
 from ganbench.metrics.scores import all_usable
+from ganbench.progress import answering_signals
+
+LARGE = 1024  # rows of a matrix whose eigenvectors take a good part of a second
 
 
 class Moments(NamedTuple):
@@ -26,8 +29,21 @@ def moments(x: Tensor) -> Moments:
 
 def root(cov: Tensor) -> Tensor:
     """Return the symmetric square root of a covariance matrix."""
-    values, vectors = torch.linalg.eigh(cov)
+    values, vectors = _eigh(cov)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def _eigh(cov: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors; of a large matrix on a CPU, which takes seconds, while answering signals."""
+    if cov.is_cuda or len(cov) < LARGE:
+        return torch.linalg.eigh(cov)
+    threads = torch.get_num_threads()
+
+    def decompose() -> tuple[Tensor, Tensor]:
+        torch.set_num_threads(threads)  # which each thread has for itself, and sums depend on
+        return torch.linalg.eigh(cov)
+
+    return answering_signals(decompose)
 
 
 def distance(a: Moments, b: Moments, root_a: Tensor | None = None) -> float:
