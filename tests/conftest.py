@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -145,6 +146,37 @@ def ganbench(*arguments: str, **options) -> subprocess.CompletedProcess:
     finally:
         end(process)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+# Losses that end a run in ways of their own; tests add others.
+DYING_LOSSES = """
+import os, signal
+from ganbench.losses import GAN
+
+class Killed(GAN):
+    def d(self, real, fake):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Explodes(GAN):
+    def g(self, fake, real=None):
+        return fake.mean() * float("nan")
+"""
+
+
+def add_losses(top: Path, source: str) -> Path:
+    """Write losses of a user's own into a folder, each an option of `--config-dir mine`; return the folder."""
+    (top / "own_losses.py").write_text(source)
+    (top / "mine/loss").mkdir(parents=True)
+    for name in re.findall(r"class (\w+)", source):
+        (top / f"mine/loss/{name.lower()}.yaml").write_text(f"name: {name.lower()}\n_target_: own_losses.{name}\n")
+    return top
+
+
+@pytest.fixture
+def here(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder with a user's own module `mine`, whose source is MINE in the file of the test."""
+    (tmp_path / "mine.py").write_text(request.module.MINE)
+    return tmp_path
 
 
 def report(folder: Path, *options: str) -> subprocess.CompletedProcess:

@@ -5,28 +5,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import RING, ganbench
+from conftest import DYING_LOSSES, RING, add_losses, ganbench
 
 pytestmark = pytest.mark.slow
 
 SHORT = (*RING, "protocol.images=160", "protocol.evaluations=1", "name=x")
-OWN_LOSSES = """
-import os, signal
-from ganbench.losses import GAN
-
+OWN_LOSSES = f"""
+{DYING_LOSSES}
 class Raises(GAN):
     def d(self, real, fake):
         if len(real) == 32:  # a batch, and not what is asked before the first step
             raise RuntimeError("a loss of my own went wrong")
         return super().d(real, fake)
-
-class Killed(GAN):
-    def d(self, real, fake):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-class Explodes(GAN):
-    def g(self, fake, real=None):
-        return fake.mean() * float("nan")
 """
 LAUNCHERS = [
     "basic",
@@ -42,11 +32,7 @@ LAUNCHERS = [
 @pytest.fixture
 def top(tmp_path: Path) -> Path:
     """A folder with losses of a user's own, as options in `mine`."""
-    (tmp_path / "own_losses.py").write_text(OWN_LOSSES)
-    (tmp_path / "mine/loss").mkdir(parents=True)
-    for name in ("Raises", "Killed", "Explodes"):
-        (tmp_path / f"mine/loss/{name.lower()}.yaml").write_text(f"name: {name.lower()}\n_target_: own_losses.{name}\n")
-    return tmp_path
+    return add_losses(tmp_path, OWN_LOSSES)
 
 
 def statuses(top: Path) -> dict[str, str]:

@@ -61,12 +61,6 @@ NOISY = (
 )
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    (tmp_path / "mine.py").write_text(MINE)
-    return tmp_path
-
-
 def run(here: Path, name: str, *overrides: str) -> Path:
     done = ganbench(*overrides, f"name={name}", cwd=here)
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, REPOSITORY, RING, SIX, ganbench, rows, until
+from conftest import PATIENCE, REPOSITORY, RING, SIX, add_losses, ganbench, rows, until
 from PIL import Image
 
 from ganbench.report.load import load_runs
@@ -101,11 +101,7 @@ def lines(file: Path) -> int:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    (tmp_path / "own_losses.py").write_text(OWN_LOSSES)
-    (tmp_path / "mine/loss").mkdir(parents=True)
-    for name in re.findall(r"class (\w+)", OWN_LOSSES):
-        (tmp_path / f"mine/loss/{name.lower()}.yaml").write_text(f"name: {name.lower()}\n_target_: own_losses.{name}\n")
-    return tmp_path
+    return add_losses(tmp_path, OWN_LOSSES)
 
 
 def test_a_second_signal_ends_a_run_at_once(start: Start, mine: Path) -> None:

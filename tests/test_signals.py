@@ -75,12 +75,6 @@ OWN = (
 )
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    (tmp_path / "mine.py").write_text(MINE)
-    return tmp_path
-
-
 @pytest.mark.parametrize("phase", ["data", "metric", "start", "evaluation", "samples"])
 def test_long_work_ends_at_once(phase: str, here: Path, start: Start) -> None:
     (here / f"nap-{phase}").touch()

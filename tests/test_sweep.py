@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PATIENCE, REPOSITORY, RING, ganbench, report, rows, settings, until
+from conftest import DYING_LOSSES, PATIENCE, REPOSITORY, RING, add_losses, ganbench, report, rows, settings, until
 
 from ganbench.sweeps.jobs import Job
 from ganbench.sweeps.launcher import concurrent_runs
@@ -21,23 +21,13 @@ from ganbench.sweeps.processes import Failure, _receive_failure
 
 pytestmark = pytest.mark.slow
 
-OWN_LOSSES = """
-import os, signal
-from ganbench.losses import GAN
-
+OWN_LOSSES = f"""
+{DYING_LOSSES}
 class Raises(GAN):
     def d(self, real, fake):
         if len(real) <= 4:  # asked before the first step
             return super().d(real, fake)
         raise RuntimeError("a <b>loss</b> of my own went wrong")
-
-class Killed(GAN):
-    def d(self, real, fake):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-class Explodes(GAN):
-    def g(self, fake, real=None):
-        return fake.mean() * float("nan")
 """
 
 
@@ -52,10 +42,7 @@ def test_a_sweep_does_not_wait_for_what_a_run_leaves_behind() -> None:
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
     top = tmp_path_factory.mktemp("sweep")
-    (top / "own_losses.py").write_text(OWN_LOSSES)
-    (top / "mine/loss").mkdir(parents=True)
-    for name in ("Raises", "Killed", "Explodes"):
-        (top / f"mine/loss/{name.lower()}.yaml").write_text(f"name: {name.lower()}\n_target_: own_losses.{name}\n")
+    add_losses(top, OWN_LOSSES)
     arguments = ("loss=raises,killed,explodes,gan,hinge", "seed=0", "experiment=smoke", "name=mixed")
     done = ganbench("--config-dir", "mine", "-m", *arguments, cwd=top, PYTHONPATH=str(top))
     return top / "outputs/sweep/mixed", done

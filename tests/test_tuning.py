@@ -13,7 +13,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
-from conftest import PATIENCE, ganbench, report, rows, settings, until
+from conftest import PATIENCE, add_losses, ganbench, report, rows, settings, until
 from omegaconf import OmegaConf
 from scipy.stats import kstest
 
@@ -345,10 +345,7 @@ class Raises(GAN):
 
 @pytest.mark.slow
 def test_a_method_without_a_score_is_named_and_the_others_go_on(tmp_path: Path) -> None:
-    (tmp_path / "own_losses.py").write_text(OWN_LOSS)
-    (tmp_path / "mine/loss").mkdir(parents=True)
-    for name in ("Explodes", "Raises"):
-        (tmp_path / f"mine/loss/{name.lower()}.yaml").write_text(f"name: {name.lower()}\n_target_: own_losses.{name}\n")
+    add_losses(tmp_path, OWN_LOSS)
     typed = (*SMALL, "loss=explodes,raises,gan", "protocol.trials=1", "seed=0", "name=own")
     done = ganbench("--config-dir", "mine", "-m", *typed, cwd=tmp_path)
     printed = done.stdout + done.stderr

@@ -79,9 +79,7 @@ def _evaluation(device: torch.device, sizes: Sizes) -> dict[str, Any]:
 
     def build() -> ImageMetric:
         metric = ImageMetric("fid", features, n, None, n, 5, 0, Data(train, test), device)
-        assert (
-            metric.real_reference
-        )  # which computes all that depends on real data, as a run does before its first step
+        assert metric.real_reference  # which computes what depends on real data, as a run does before its first step
         return metric
 
     found: dict[str, Any] = {"samples": n}

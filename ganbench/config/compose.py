@@ -1,6 +1,7 @@
 """Compose configurations and build what they describe. Nothing here imports torch."""
 
 import hashlib
+import json
 import re
 import sys
 from functools import partial
@@ -98,6 +99,13 @@ def method_label(cfg: DictConfig) -> str:
 def identifying_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Keep the resolved settings that identify a run; of the incidental ones these are seed and probe."""
     return {key: value for key, value in config.items() if key not in INCIDENTAL or key in ("seed", "probe")}
+
+
+def identity_text(cfg: DictConfig) -> str:
+    """Write what identifies a run; for how long it trains does not, since a run may be extended."""
+    settings = identifying_settings(resolve(cfg))
+    settings["protocol"].pop("images")
+    return json.dumps(settings, sort_keys=True)
 
 
 def option_names(group: str) -> list[str]:

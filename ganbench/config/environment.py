@@ -50,8 +50,8 @@ def reject_multirun_under_agent() -> None:
 
 def check_wandb_variables() -> None:
     """Raise Refused for a value of WANDB_MODE or WANDB_DISABLED that they cannot have."""
-    mode = os.environ.get("WANDB_MODE")
-    if mode and mode not in (*WANDB_MODES, *OLD_MODES):
+    mode = _mode_variable()
+    if mode and mode not in WANDB_MODES:
         hint = did_you_mean(mode, WANDB_MODES)
         raise Refused(f"WANDB_MODE={mode} must be one of: {', '.join(WANDB_MODES)}; {hint}set it so, or unset it.")
     disabled = os.environ.get("WANDB_DISABLED")
@@ -63,8 +63,13 @@ def wandb_mode() -> str:
     """Return the mode where none is typed: that of the environment; under an agent online, and else offline."""
     if BOOLEANS.get(os.environ.get("WANDB_DISABLED", "").lower()):
         return "disabled"
+    return _mode_variable() or ("online" if _has_agent() else "offline")
+
+
+def _mode_variable() -> str:
+    """Return the mode that WANDB_MODE asks for, by its name of today; empty if it is not set."""
     mode = os.environ.get("WANDB_MODE", "")
-    return OLD_MODES.get(mode, mode) or ("online" if _has_agent() else "offline")
+    return OLD_MODES.get(mode, mode)
 
 
 def environment_variable(name: str, default: str | None) -> str | ListConfig | None:
@@ -95,8 +100,7 @@ def _wanted(variable: str) -> Any:
     """Return what a variable asks for; None for nothing."""
     if variable == "WANDB_DISABLED":
         return "disabled" if BOOLEANS[os.environ[variable].lower()] else None
-    wanted = environment_variable(variable, None)
-    return OLD_MODES.get(str(wanted), wanted) if variable == "WANDB_MODE" else wanted
+    return _mode_variable() if variable == "WANDB_MODE" else environment_variable(variable, None)
 
 
 def _has_agent() -> bool:

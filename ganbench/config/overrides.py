@@ -118,8 +118,10 @@ def _is_of_a_group(override: str) -> bool:
 def _quote_text(override: str) -> str:
     """Quote texts such as `dataset.root=~/my photos (2)`. Commas separate several, unless such a path exists."""
     key, equals, value = override.partition("=")
+    if not equals or key.lstrip("+") not in TEXTS:
+        return override
     is_one = os.path.exists(os.path.expanduser(value))
-    if not equals or key.lstrip("+") not in TEXTS or (FOR_HYDRA.fullmatch(value) and not is_one):
+    if FOR_HYDRA.fullmatch(value) and not is_one:
         return override
     texts = [value] if is_one else value.split(",")
     return f"{key}={','.join(text if _is_plain(text) else quoted(text) for text in texts)}"

@@ -25,22 +25,9 @@ NUMBERS_OF_SEEDS = sorted({*range(1, 31), *(round(30 * 1.1**k) for k in range(1,
 # in up to 98 %. Of 200,000 draws, such that it does in at most 97 % for normal and log-normal scores (s = 1/2, 1) that
 # correlate by 0, 1/4 and 1/2; then in no less than 94.7 %. Numbers between these are interpolated.
 YUEN_SCALE = {
-    **{
-        4: 0.75,
-        5: 0.88,
-        6: 0.89,
-        7: 0.86,
-        8: 0.90,
-        9: 0.92,
-        10: 0.93,
-        11: 0.93,
-        12: 0.94,
-        13: 0.95,
-        14: 0.96,
-        15: 0.96,
-    },
-    **{16: 0.97, 18: 0.985, 20: 0.99, 22: 1.0},
-}
+    4: 0.75, 5: 0.88, 6: 0.89, 7: 0.86, 8: 0.90, 9: 0.92, 10: 0.93, 11: 0.93, 12: 0.94, 13: 0.95, 14: 0.96, 15: 0.96,
+    16: 0.97, 18: 0.985, 20: 0.99, 22: 1.0,
+}  # fmt: skip
 SIMULATED_CORRELATIONS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99)
 
 

@@ -1,7 +1,6 @@
 """Tell runs apart by their settings and by the code that makes them. Needs no torch."""
 
 import hashlib
-import json
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from ganbench.config.compose import identifying_settings, resolve
+from ganbench.config.compose import identity_text
 from ganbench.config.schema import HERE
 from ganbench.config.signature import NoSuchTarget, imported_modules, module_file
 
@@ -25,13 +24,8 @@ STDLIB = Path(sysconfig.get_path("stdlib"))
 
 
 def run_id(cfg: DictConfig) -> str:
-    """Return 16 hexadecimal digits of what is trained, and with which code.
-
-    Incidental settings do not count, nor does for how long: a run may be extended.
-    """
-    settings = identifying_settings(resolve(cfg))
-    settings["protocol"].pop("images")
-    return hashlib.sha256(f"{code_digest(cfg)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[:16]
+    """Return 16 hexadecimal digits of what is trained, and with which code; incidental settings do not count."""
+    return hashlib.sha256(f"{code_digest(cfg)} {identity_text(cfg)}".encode()).hexdigest()[:16]
 
 
 def code_digest(cfg: DictConfig) -> str:

@@ -246,9 +246,8 @@ def _initial_status(cfg: DictConfig, earlier: dict[str, Any] | None, resumed: Re
     status |= {"resumed": resumes}
     if "extends" in earlier:
         extension = {"from": earlier["extends"], "to": cfg.protocol.images, "score": noted.get("score")}
-        before = [
-            each for each in noted.get("extended", []) if each["to"] != extension["to"]
-        ]  # if it was cut short there
+        # Without this one, which is there already if it was cut short right after.
+        before = [each for each in noted.get("extended", []) if each["to"] != extension["to"]]
         status |= {"extended": [*before, extension]}
     return noted | status
 

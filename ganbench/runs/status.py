@@ -17,7 +17,7 @@ from ganbench.runs.identity import code_digest
 
 log = logging.getLogger("ganbench")
 
-RECORDS = ("metrics.jsonl", "samples", "checkpoints")  # in a run's folder, made after its settings
+MADE_AFTER_SETTINGS = ("metrics.jsonl", "samples", "checkpoints")  # in a run's folder
 PLAN = "runs.txt"  # in a sweep's folder: the names of its runs' folders
 
 INTERRUPTED_EXIT_CODES = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of processes
@@ -100,7 +100,7 @@ def existing_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
     contains another run, one made with other code, or one that cannot be read.
     """
     # Looked for before the settings: a run that another process begins at this moment has its settings first.
-    records = [folder / part for part in RECORDS if (folder / part).exists()]
+    records = [folder / part for part in MADE_AFTER_SETTINGS if (folder / part).exists()]
     if not (folder / "config.yaml").exists():
         return _status_without_config(folder, records)
     status = read_status(folder)

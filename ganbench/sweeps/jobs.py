@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ganbench.config.compose import identifying_settings, resolve
+from ganbench.config.compose import identity_text
 from ganbench.config.messages import one_line_error, setting
 from ganbench.config.ranges import check_value, original_key
 from ganbench.config.schema import Precision, Track, WandbMode
@@ -172,12 +172,13 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
 def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:
     """Raise Refused if a run that would begin is in the sweep's folder already, under a name that says more or less."""
     planned = {job.folder for job in jobs}
-    sweeps = {folder.parent for folder in planned if folder.parent.is_dir()}
+    new = [job for job in jobs if not job.folder.exists()]
+    sweeps = {job.folder.parent for job in new if job.folder.parent.is_dir()}
     others = [folder for sweep in sweeps for folder in sweep.iterdir() if folder not in planned]
     known = {_recorded_settings(folder): folder for folder in others if is_run_folder(folder)}
-    for job in jobs if known else ():
-        other = known.get(_settings_text(without_hydra(job.config)))
-        if other and not job.folder.exists():
+    for job in new if known else ():
+        other = known.get(identity_text(without_hydra(job.config)))
+        if other:
             raise Refused(
                 f"{other} is the run that {job.folder.name} would be: folders are named by what a sweep varies, and "
                 "this one varies something else; repeat the command line of that run, or pass another name=..."
@@ -187,13 +188,6 @@ def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:
 def _recorded_settings(folder: Path) -> str | None:
     try:
         config = OmegaConf.load(folder / "config.yaml")
-        return _settings_text(config) if isinstance(config, DictConfig) else None
+        return identity_text(config) if isinstance(config, DictConfig) else None
     except (OSError, YAMLError, KeyError, AttributeError, TypeError):  # whoever resumes or reports it says so
         return None
-
-
-def _settings_text(config: DictConfig) -> str:
-    """Return what identifies a run but for its budget, which may be extended."""
-    settings = identifying_settings(resolve(config))
-    settings["protocol"].pop("images")
-    return json.dumps(settings, sort_keys=True)
