@@ -16,6 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 log = logging.getLogger("ganbench")
 
 INTERVAL = 10.0  # seconds between two lines
+CLEAR_LINE = "\r\x1b[K"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,13 +59,36 @@ def duration(seconds: float) -> str:
 
 def progress_bar(images: int) -> tqdm:
     """Make a bar of that many images on a terminal; an invisible one in logs and in the processes of a sweep."""
-    return tqdm(total=images, unit=" images", unit_scale=True, disable=not _shows_bar())
+    return tqdm(total=images, unit=" images", unit_scale=True, disable=_in_sweep() or not sys.stderr.isatty())
 
 
 def lines_above_bar() -> AbstractContextManager:
-    """Print log lines above the bar. Not in a sweep's processes: tqdm writes in two pieces, which would interleave."""
-    return logging_redirect_tqdm() if _shows_bar() else nullcontext()
+    """Print log lines above the bar on a terminal: that of this run, or that of the sweep which this process is of."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    if _in_sweep():
+        _clear_line_before_each()
+        return nullcontext()
+    return logging_redirect_tqdm()
 
 
-def _shows_bar() -> bool:
-    return multiprocessing.parent_process() is None and sys.stderr.isatty()
+class _AboveBar(logging.Formatter):
+    """Formats as another formatter does, and first clears the terminal's line: the launcher's bar may be on it."""
+
+    def __init__(self, formatter: logging.Formatter):
+        super().__init__()
+        self.formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        return CLEAR_LINE + self.formatter.format(record)
+
+
+def _clear_line_before_each() -> None:
+    """Have this process, which ends with its run, write lines in one piece each, so that nothing gets in between."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream.isatty() and handler.formatter:
+            handler.setFormatter(_AboveBar(handler.formatter))
+
+
+def _in_sweep() -> bool:
+    return multiprocessing.parent_process() is not None

@@ -20,6 +20,7 @@ from ganbench.runs.status import exit_statuses, plan_runs
 from ganbench.sweeps.jobs import Job, check_sweep, compose_each, without_hydra
 from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, from_here, ranked_score, report_command
 from ganbench.sweeps.processes import RunPool, gpu_memory, start_fork_server
+from ganbench.sweeps.progress import SweepProgress, shown
 
 log = logging.getLogger("ganbench")
 
@@ -67,8 +68,8 @@ def run_jobs(
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     at_once = min(concurrent_runs(jobs) if n_jobs == "auto" else int(n_jobs), len(jobs))
     _log_start(jobs, at_once)
-    sweep = _Sweep(jobs, RunPool(context, task))
-    with raise_on_signal():
+    sweep = _Sweep(jobs, RunPool(context, task), SweepProgress(jobs, at_once))
+    with raise_on_signal(), shown(sweep.progress):
         statuses = sweep.run(at_once)
     exit_statuses.extend(status["status"] for status in statuses)
     log_summary(jobs, statuses)
@@ -77,10 +78,11 @@ def run_jobs(
 
 @dataclass
 class _Sweep:
-    """The jobs of a sweep, and the pool whose processes they run in."""
+    """The jobs of a sweep, the pool whose processes they run in, and how far they are."""
 
     jobs: list[Job]
     pool: RunPool
+    progress: SweepProgress
 
     def run(self, at_once: int) -> list[Status]:
         """Make every run and return how each ended: first those that are free, then those of other launchers."""
@@ -98,10 +100,12 @@ class _Sweep:
         """Return how the run ended, now or before; None if another launcher is working on it."""
         job = self.jobs[index]
         before = job.completed_status()
+        self.progress.begin(index)
         try:
             status = before or self.pool.run_if_free(job)
         except RunLocked:
             return None
+        self.progress.end(index)
         self._log_end(index, status, " (already done)" if before else "")
         return status
 

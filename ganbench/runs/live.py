@@ -1,0 +1,154 @@
+"""Follow runs while they are under way, and estimate when they will have ended. Needs no torch."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ganbench.runs.status import read_status
+
+WAITING = "waiting"  # of a run that has no folder yet
+PENALIZED = 1.4  # time of a run with a gradient penalty, in that of one without, until it is measured
+ENOUGH_SECONDS = 5.0  # of training, before its speed is believed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do."""
+
+    images: int  # its budget
+    evaluations: int
+    cost: float  # of an image, relative to a method without a gradient penalty
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> "Plan":
+        """Read the plan from a run's settings."""
+        is_penalized = "weight" in cfg.penalty
+        # One more evaluation than the settings say: the one before training.
+        return cls(cfg.protocol.images, cfg.protocol.evaluations + 1, PENALIZED if is_penalized else 1.0)
+
+
+class LiveRun:
+    """A run's folder, read again and again, and each time only what is new in it."""
+
+    def __init__(self, folder: Path, plan: Plan | None = None):
+        self.folder = folder
+        self.plan = plan  # None until the folder has one
+        self.facts: dict[str, Any] = {}  # status.json
+        self.config: DictConfig | None = None
+        self.rows: list[dict[str, Any]] = []  # metrics.jsonl
+        self._read_bytes = 0
+        self._resumed = 0
+
+    @property
+    def status(self) -> str:
+        return self.facts.get("status", WAITING)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status not in (WAITING, "running")
+
+    @property
+    def images(self) -> int:
+        """Return how many real images the critic has seen."""
+        return self.rows[-1]["images"] if self.rows else 0
+
+    @property
+    def training_seconds(self) -> float:
+        return next((row["t_train"] for row in reversed(self.rows) if "t_train" in row), 0.0)
+
+    @property
+    def evaluations(self) -> int:
+        """Return how many evaluations there were."""
+        return sum("g_spread" in row for row in self.rows)
+
+    def refresh(self) -> None:
+        """Read what the run has written since the last time."""
+        if not (self.folder / "status.json").exists():
+            return
+        self.facts = read_status(self.folder)
+        self._forget_if_rewound()
+        self._read_rows()
+
+    def load_config(self) -> None:
+        """Read the run's settings, once they are there."""
+        file = self.folder / "config.yaml"
+        if self.config is None and file.exists():
+            config = OmegaConf.load(file)
+            assert isinstance(config, DictConfig)
+            self.config = config
+            self.plan = Plan.of(config)
+
+    def other_seconds(self, now: float) -> float:
+        """Return the seconds that went into all but training: its start and its evaluations; `now` is Unix time."""
+        since_start = self.facts.get("t_wall")
+        if since_start is None:
+            since_start = now - datetime.fromisoformat(self.facts["t_started"]).timestamp()
+        return max(0.0, since_start - self.training_seconds)
+
+    def _forget_if_rewound(self) -> None:
+        """Read the records anew if the run was resumed, which cuts them back to its checkpoint."""
+        resumed = len(self.facts.get("resumed", ()))
+        if resumed != self._resumed:
+            self._resumed = resumed
+            self.rows = []
+            self._read_bytes = 0
+
+    def _read_rows(self) -> None:
+        file = self.folder / "metrics.jsonl"
+        if not file.exists():
+            return
+        with file.open("rb") as opened:
+            opened.seek(self._read_bytes)
+            new = opened.read()
+        complete = new[: new.rfind(b"\n") + 1]
+        self._read_bytes += len(complete)
+        self.rows += map(json.loads, complete.splitlines())
+
+
+def remaining_seconds(runs: Sequence[LiveRun], unfinished: Sequence[LiveRun], at_once: int) -> float | None:
+    """Estimate how long it takes to finish the `unfinished` of all `runs`; None before anything is known.
+
+    They take the time that was measured so far: for an image, and for all that is not training.
+    """
+    begun = [run for run in runs if run.plan is not None and run.images > 0]
+    trained = sum(run.training_seconds for run in begun)
+    if trained < ENOUGH_SECONDS and not any(run.has_ended for run in begun):
+        return None
+    per_image = trained / sum(run.images * run.plan.cost for run in begun if run.plan)
+    per_evaluation = _seconds_per_evaluation(begun)
+    typical = _typical_plan(runs)
+    left = [_seconds_left(run, run.plan or typical, per_image, per_evaluation) for run in unfinished]
+    return max(sum(left) / at_once, max(left, default=0.0))
+
+
+def _seconds_per_evaluation(begun: Sequence[LiveRun]) -> float:
+    """Return what is not training for each evaluation; a run's start counts as one more of them."""
+    now = time.time()
+    from_the_start = [run for run in begun if "resumed" not in run.facts]
+    if not from_the_start:
+        return 0.0
+    return fmean(run.other_seconds(now) / (run.evaluations + 1) for run in from_the_start)
+
+
+def _typical_plan(runs: Sequence[LiveRun]) -> Plan:
+    """Return the plan to expect of runs that have none yet."""
+    plans = [run.plan for run in runs if run.plan is not None]
+    return Plan(
+        images=round(fmean(plan.images for plan in plans)),
+        evaluations=round(fmean(plan.evaluations for plan in plans)),
+        cost=fmean(plan.cost for plan in plans),
+    )
+
+
+def _seconds_left(run: LiveRun, plan: Plan, per_image: float, per_evaluation: float) -> float:
+    training = (plan.images - run.images) * plan.cost * per_image
+    start = 0 if run.rows else 1
+    evaluations = max(0, plan.evaluations - run.evaluations)
+    return training + (evaluations + start) * per_evaluation
