@@ -8,6 +8,7 @@ import hashlib
 import json
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import prefork
 import pytest
 import torch
 from omegaconf import DictConfig
+from playwright.sync_api import Browser, sync_playwright
 
 from ganbench.bench.gpu import random_inception_weights
 from ganbench.config.compose import compose_config, register
@@ -182,6 +184,19 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def report(folder: Path, *options: str) -> subprocess.CompletedProcess:
     """Run `python -m ganbench.report` to its end."""
     return ganbench(str(folder), *options, cwd=REPOSITORY, module="ganbench.report")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start Chromium or Chrome: the system's, or else the one that Playwright has downloaded."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    with sync_playwright() as play:
+        installed = next(filter(None, map(shutil.which, names)), play.chromium.executable_path)
+        if not Path(installed).exists():
+            pytest.skip("no Chromium or Chrome: `make browser` gets one")
+        browser = play.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

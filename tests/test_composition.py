@@ -69,7 +69,7 @@ def test_the_papers_settings() -> None:
         cfg = settings(f"loss={name}", "protocol=paper")
         validate(cfg)
         found[name] = (cfg.optimizer.generator.lr, list(cfg.optimizer.critic.betas), cfg.protocol.n_critic)
-        assert (cfg.protocol.images, cfg.protocol.batch) == (76800, 32)
+        assert (cfg.protocol.images, cfg.protocol.batch) == (25600, 32)
     assert found["wgan-gp"] == (0.0001, [0.0, 0.9], 5) and found["gan"] == (0.0002, [0.5, 0.999], 1)
     assert len({str(v) for v in found.values()}) == 5  # wgan-lp and hinge happen to agree
     assert settings("loss=wgan-gp", "protocol=paper", "protocol.n_critic=1").protocol.n_critic == 1

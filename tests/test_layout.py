@@ -37,8 +37,8 @@ FLOORS = (
     ("__main__", "sample", "export", "evaluate"),
     ("bench", "conformance"),
 )
-REPORT_STANDS_ON = {"report", "config", "theory", "errors", "files", "__init__"}
-TORCH_FREE_RUNS = {f"runs.{name}" for name in ("__init__", "status", "identity", "lock", "signals")}
+REPORT_STANDS_ON = {"report", "config", "theory", "errors", "files", "progress", "__init__"}
+TORCH_FREE_RUNS = {f"runs.{name}" for name in ("__init__", "status", "identity", "live", "lock", "signals")}
 TORCH_FREE_TRAINED = {f"trained.{name}" for name in ("__init__", "command_line", "folder", "evaluations", "model_card")}
 TORCH_FREE_ROOMS = {
     *("__init__", "__main__", "sample", "export", "evaluate"),

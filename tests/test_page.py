@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, report
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from test_report import plant
 
 from ganbench import datasets
@@ -98,19 +98,6 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plant_rich(folder)
     write(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Start Chromium or Chrome: the system's, or else the one that Playwright has downloaded."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    with sync_playwright() as play:
-        installed = next(filter(None, map(shutil.which, names)), play.chromium.executable_path)
-        if not Path(installed).exists():
-            pytest.skip("no Chromium or Chrome: `make browser` gets one")
-        browser = play.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

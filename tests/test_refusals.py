@@ -186,7 +186,7 @@ BAD = [
     ("protocol.lr=-1", ["protocol.lr=-1 must be a finite number > 0."]),
     (
         "protocol.batch=33",
-        ["protocol.images=76800 must be a multiple of n_critic * batch = 33; nearest: 76791, 76824."],
+        ["protocol.images=25600 must be a multiple of n_critic * batch = 33; nearest: 25575, 25608."],
     ),
     ("loss=hingee", ["loss=hingee is not an option; use loss=hinge, or one of: dragan, gan, lsgan, "]),
     ("dataset=mnst", ["dataset=mnst is not an option; use dataset=mnist, or one of: cifar10, "]),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 MEASURED = math.nan  # the gap of --power without a number
+ANY_PORT = 0  # of --watch without a number: the system chooses
 
 
 def _gap(text: str) -> float:
@@ -15,6 +16,14 @@ def _gap(text: str) -> float:
         return float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text} is not a number; without one, put --power after the folder") from None
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no port from 1 to 65535; without one, put --watch after the folder"
+        ) from None
+    return int(text)
 
 
 def main() -> None:
@@ -44,12 +53,25 @@ def main() -> None:
         action="store_true",
         help="first time the methods in turns, on this machine and nothing else running (a minute); the page shows it",
     )
+    parser.add_argument(
+        "--watch",
+        metavar="PORT",
+        nargs="?",
+        type=_port,
+        const=ANY_PORT,
+        help="only serve progress and report on this machine while the sweep runs, and write nothing (default: any "
+        "free port)",
+    )
     arguments = parser.parse_args()
     if arguments.power is not None and not 0 < arguments.power < math.inf and arguments.power is not MEASURED:
         parser.error(f"--power {arguments.power:g} must be a finite number > 0, in the unit of the score.")
     folder = arguments.folder
     if not folder.is_dir():
         sys.exit(f"{folder} is not a folder. Pass the folder of a sweep, such as outputs/sweep/mine.")
+    if arguments.watch is not None:
+        if arguments.time or arguments.power is not None:
+            parser.error("--watch only watches; leave out --time and --power.")
+        return serve(folder, arguments.watch, tuple(arguments.allow_mismatch))
     # Imported late, so that --help and the refusal above need neither scipy nor matplotlib.
     from ganbench.errors import Refused
     from ganbench.report import tables
@@ -92,6 +114,20 @@ def main() -> None:
 def _without_score(studies: list[Any]) -> list[str]:
     """Return the names of the sweeps in which no method has a final score."""
     return [study.folder.name for study in studies if not any(method.finite_scores for method in study.methods)]
+
+
+def serve(folder: Path, port: int, allowed: tuple[str, ...]) -> None:
+    """Serve the progress of a sweep until Ctrl-C."""
+    from ganbench.errors import Refused
+    from ganbench.report.watch import watch
+
+    try:
+        watch(folder, port, allowed)
+    except Refused as refused:
+        print(refused, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        pass
 
 
 def time_all(folders: list[Path], allowed: tuple[str, ...]) -> None:

@@ -3,13 +3,16 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ganbench.runs.status import read_status
 
@@ -45,6 +48,7 @@ class LiveRun:
         self.rows: list[dict[str, Any]] = []  # metrics.jsonl
         self._read_bytes = 0
         self._resumed = 0
+        self._changed = 0  # when status.json was, in nanoseconds
 
     @property
     def status(self) -> str:
@@ -70,20 +74,23 @@ class LiveRun:
 
     def refresh(self) -> None:
         """Read what the run has written since the last time."""
-        if not (self.folder / "status.json").exists():
+        changed = self._time_of_change()
+        if changed == self._changed and self.status != "running":
             return
+        self._changed = changed
         self.facts = read_status(self.folder)
         self._forget_if_rewound()
         self._read_rows()
 
     def load_config(self) -> None:
-        """Read the run's settings, once they are there."""
+        """Read the run's settings, once they are there; of a damaged folder none."""
         file = self.folder / "config.yaml"
-        if self.config is None and file.exists():
-            config = OmegaConf.load(file)
-            assert isinstance(config, DictConfig)
-            self.config = config
+        if self.config is not None or not file.exists():
+            return
+        with suppress(OSError, YAMLError, OmegaConfBaseException, AttributeError):
+            config = cast(DictConfig, OmegaConf.load(file))
             self.plan = Plan.of(config)
+            self.config = config
 
     def other_seconds(self, now: float) -> float:
         """Return the seconds that went into all but training: its start and its evaluations; `now` is Unix time."""
@@ -92,13 +99,22 @@ class LiveRun:
             since_start = now - datetime.fromisoformat(self.facts["t_started"]).timestamp()
         return max(0.0, since_start - self.training_seconds)
 
+    def _time_of_change(self) -> int:
+        try:
+            return (self.folder / "status.json").stat().st_mtime_ns
+        except OSError:  # it has not begun
+            return 0
+
     def _forget_if_rewound(self) -> None:
         """Read the records anew if the run was resumed, which cuts them back to its checkpoint."""
         resumed = len(self.facts.get("resumed", ()))
         if resumed != self._resumed:
             self._resumed = resumed
-            self.rows = []
-            self._read_bytes = 0
+            self._forget()
+
+    def _forget(self) -> None:
+        self.rows = []
+        self._read_bytes = 0
 
     def _read_rows(self) -> None:
         file = self.folder / "metrics.jsonl"
@@ -109,7 +125,10 @@ class LiveRun:
             new = opened.read()
         complete = new[: new.rfind(b"\n") + 1]
         self._read_bytes += len(complete)
-        self.rows += map(json.loads, complete.splitlines())
+        try:
+            self.rows += [json.loads(line) for line in complete.splitlines()]
+        except ValueError:  # it was cut back a moment ago, and has grown again
+            self._forget()
 
 
 def remaining_seconds(runs: Sequence[LiveRun], unfinished: Sequence[LiveRun], at_once: int) -> float | None:

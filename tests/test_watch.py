@@ -1,0 +1,266 @@
+"""How far runs and sweeps are: estimates, the bar of a terminal, and the page that follows a sweep."""
+
+import fcntl
+import json
+import logging
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE, REPOSITORY, RING, ganbench, launch, report, settings, until
+from playwright.sync_api import Browser
+
+from ganbench.report.live import LiveReport, LiveSweep
+from ganbench.runs.live import PENALIZED, LiveRun, Plan, remaining_seconds
+from ganbench.sweeps import progress as sweep_progress
+from ganbench.sweeps.jobs import Job
+from ganbench.sweeps.progress import SweepProgress, shown
+
+
+def write(folder: Path, images: int, *, seconds: float, evaluations: int = 1, **status: object) -> None:
+    """Write what a run has recorded after so many images and seconds of training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{"images": 0, "g_spread": 1.0, "fd_lenet": 9.0}] * evaluations
+    rows.append({"images": images, "t_train": seconds, "d_loss": 1.0, "g_loss": 1.0})
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (folder / "status.json").write_text(json.dumps({"status": "running"} | status))
+
+
+def finished(folder: Path, plan: Plan, *, seconds: float, wall: float) -> LiveRun:
+    write(folder, plan.images, seconds=seconds, evaluations=plan.evaluations, status="finished", t_wall=wall)
+    return refreshed(folder, plan)
+
+
+def refreshed(folder: Path, plan: Plan | None = None) -> LiveRun:
+    run = LiveRun(folder, plan)
+    run.refresh()
+    return run
+
+
+PLAIN = Plan(images=1000, evaluations=4, cost=1.0)
+
+
+def test_an_estimate_is_of_images_evaluations_and_starts(tmp_path: Path) -> None:
+    done = finished(tmp_path / "done", PLAIN, seconds=20, wall=30)  # 0.02 s an image; 2 s an evaluation, 2 s the start
+    waiting = LiveRun(tmp_path / "waiting", PLAIN)
+    assert remaining_seconds([done, waiting], [waiting], at_once=1) == pytest.approx(30)
+    four = [LiveRun(tmp_path / str(i), PLAIN) for i in range(4)]
+    assert remaining_seconds([done, *four], four, at_once=2) == pytest.approx(60)
+    assert remaining_seconds([done, *four], four, at_once=8) == pytest.approx(30)  # none can be faster than one run
+    penalized = LiveRun(tmp_path / "penalized", Plan(1000, 4, PENALIZED))
+    assert remaining_seconds([done, penalized], [penalized], at_once=1) == pytest.approx(20 * PENALIZED + 10)
+    unknown = LiveRun(tmp_path / "unknown")  # as those that are known
+    assert remaining_seconds([done, unknown], [unknown], at_once=1) == pytest.approx(30)
+
+
+def test_a_run_under_way_counts_what_is_left_of_it(tmp_path: Path) -> None:
+    began = datetime.now().astimezone().isoformat()
+    write(tmp_path, 250, seconds=10, evaluations=1, t_started=began)
+    run = refreshed(tmp_path, PLAIN)
+    assert remaining_seconds([run], [run], at_once=2) == pytest.approx(30, abs=0.5)  # its clock says 0 s of evaluations
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"images": 500, "t_train": 15, "g_spread": 1.0}\n')
+    run.refresh()
+    assert (run.images, run.evaluations) == (500, 2)
+    assert remaining_seconds([run], [run], at_once=2) == pytest.approx(15, abs=0.5)
+
+
+def test_nothing_is_estimated_from_the_first_instants(tmp_path: Path) -> None:
+    write(tmp_path, 100, seconds=2, t_started=datetime.now().astimezone().isoformat())
+    run = refreshed(tmp_path, PLAIN)
+    assert remaining_seconds([run, LiveRun(tmp_path / "none", PLAIN)], [run], at_once=1) is None
+
+
+def test_records_of_a_resumed_run_are_read_anew(tmp_path: Path) -> None:
+    write(tmp_path, 800, seconds=8)
+    run = refreshed(tmp_path, PLAIN)
+    assert run.images == 800
+    write(tmp_path, 400, seconds=4, resumed=[{"images": 300}])  # cut back to its checkpoint, and gone on
+    run.refresh()
+    assert run.images == 400 and [row["images"] for row in run.rows] == [0, 400]
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"images": 500, "d_lo')  # a line that is being written does not count yet
+    run.refresh()
+    assert run.images == 400
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('ss": 1}\n')
+    run.refresh()
+    assert run.images == 500
+    (tmp_path / "metrics.jsonl").write_text('{"images": 0}\n' * 30)  # cut back, and grown, before its status says so
+    run.refresh()
+    run.refresh()
+    assert run.images == 0 and len(run.rows) == 30
+
+
+def test_a_log_has_a_line_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sweep_progress, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(sweep_progress, "LINE_SECONDS", 0.05)
+    monkeypatch.setattr(sys, "stderr", open(os.devnull, "w"))  # noqa: SIM115
+    caplog.set_level(logging.INFO)
+    cfg = settings(*RING, "protocol.images=1280", "protocol.evaluations=4")
+    jobs = [Job([], cfg, tmp_path / name, None) for name in "abcd"] + [
+        Job([], cfg, tmp_path / "e", {"status": "finished"})
+    ]
+    progress = SweepProgress(jobs, at_once=2)
+    with shown(progress):
+        for index in range(2):
+            progress.begin(index)
+        finished(tmp_path / "a", Plan(1280, 5, 1.0), seconds=1280, wall=1280)
+        progress.end(0)
+        until(lambda: sum("1 of 4 runs done" in message for message in caplog.messages) > 1)
+    # A second an image, no time for evaluations: three runs are left, two at a time.
+    assert caplog.messages[0] == "about 32 min left, by the speed of the first steps"
+    assert "1 of 4 runs done, 25% of the images, about 32 min left" in caplog.messages
+    assert sum(message.startswith("about") for message in caplog.messages) == 1
+
+
+def on_terminal(command: list[str], cwd: Path, columns: int = 100) -> str:
+    """Return all that a command writes to a terminal of its own."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            written += os.read(ours, 65536)
+        except OSError:  # the last process has closed its end
+            break
+    os.close(ours)
+    assert process.wait(PATIENCE) == 0
+    return written.decode()
+
+
+def screen(written: str) -> list[str]:
+    """Return the lines that a terminal shows in the end, given what was written to it."""
+    lines = [""]
+    column = 0
+    for part in re.findall(r"\r|\n|\x1b\[K|[^\r\n\x1b]+", written):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            lines.append("")
+            column = 0
+        elif part == "\x1b[K":
+            lines[-1] = lines[-1][:column]
+        else:
+            lines[-1] = lines[-1][:column].ljust(column) + part + lines[-1][column + len(part) :]
+            column += len(part)
+    return [line.rstrip() for line in lines]
+
+
+@pytest.mark.slow
+def test_on_a_terminal_a_sweep_has_one_bar_below_the_lines_of_its_runs(tmp_path: Path) -> None:
+    typed = ["-m", *RING, "loss=gan,hinge", "sweep.parallel=1", "protocol.images=25600", "name=bar"]
+    written = on_terminal([sys.executable, "-m", "ganbench", *typed], tmp_path)
+    bars = re.findall(r"\d of 2 runs done \|[^\r\n]*", written)
+    assert any(bar.startswith("0 of 2") for bar in bars) and any("1 of 2" in bar and "left" in bar for bar in bars)
+    shown_lines = [line for line in screen(written) if line]
+    assert not any("runs done" in line for line in shown_lines)  # it is gone in the end
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in shown_lines), shown_lines
+    assert sum("25,600/25,600 images" in line for line in shown_lines) == 2
+
+
+SWEEP = ("-m", *RING, "loss=gan,hinge,wgan-gp", "sweep.parallel=1", "protocol.images=32000", "name=live")
+
+
+@pytest.mark.slow
+def test_the_page_follows_a_sweep(tmp_path: Path, start: Callable, browser: Browser) -> None:
+    sweep = tmp_path / "outputs/sweep/live"
+    training = start(*SWEEP, cwd=tmp_path)
+    until(lambda: (sweep / "runs.txt").exists())
+    server = launch(str(sweep), "--watch", cwd=tmp_path, module="ganbench.report")
+    assert server.stdout is not None
+    address = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+    assert address is not None
+    console: list[str] = []
+    page = browser.new_page()
+    page.on("console", lambda message: console.append(message.text))
+    page.on("pageerror", lambda error: console.append(str(error)))
+    page.goto(address[0])
+    page.locator("#live-runs tbody tr").nth(2).wait_for()
+    assert page.locator("#live-runs").get_by_text("waiting").count() >= 1  # a run that has not begun
+    curve = page.locator('#live-curves figure:first-child path[data-run="gan-s0"]')
+    curve.wait_for()
+    first = curve.get_attribute("d")
+    page.wait_for_function(
+        "first => document.querySelector('#live-curves path[data-run=\"gan-s0\"]').getAttribute('d') !== first",
+        arg=first,
+    )
+    page.get_by_text("3 of 3 runs have ended").wait_for(timeout=PATIENCE * 1000)
+    page.get_by_text("Of the 3 of 3 runs").wait_for(timeout=PATIENCE * 1000)
+    assert page.frame_locator("#report-page").locator("h1").inner_text() == "3 GAN methods on ring"
+    assert page.locator("#live-runs td:nth-child(2)").all_inner_texts() == ["finished"] * 3
+    assert training.wait(PATIENCE) == 0
+    assert not (sweep / "report.html").exists() and not (sweep / "results.md").exists()  # it only reads
+    os.killpg(server.pid, signal.SIGINT)
+    assert server.wait(PATIENCE) == 0
+    page.get_by_text("The server does not answer").wait_for()
+    assert all("ERR_CONNECTION_REFUSED" in line for line in console), console
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ended")
+    assert ganbench("-m", *RING, "loss=gan,hinge", "name=e", cwd=folder).returncode == 0
+    return folder / "outputs/sweep/e"
+
+
+@pytest.mark.slow
+def test_only_pages_of_this_machine_get_answers(ended: Path) -> None:
+    server = launch(str(ended), "--watch", cwd=ended, module="ganbench.report")
+    assert server.stdout is not None
+    address = server.stdout.readline().split()[1]
+    try:
+        assert b"2 GAN methods on ring" in urllib.request.urlopen(f"{address}/report.html").read()
+        assert json.loads(urllib.request.urlopen(f"{address}/gan-s0/status.json").read())["status"] == "finished"
+        for path, host in (("/", "rebound.example"), ("/../../../../etc/passwd", "localhost"), ("/none", "localhost")):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(urllib.request.Request(address + path, headers={"Host": host}))
+            assert refused.value.code == (403 if host == "rebound.example" else 404)
+        taken = report(ended, "--watch", address.rpartition(":")[2])
+        assert taken.returncode == 2 and "pass another port" in taken.stderr and len(taken.stderr.splitlines()) == 1
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.wait(PATIENCE)
+
+
+@pytest.mark.slow
+def test_the_report_of_a_live_sweep_is_made_again_only_now_and_then(ended: Path) -> None:
+    sweep = LiveSweep(ended)
+    sweep.refresh()
+    assert sweep.progress()["ended"] == 2 and sweep.progress()["left"] is None
+    live = LiveReport(ended, ())
+    assert live.is_due(1, is_last=False)
+    live.make(1)
+    assert list(live.pages) == ["report.html"] and "2 GAN methods on ring" in live.pages["report.html"]
+    assert not live.is_due(2, is_last=False)  # too soon after the first
+    assert live.is_due(2, is_last=True)
+
+
+@pytest.mark.slow
+def test_a_folder_without_runs(tmp_path: Path) -> None:
+    done = report(tmp_path, "--watch")
+    assert done.returncode == 2 and "has no runs, begun or planned" in done.stderr and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("port", ["0", "65536", "http", "-1"])
+def test_a_port_that_is_none(ended: Path, port: str) -> None:
+    done = report(ended, f"--watch={port}")
+    assert done.returncode == 2 and f"{port} is no port from 1 to 65535" in done.stderr
