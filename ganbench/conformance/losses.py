@@ -253,13 +253,13 @@ class PiecewiseLinear(torch.nn.Module):
         return torch.lerp(self.logits[left], self.logits[left + 1], position - left)
 
 
-def train_to_optimum(loss: Loss, pair: NormalPair, steps: int = 400) -> tuple[PiecewiseLinear, Tensor, Tensor]:
+def train_to_optimum(loss: Loss, pair: NormalPair, steps: int = 300) -> tuple[PiecewiseLinear, Tensor, Tensor]:
     """Return the critic that minimizes loss.d between the two distributions, and its logits of real and fake samples.
 
-    A relativistic loss is given every pair of 400 real and 400 fake samples; others 20,000 samples of each.
+    A relativistic loss is given every pair of 400 real and 400 fake samples; others 8,000 samples of each.
     """
     all_pairs = is_relativistic(loss)
-    n, knots = (400, 20) if all_pairs else (20_000, 150)
+    n, knots = (400, 20) if all_pairs else (8_000, 150)
     real, fake = samples(pair, n)
     D = PiecewiseLinear(torch.cat([real, fake]), knots)
     optimizer = torch.optim.Adam(D.parameters(), 0.5)
