@@ -23,6 +23,7 @@ from conftest import PATIENCE, REPOSITORY, ganbench, rows, settings, until
 from omegaconf import OmegaConf
 
 from ganbench.runs import checkpoint, wandb_rows
+from ganbench.runs.status import write_status
 from ganbench.runs.wandb_mirror import CONNECT_TIMEOUT, Address, WandbMirror, can_connect
 from ganbench.runs.wandb_rows import gradient_ratios
 
@@ -302,9 +303,12 @@ def test_an_agents_run_is_online_and_is_synced_to_where_wandb_put_it(tmp_path: P
     assert places(server) == {("agentrun", "ganbench", "me")}
     status = json.loads((run / "status.json").read_text())
     assert [status[f"wandb_{part}"] for part in ("id", "project", "entity")] == ["agentrun", "ganbench", "me"]
+    assert status["wandb_url"] == f"{server.url}/me/ganbench/runs/agentrun"
+    write_status(run, {key: value for key, value in status.items() if key != "wandb_url"})
     server.upserted.clear()
     assert sync(run, WANDB_BASE_URL=server.url, WANDB_PROJECT="other", WANDB_ENTITY="another").returncode == 0
     assert places(server) == {("agentrun", "ganbench", "me")}
+    assert json.loads((run / "status.json").read_text()) == status
     server.shutdown()
 
 

@@ -157,6 +157,7 @@ def test_an_agents_run_has_the_id_that_wandb_gave_it(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     status = json.loads((tmp_path / "outputs/run/agent/status.json").read_text())
     assert [status[f"wandb_{part}"] for part in ("id", "project", "entity")] == ["agentrun", "agents", "team"]
+    assert "wandb_url" not in status
     assert "WANDB_PROJECT=agents overrules wandb.project=mine" in done.stdout
 
 

@@ -58,7 +58,7 @@ class Recorder:
         self._prepare_folder(resolve(cfg))
         self.metrics_file = (out / "metrics.jsonl").open("a", encoding="utf-8")
         self.mirror = self._start_mirror(cfg)
-        self.note(**self.mirror.address.facts())
+        self.note(**self.mirror.facts)
 
     def __enter__(self) -> "Recorder":
         return self

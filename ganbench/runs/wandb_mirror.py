@@ -77,6 +77,11 @@ class WandbMirror:
         if mode != "disabled":
             self._guarded(self._begin, mode, partial(start_run, out, cfg, self.address, resume=address is not None))
 
+    @property
+    def facts(self) -> dict[str, str | None]:
+        """Return what status.json says of where W&B has the run, with its page if a server has answered."""
+        return self.address.facts() | (page_of(self.run) if self.run else {})
+
     def log(self, record: dict[str, Any]) -> None:
         """Add `images`, and numbers or the path of a picture, to the row; send the row before if this begins one."""
         if record["images"] != self.row.get("images"):
@@ -178,6 +183,11 @@ def mirror_folder(out: Path, cfg: DictConfig) -> Path:
 def address_of(run: wandb.Run) -> Address:
     """Return where W&B put a run: under an agent the id, project and entity are those of its sweep, not ours."""
     return Address(run.id, run.project, run.entity or None)
+
+
+def page_of(run: wandb.Run) -> dict[str, str | None]:
+    """Return what status.json says of a run's page; nothing of an offline run, which has none yet."""
+    return {} if run.offline else {"wandb_url": run.url}
 
 
 def recorded_address(status: dict[str, Any], cfg: DictConfig) -> Address | None:
@@ -312,7 +322,7 @@ def sync(out: Path, mode: Mode) -> None:
     run = None
     try:
         run = start_run(out, cfg, address, mode, resume=True, finish_timeout=UPLOAD_TIMEOUT)
-        write_status(out, status | address_of(run).facts())
+        write_status(out, status | address_of(run).facts() | page_of(run))
         catch_up(run, out)
         conclude(run, out, exit_code=0 if status["status"] == "finished" else 1)
     except Exception:
