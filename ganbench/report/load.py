@@ -122,6 +122,12 @@ class Run:
         return self.facts.get("images", 0) / self.seconds if self.seconds > 0 else math.nan
 
     @property
+    def wandb_url(self) -> str | None:
+        """Return the run's page at W&B; None if it was never online."""
+        url = self.facts.get("wandb_url")
+        return url if str(url).startswith(("https://", "http://")) else None
+
+    @property
     def sample_grids(self) -> dict[int, Path]:
         """Return the image files of samples by real images seen."""
         files = sorted((self.folder / "samples").glob("*.png"))

@@ -1,5 +1,6 @@
 """A sweep, loaded and compared once; tables, figures and pages are made from it."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -106,6 +107,12 @@ class Study:
         """Return the comparison with the best method, by label, of each method with the same seeds."""
         best = self.methods[0]
         return {each.worse.label: each for each in self.comparisons if each.better is best}
+
+    def is_among_best(self, method: Method) -> bool:
+        """Return whether a method has a score and is the best, or not significantly worse than the best."""
+        comparison = self.vs_best.get(method.label)
+        is_worse = comparison is not None and comparison.significant
+        return math.isfinite(method.iqm) and not is_worse
 
     @cached_property
     def verdict(self) -> list[str]:

@@ -3,10 +3,13 @@
 import csv
 import io
 import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from ganbench.report.compare import Comparison, Method
-from ganbench.report.cost import Timing
 from ganbench.report.load import Run
 from ganbench.report.statistics import MAX_SEEDS, center_name, proportion_interval
 from ganbench.report.study import Study, values_at_end
@@ -65,6 +68,24 @@ CSV_FIELDS = (
     "images_per_second",
     "reason",
 )
+RESULT_FIELDS = (
+    "method",
+    "metric",
+    "seeds",
+    "iqm",
+    "iqm_low",
+    "iqm_high",
+    "gap",
+    "gap_low",
+    "gap_high",
+    "p",
+    "worse_seeds",
+    "among_best",
+    "seconds_alone",
+    "seconds",
+    "images_per_second",
+    "best_checkpoint",
+)
 LEGEND = (
     "Lower is better. IQM: interquartile mean over seeds of the final score (of three seeds the median), which decides "
     "the order. Gap to best: difference of IQMs, with its 95 % interval. p: Yuen's test of the gap (of wins, by the "
@@ -74,10 +95,12 @@ LEGEND = (
 
 
 class Cell(NamedTuple):
-    """What a cell shows and what it sorts by: a number, None where one is missing, or its text."""
+    """What a cell shows, what it sorts by (a number, None where one is missing, or its text), and how a page shows it."""
 
     text: str
     value: float | str | None
+    bold: bool = False
+    link: str | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -120,17 +143,17 @@ def headers(study: Study) -> list[str]:
 
 def results(study: Study) -> list[list[Cell]]:
     """Return a row per method, the best first, under HEADERS."""
-    return [_result(method, study.vs_best.get(method.label), study.timing) for method in study.methods]
+    return [_result(study, method) for method in study.methods]
 
 
-def _result(method: Method, vs_best: Comparison | None, timing: Timing | None) -> list[Cell]:
-    alone = [number_cell(timing.seconds.get(method.label))] if timing else []
+def _result(study: Study, method: Method) -> list[Cell]:
+    alone = [number_cell(study.timing.seconds.get(method.label))] if study.timing else []
     return [
         text_cell(method.label),
         number_cell(len(method.finals)),
-        number_cell(method.iqm),
+        number_cell(method.iqm)._replace(bold=study.is_among_best(method)),
         interval_cell(method.interval),
-        *_gap_to_best(vs_best),
+        *_gap_to_best(study.vs_best.get(method.label)),
         *alone,
         number_cell(method.seconds),
         number_cell(method.speed),
@@ -241,14 +264,29 @@ def _mean_at_end(method: Method, name: str) -> Cell:
     return number_cell(mean, format_number(mean) + count)
 
 
+def run_headers(study: Study) -> list[str]:
+    """Return the headers of the table of runs; the last is there if W&B has a page of any."""
+    return [*RUN_HEADERS, *(["W&B"] if _any_at_wandb(study) else [])]
+
+
+def _any_at_wandb(study: Study) -> bool:
+    return any(run.wandb_url for run in study.runs)
+
+
 def all_runs(study: Study) -> list[list[Cell]]:
-    """Return a row per run folder, under RUN_HEADERS."""
-    return [_run(run) for run in study.runs]
+    """Return a row per run folder, under `run_headers`, with links from the study's page."""
+    with_wandb = _any_at_wandb(study)
+    return [_run(run, study.folder) + [_wandb_cell(run)] * with_wandb for run in study.runs]
 
 
-def _run(run: Run) -> list[Cell]:
+def _wandb_cell(run: Run) -> Cell:
+    return Cell("page", "page", link=run.wandb_url) if run.wandb_url else Cell(MISSING, MISSING)
+
+
+def _run(run: Run, page_folder: Path) -> list[Cell]:
+    path = Path(os.path.relpath(run.folder, page_folder)).as_posix()
     return [
-        text_cell(run.folder.name),
+        text_cell(run.folder.name)._replace(link=quote(f"{path}/")),
         text_cell(run.label or MISSING),
         number_cell(run.seed, MISSING if run.seed is None else str(run.seed)),
         text_cell(_status_and_reason(run)),
@@ -282,14 +320,54 @@ def markdown(study: Study) -> str:
 
 def csv_of_runs(runs: list[Run]) -> str:
     """Return the text of results.csv: a row per run."""
+    rows = []
+    for run in runs:
+        numbers = (run.final, run.best, run.facts.get("images"), run.seconds, run.speed)
+        known = [run.folder.name, run.label, run.seed, run.status, run.metric]
+        rows.append([*known, *map(_exact, numbers), run.reason or ""])
+    return _csv(CSV_FIELDS, rows)
+
+
+def csv_of_results(study: Study) -> str:
+    """Return the table of results as CSV, with limits of intervals in columns of their own; real data come last."""
+    rows = [_csv_result(study, method) for method in study.methods]
+    if study.real_reference is not None:
+        row = ["real data", study.metric, "", _exact(study.real_reference)]
+        rows.append(row + [""] * (len(RESULT_FIELDS) - len(row)))
+    return _csv(RESULT_FIELDS, rows)
+
+
+def _csv_result(study: Study, method: Method) -> list[object]:
+    return [
+        method.label,
+        study.metric,
+        len(method.finals),
+        _exact(method.iqm),
+        *map(_exact, method.interval or (None, None)),
+        *_csv_gap(study.vs_best.get(method.label)),
+        "yes" if study.is_among_best(method) else "no",
+        _exact(study.timing.seconds.get(method.label) if study.timing else None),
+        *map(_exact, (method.seconds, method.speed, method.best)),
+    ]
+
+
+def _csv_gap(comparison: Comparison | None) -> list[str]:
+    """Return the gap to the best method, its interval, its p, and at how many seeds the method is worse."""
+    if comparison is None:
+        return [""] * 5
+    difference = comparison.difference
+    low, high = difference.interval or (None, None)
+    worse_seeds = difference.win_rate * difference.n
+    return [_exact(value) for value in (difference.gap, low, high, comparison.shown_p, worse_seeds)]
+
+
+def _exact(value: float | None) -> str:
+    return f"{value:.10g}" if value is not None and math.isfinite(value) else ""
+
+
+def _csv(fields: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_FIELDS)
-    for run in runs:
-        numbers = (run.final, run.best, run.facts.get("images", math.nan), run.seconds, run.speed)
-        writer.writerow(
-            [run.folder.name, run.label, run.seed, run.status, run.metric]
-            + [f"{value:.10g}" if math.isfinite(value) else "" for value in numbers]
-            + [run.reason or ""]
-        )
+    writer.writerow(fields)
+    writer.writerows(rows)
     return text.getvalue()

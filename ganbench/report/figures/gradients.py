@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from ganbench import theory
 from ganbench.report.compare import Method
-from ganbench.report.figures.svg import Figure, color, log_if_positive
+from ganbench.report.figures.svg import Figure, color, drawn_for, log_if_positive
 from ganbench.report.load import Run
 from ganbench.report.study import Study
 from ganbench.report.tables import MISSING, Cell, number_cell, text_cell
@@ -160,7 +160,8 @@ def _measured_at(study: Study, point: ProbePoint, results: list[ProbeResult]) ->
     )
     with figure.draw() as axes:
         for result in drawn:
-            _draw_ratios(axes, result, study.color_index[result.method.label])
+            with drawn_for(result.method.label, axes):
+                _draw_ratios(axes, result, study.color_index[result.method.label])
         _set_log_axes(axes, drawn)
     return figure
 

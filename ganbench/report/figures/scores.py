@@ -13,9 +13,11 @@ from ganbench.report import tuning
 from ganbench.report.compare import Comparison, Method
 from ganbench.report.figures.svg import (
     CARD,
+    METHOD,
     SOFT,
     Figure,
     color,
+    drawn_for,
     inf_as_nan,
     line_style,
     log_or_symlog,
@@ -80,15 +82,22 @@ def _gap_by_seed(comparison: Comparison) -> list[float]:
 
 def _draw_lines(axes: Axes, lines: list[Line]) -> None:
     for y, line in enumerate(lines):
-        line_color = color(line.color_index)
-        if line.interval:
-            axes.plot(line.interval, [y, y], color=line_color, lw=2, alpha=0.55)
-        if math.isfinite(line.center):
-            axes.plot([line.center], [y], "|", ms=20, mew=2.5, color=line_color)
-        axes.plot(line.dots, [y] * len(line.dots), "o", ms=5.5, color=line_color, mec=CARD, mew=0.8, alpha=0.9)
+        with drawn_for(line.label, axes):
+            _draw_line(axes, line, y)
     axes.set_yticks(range(len(lines)), [textwrap.fill(line.label, 20) for line in lines])
+    for text, line in zip(axes.get_yticklabels(), lines, strict=True):
+        text.set_gid(METHOD + line.label)
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
+
+
+def _draw_line(axes: Axes, line: Line, y: int) -> None:
+    line_color = color(line.color_index)
+    if line.interval:
+        axes.plot(line.interval, [y, y], color=line_color, lw=2, alpha=0.55)
+    if math.isfinite(line.center):
+        axes.plot([line.center], [y], "|", ms=20, mew=2.5, color=line_color)
+    axes.plot(line.dots, [y] * len(line.dots), "o", ms=5.5, color=line_color, mec=CARD, mew=0.8, alpha=0.9)
 
 
 def scores(study: Study) -> dict[str, Figure]:
@@ -101,7 +110,8 @@ def _score_vs_cost(study: Study, axis: str) -> Figure:
     figure = Figure(f"scores-{axis}", f"{study.metric} vs. {COSTS[axis]}", description)
     with figure.draw(5.2, 3.5) as axes:
         for method in study.methods:
-            _draw_score_curves(axes, study, method, axis)
+            with drawn_for(method.label, axes):
+                _draw_score_curves(axes, study, method, axis)
         reference_line(axes, study.real_reference)
         log_or_symlog(axes, [score for method in study.methods for run in method.runs for score in run.scores])
         axes.set_xlabel(COSTS[axis])
@@ -140,7 +150,8 @@ def performance_profiles(
             for label, each in scores.items():
                 index = color_index[label]
                 y = performance_profile(each, x)
-                axes.step(x, y, where="post", color=color(index), lw=1.8, ls=line_style(index))
+                with drawn_for(label, axes):
+                    axes.step(x, y, where="post", color=color(index), lw=1.8, ls=line_style(index))
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel(x_label)
         axes.set_ylabel("share of runs")
@@ -158,9 +169,9 @@ def expected_best(study: Study) -> Figure | None:
         for label, curve in tuning.expected_best_curves(study.trials).items():
             known = {n: score for n, score in curve.items() if score is not None}
             index = study.color_index.get(label, len(study.color_index))
-            axes.plot(
-                list(known), list(known.values()), marker="o", ms=4, color=color(index), lw=1.8, ls=line_style(index)
-            )
+            style = line_style(index)
+            with drawn_for(label, axes):
+                axes.plot(list(known), list(known.values()), marker="o", ms=4, color=color(index), lw=1.8, ls=style)
         axes.set_xlabel("random trials")
         axes.set_ylabel(f"{study.metric}, expected best")
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))

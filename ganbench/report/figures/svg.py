@@ -44,6 +44,7 @@ STYLE: "dict[RcKeyType, object]" = {
     "xtick.color": SOFT,
     "ytick.color": SOFT,
 }
+METHOD = "method "  # what ids of a method's artists begin with
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # it would differ from day to day
 
 
@@ -70,6 +71,16 @@ class Figure:
         self.svg = Markup(_inline_svg(buffer.getvalue(), self.name, f"{self.title}. {self.description}"))
 
 
+@contextmanager
+def drawn_for(method: str, axes: Axes) -> Iterator[None]:
+    """Mark what is drawn in this block as the method's, so that the page's legend can hide it."""
+    before = set(axes.get_children())
+    yield
+    for artist in axes.get_children():
+        if artist not in before:
+            artist.set_gid(METHOD + method)
+
+
 def _inline_svg(file: str, name: str, label: str) -> str:
     """Turn an SVG file into an <svg> element for a page: ids with a prefix, colors as CSS variables, no fixed size."""
     root = ElementTree.fromstring(file)
@@ -81,6 +92,8 @@ def _inline_svg(file: str, name: str, label: str) -> str:
         element.tag = _local_name(element.tag)
         attributes = {_local_name(key): value for key, value in element.attrib.items()}
         element.attrib = {key: _for_page(key, value, name) for key, value in attributes.items()}
+        if attributes.get("id", "").startswith(METHOD):
+            element.attrib = {"data-method": attributes["id"].removeprefix(METHOD)}
         if element.tail and element.tail.isspace():
             element.tail = "\n"  # instead of indentation
     for key in ("width", "height", "version"):

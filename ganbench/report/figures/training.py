@@ -6,7 +6,16 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ganbench.report.compare import Method
-from ganbench.report.figures.svg import INK, Figure, color, line_style, log_if_positive, reference_line, short_numbers
+from ganbench.report.figures.svg import (
+    INK,
+    Figure,
+    color,
+    drawn_for,
+    line_style,
+    log_if_positive,
+    reference_line,
+    short_numbers,
+)
 from ganbench.report.study import Study, mean_at_end, values_at_end
 
 # By name in metrics.jsonl: the figure's title.
@@ -87,7 +96,8 @@ def _all_methods(study: Study, name: str, title: str) -> Figure | None:
     with figure.draw(4.6, 2.7) as axes:
         for label, curve in curves.items():
             index = study.color_index[label]
-            axes.plot(*curve, color=color(index), lw=1.8, ls=line_style(index))
+            with drawn_for(label, axes):
+                axes.plot(*curve, color=color(index), lw=1.8, ls=line_style(index))
         reference_line(axes, study.real_scores.get(name))
         if name.endswith("_norm"):
             log_if_positive(axes, [y for _, values in curves.values() for y in values])

@@ -14,7 +14,7 @@ from ganbench.report.figures.svg import Figure
 from ganbench.report.load import sweep_folders
 from ganbench.report.pages.sweep import render, write_study
 from ganbench.report.study import Study, load_datasets
-from ganbench.report.tables import MISSING, format_interval, format_number, markdown_table
+from ganbench.report.tables import MISSING, Cell, format_interval, format_number, markdown_table, number_cell
 
 LEGEND = (
     "Interquartile means (of three seeds the median, of two the mean) of final scores, from four seeds on with 95 % "
@@ -160,18 +160,17 @@ class Overview:
         return sorted(labels, key=lambda label: (label not in self.shared, expected.get(label, 0.0)))
 
     @property
-    def rows(self) -> list[tuple[str, list[tuple[str, float | None, bool]]]]:
-        """Return, by method, a cell per dataset: the IQM as text and as a number, and whether it is in bold."""
+    def rows(self) -> list[tuple[str, list[Cell]]]:
+        """Return, by method, a cell per dataset: the IQM with its interval."""
         return [(label, [self._cell(i, label) for i in range(len(self.studies))]) for label in self.labels]
 
-    def _cell(self, dataset: int, label: str) -> tuple[str, float | None, bool]:
+    def _cell(self, dataset: int, label: str) -> Cell:
         method = self.methods[dataset].get(label)
         if method is None or not math.isfinite(method.iqm):
-            return MISSING, None, False
+            return Cell(MISSING, None)
         interval = f" ({format_interval(method.interval)})" if method.interval else ""
-        vs_best = self.studies[dataset].vs_best.get(label)
-        is_worse = vs_best is not None and vs_best.significant
-        return format_number(method.iqm) + interval, method.iqm, not is_worse
+        text = format_number(method.iqm) + interval
+        return number_cell(method.iqm, text)._replace(bold=self.studies[dataset].is_among_best(method))
 
     def profiles(self) -> list[Figure]:
         """Draw the performance profiles of normalized scores; apart for logarithms, which spread differently."""
@@ -201,5 +200,5 @@ class Overview:
         lines += ["", LEGEND, ""]
         rows = [["method", *self.names]]
         for label, cells in self.rows:
-            rows.append([label, *(f"**{text}**" if bold else text for text, _, bold in cells)])
+            rows.append([label, *(f"**{cell}**" if cell.bold else str(cell) for cell in cells)])
         return "\n".join(lines) + "\n" + markdown_table(rows)

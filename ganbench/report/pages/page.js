@@ -34,6 +34,92 @@ for (const choice of document.querySelectorAll("input[name=axis]")) {
   show();
 }
 
+// Legend: a click hides a method in all figures or shows it again, a double click shows it alone.
+const toggles = [...document.querySelectorAll("[data-toggle]")];
+const methods = [...new Set(toggles.map((toggle) => toggle.dataset.toggle))];
+let hidden = new Set();
+
+function hide(chosen) {
+  hidden = new Set(methods.filter((method) => chosen.includes(method)));
+  for (const toggle of toggles) toggle.ariaPressed = !hidden.has(toggle.dataset.toggle);
+  for (const part of document.querySelectorAll("[data-method]")) {
+    part.classList.toggle("off", hidden.has(part.dataset.method));
+  }
+  for (const button of document.querySelectorAll(".show-all")) button.hidden = !hidden.size;
+}
+
+function hideAndRemember(chosen) {
+  hide(chosen);
+  writeAddress();
+}
+
+// The address ends in #section?hide=method&hide=method, so that a link shows the same.
+function readAddress() {
+  const [section, query] = location.hash.slice(1).split("?");
+  if (query === undefined) return hidden.size && writeAddress(); // a link within the page was followed
+  hide(new URLSearchParams(query).getAll("hide"));
+  document.getElementById(section)?.scrollIntoView();
+}
+
+function writeAddress() {
+  const [section] = location.hash.slice(1).split("?");
+  const query = new URLSearchParams([...hidden].map((method) => ["hide", method]));
+  history.replaceState(null, "", hidden.size ? `#${section}?${query}` : `#${section}`);
+}
+
+for (const toggle of toggles) {
+  const method = toggle.dataset.toggle;
+  const others = methods.filter((other) => other !== method);
+  const isHidden = (other) => hidden.has(other);
+  toggle.addEventListener("click", () => {
+    hideAndRemember(isHidden(method) ? others.filter(isHidden) : [...hidden, method]);
+  });
+  toggle.addEventListener("dblclick", () => hideAndRemember(others));
+}
+for (const button of document.querySelectorAll(".show-all")) button.addEventListener("click", () => hideAndRemember([]));
+addEventListener("hashchange", readAddress);
+readAddress();
+
+// Tables as text: copied to the clipboard, by a way that a page from disk or without https has, too.
+function copy(button) {
+  const text = document.getElementById(button.dataset.copies);
+  text.hidden = false;
+  text.select();
+  text.hidden = document.execCommand("copy"); // otherwise the reader copies what is selected
+  if (!text.hidden) return;
+  const name = button.textContent;
+  button.focus();
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = name; }, 1500);
+}
+
+for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", () => copy(button));
+
+// Figures as files: as shown, but always in the light colors, which the first rule of the style sheet has.
+const light = document.styleSheets[0].cssRules[0].style;
+
+function standalone(svg) {
+  const file = svg.cloneNode(true);
+  const { width, height } = svg.viewBox.baseVal;
+  file.setAttribute("width", width);
+  file.setAttribute("height", height);
+  file.setAttribute("style", "background: var(--card); stroke-linejoin: round; stroke-linecap: butt");
+  for (const part of file.querySelectorAll(".off")) part.setAttribute("display", "none");
+  const text = new XMLSerializer().serializeToString(file);
+  return text.replace(/var\((--[\w-]+)\)/g, (_, name) => light.getPropertyValue(name).trim());
+}
+
+function save(figure) {
+  const link = document.createElement("a");
+  link.href = `data:image/svg+xml,${encodeURIComponent(standalone(figure.querySelector("svg")))}`;
+  link.download = `${document.getElementById("main").dataset.folder}-${figure.dataset.file}.svg`;
+  link.click();
+}
+
+for (const button of document.querySelectorAll(".save")) {
+  button.addEventListener("click", () => save(button.closest("figure")));
+}
+
 // Samples: every method's grid at the evaluation that the slider is at, or its last before that.
 const slider = document.getElementById("slider");
 if (slider) {
@@ -96,7 +182,3 @@ themeButton.addEventListener("click", () => {
 });
 systemDark.addEventListener("change", nameButton);
 nameButton();
-
-// On paper nothing can be unfolded, so print everything.
-const folded = [...document.querySelectorAll("details:not([open])")];
-matchMedia("print").addEventListener("change", (print) => folded.forEach((part) => { part.open = print.matches; }));

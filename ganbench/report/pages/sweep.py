@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ganbench.report import tables
+from ganbench.report import latex, tables
 from ganbench.report.figures import gradients, samples, scores, svg, training
 from ganbench.report.load import Run
 from ganbench.report.study import Study, load_study
@@ -26,17 +26,20 @@ def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
 
 def write_study(study: Study) -> str:
     text = tables.markdown(study)
+    files = {"results.md": text, "results.csv": tables.csv_of_runs(study.runs), "report.html": page(study)}
     study.folder.mkdir(parents=True, exist_ok=True)
-    (study.folder / "results.md").write_text(text, encoding="utf-8")
-    (study.folder / "results.csv").write_text(tables.csv_of_runs(study.runs), encoding="utf-8")
-    (study.folder / "report.html").write_text(page(study), encoding="utf-8")
+    for name, content in files.items():
+        (study.folder / name).write_text(content, encoding="utf-8")
     return text
 
 
 def page(study: Study) -> str:
     """Return the text of report.html. Each part of the dictionary below is a section's."""
     parts = _scores(study) | _gradients(study) | _diversity(study) | _samples(study) | _training(study)
-    return render("page.html.j2", title=study.title, study=study, **parts, **_search(study), **_runs(study))
+    folder = study.folder.resolve().name
+    return render(
+        "page.html.j2", title=study.title, folder=folder, study=study, **parts, **_search(study), **_runs(study)
+    )
 
 
 def render(template: str, **variables: Any) -> str:
@@ -59,6 +62,8 @@ def _scores(study: Study) -> dict[str, Any]:
         "facts": _facts(study),
         "headers": tables.headers(study)[:-1],  # the dots of the figure below are the last column
         "results": [row[:-1] for row in tables.results(study)],
+        "results_csv": tables.csv_of_results(study),
+        "results_latex": latex.results(study),
         "n_fake": study.config["metric"].get("n_fake"),
         "finals": scores.finals(study),
         "scores": scores.scores(study),
@@ -144,7 +149,7 @@ def _search(study: Study) -> dict[str, Any]:
 
 
 def _runs(study: Study) -> dict[str, Any]:
-    return {"run_headers": tables.RUN_HEADERS, "runs": tables.all_runs(study), "software": _software(study.runs)}
+    return {"run_headers": tables.run_headers(study), "runs": tables.all_runs(study), "software": _software(study.runs)}
 
 
 def _software(runs: Iterable[Run]) -> str:
