@@ -95,7 +95,9 @@ LEGEND = (
 
 
 class Cell(NamedTuple):
-    """What a cell shows, what it sorts by (a number, None where one is missing, or its text), and how a page shows it."""
+    """What a cell shows, and what it sorts by: a number, None where one is missing, or its text. Pages show it in bold
+    or with a link.
+    """
 
     text: str
     value: float | str | None
