@@ -1,5 +1,6 @@
 """The report's page in a real browser, from planted runs: what it shows, and that its controls do what they say."""
 
+import io
 import json
 import math
 import re
@@ -8,22 +9,25 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, report
+from conftest import REPOSITORY, SIX, report
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from test_report import plant
 
 from ganbench import datasets
+from ganbench.report import latex
 from ganbench.report.comparability import NotComparable
-from ganbench.report.figures import gradients, samples, training
+from ganbench.report.figures import gradients, samples, svg, training
 from ganbench.report.pages import overview
 from ganbench.report.pages.sweep import write
 from ganbench.report.statistics import iqm_interval
 from ganbench.report.study import load_study
+from ganbench.report.tables import csv_of_results, markdown
 from ganbench.training import pictures
 
 pytestmark = pytest.mark.slow
@@ -100,6 +104,52 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six methods at ten seeds, eleven grids of digits in noise each, and a hundred records of losses."""
+    folder = tmp_path_factory.mktemp("sixty")
+    rng = np.random.default_rng(0)
+    for loss in SIX.split(","):
+        first = plant(folder, loss, 0, float(rng.uniform(1, 9)))
+        enrich(first, 0, tuple(range(0, 6401, 640)))
+        record_losses(first, rng)
+        for seed in range(1, 10):
+            plant_copy(first, seed, float(rng.uniform(1, 9)))
+        for file in (first / "samples").iterdir():  # of the one seed that is shown
+            digits_in_noise(rng).save(file)
+    write(folder)
+    return folder
+
+
+def record_losses(run: Path, rng: np.random.Generator) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    names = ("d_loss", "g_loss", "d_penalty", "d_real", "d_fake", "d_grad_norm", "g_grad_norm")
+    rows += [{"images": 64 * i} | dict(zip(names, rng.uniform(1, 2, 7), strict=True)) for i in range(100)]
+    rows.sort(key=lambda row: row["images"])
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def plant_copy(run: Path, seed: int, final: float) -> None:
+    """Copy a run of seed 0 as one of another seed: composing its configuration again would take longer."""
+    copy = run.with_name(run.name.replace("-s0", f"-s{seed}"))
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("samples"))
+    for name, old, new in (
+        ("config.yaml", "seed: 0\n", f"seed: {seed}\n"),
+        ("footing.json", '"g0"', f'"g{seed}"'),
+        ("status.json", '"score": ', f'"score": {final}, "of_seed_0": '),
+    ):
+        text = (copy / name).read_text()
+        assert old in text
+        (copy / name).write_text(text.replace(old, new))
+
+
+def digits_in_noise(rng: np.random.Generator) -> Image.Image:
+    digits = datasets.mnist5k().train
+    noise = torch.from_numpy(rng.integers(0, 80, (64, 1, 32, 32)))
+    chosen = digits[rng.integers(len(digits), size=64)].long()
+    return pictures.grid((chosen // 2 + noise).to(torch.uint8))
+
+
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Open pages; fail at the end if one wrote to its console or made a request."""
@@ -140,12 +190,6 @@ def test_the_page_holds_itself_and_every_section(rich: Path, opened) -> None:
     assert all(role == "img" and len(label.split()) > 5 for role, label in words)
 
 
-def test_a_missing_probe_says_how_to_get_it(tmp_path: Path) -> None:
-    plant(tmp_path, "gan", 0, 4.0)
-    write(tmp_path)
-    assert "<code>probe=vanishing</code>" in (tmp_path / "report.html").read_text()
-
-
 def test_the_switch_shows_one_axis(rich: Path, opened) -> None:
     page = opened(rich / "report.html")
     shown = page.locator(".axes figure:visible")
@@ -182,6 +226,112 @@ def test_tables_sort_and_what_is_missing_comes_last(rich: Path, opened) -> None:
     page.locator("#sides th", has_text="recall").get_by_role("button").click()
     assert page.locator("#sides tfoot th").inner_text() == "real data"
     assert column(page, "sides", 1)[0] == "hinge"
+
+
+def shown_methods(page: Page, figure: str) -> list[str]:
+    """Return the methods that something visible in a figure belongs to."""
+    shown = "all => all.filter(e => getComputedStyle(e).display !== 'none').map(e => e.dataset.method)"
+    return sorted(set(page.locator(f"{figure} [data-method]").evaluate_all(shown)))
+
+
+def test_a_click_on_the_legend_hides_a_method_in_every_figure(rich: Path, opened) -> None:
+    page = opened(rich / "report.html")
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    every = ["gan", "hinge", "wgan-gp"]
+    places = ("#results svg", "#curves figure:visible svg", "#vanishing", "#diversity", "#samples", "#training")
+    assert all(shown_methods(page, place) == every for place in places)
+    page.locator("#curves").get_by_role("button", name="wgan-gp").click()
+    assert all(shown_methods(page, place) == ["gan", "hinge"] for place in places)
+    pressed = "all => all.map(b => [b.dataset.toggle, b.ariaPressed])"
+    toggles = page.locator("[data-toggle]").evaluate_all(pressed)
+    assert {tuple(toggle) for toggle in toggles} == {("gan", "true"), ("hinge", "true"), ("wgan-gp", "false")}
+    page.locator("#diversity").get_by_role("button", name="gan", exact=True).focus()
+    page.keyboard.press("Enter")
+    assert all(shown_methods(page, place) == ["hinge"] for place in places)
+    page.locator("#results").get_by_role("button", name="Show all").click()
+    assert all(shown_methods(page, place) == every for place in places)
+    assert page.get_by_role("button", name="Show all").count() == 0
+    page.locator("#training").get_by_role("button", name="gan", exact=True).dblclick()
+    assert all(shown_methods(page, place) == ["gan"] for place in places)
+    assert len(column(page, "results-table", 1)) == 3
+
+
+def test_the_address_remembers_what_is_hidden(rich: Path, opened) -> None:
+    page = opened(rich / "report.html")
+    for name in ("gan", "hinge"):
+        page.locator("#curves").get_by_role("button", name=name, exact=True).click()
+    assert page.url.endswith("report.html#?hide=gan&hide=hinge")
+    page.get_by_role("link", name="Samples", exact=True).click()
+    page.wait_for_url("**/report.html#samples?hide=gan&hide=hinge")
+    page.goto("about:blank")
+    page.goto(f"{(rich / 'report.html').as_uri()}#samples?hide=hinge&hide=unknown")
+    assert shown_methods(page, "#results svg") == ["gan", "wgan-gp"]
+    page.wait_for_function("document.getElementById('samples').getBoundingClientRect().top < 200")
+    page.locator("#results").get_by_role("button", name="hinge").click()
+    assert page.url.endswith("#samples") and shown_methods(page, "#results svg") == ["gan", "hinge", "wgan-gp"]
+
+
+UNMARKED = """() => [...document.querySelectorAll('svg [style*="var(--c"]')].filter(e =>
+  /var\\(--c\\d/.test(e.getAttribute('style')) && !e.closest('[data-method]') && !e.closest('.closed-form')).length"""
+
+
+def test_everything_in_a_methods_color_is_the_methods(rich: Path, sixty: Path, opened) -> None:
+    for folder in (rich, sixty):
+        assert opened(folder / "report.html").evaluate(UNMARKED) == 0
+
+
+def test_a_figure_is_saved_as_a_file_that_stands_alone(rich: Path, opened) -> None:
+    """In light colors, although the page is dark, and without the method that is hidden."""
+    page = opened(rich / "report.html", color_scheme="dark")
+    page.locator("#curves").get_by_role("button", name="gan", exact=True).click()
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Save as SVG: fd_lenet vs. real images seen").click()
+    assert saving.value.suggested_filename == f"{rich.name}-scores-images.svg"
+    file = rich.parent / "saved.svg"
+    saving.value.save_as(file)
+    root = ElementTree.parse(file).getroot()
+    assert root.tag.endswith("/svg}svg") and float(root.get("width")) == pytest.approx(5.2 * 72)
+    assert "var(" not in file.read_text() and "real images seen" in file.read_text()
+    drawn = opened(file, color_scheme="dark")
+    picture = Image.open(io.BytesIO(drawn.screenshot())).convert("RGB")
+    colors = {"#{:02x}{:02x}{:02x}".format(*color) for _, color in picture.getcolors(1_000_000)}
+    assert {svg.CARD, svg.COLORS[1], svg.COLORS[2]} <= colors and svg.COLORS[0] not in colors
+
+
+def test_every_figure_can_be_saved(rich: Path) -> None:
+    page = (rich / "report.html").read_text()
+    names = re.findall(r'data-file="([^"]+)"', page)
+    assert page.count("<svg") == page.count("Save as SVG: ") == len(set(names)) == len(names) > 15
+
+
+def pasted(page: Page) -> str:
+    """Return what the clipboard has."""
+    page.evaluate("document.body.append(Object.assign(document.createElement('textarea'), { id: 'pasted' }))")
+    page.locator("#pasted").focus()
+    page.keyboard.press("Control+v")
+    text = page.locator("#pasted").input_value()
+    page.evaluate("document.getElementById('pasted').remove()")
+    return text
+
+
+def test_the_table_is_copied(rich: Path, opened) -> None:
+    page, study = opened(rich / "report.html"), load_study(rich)
+    for name, expected in (("CSV", csv_of_results(study)), ("LaTeX", latex.results(study))):
+        button = page.get_by_role("button", name=f"Copy {name}")
+        button.click()
+        assert page.get_by_role("button", name="Copied").is_visible() and page.locator("textarea:visible").count() == 0
+        assert pasted(page) == expected
+        button.wait_for()
+    page.evaluate("document.execCommand = () => false")  # as where a browser does not allow it
+    page.get_by_role("button", name="Copy CSV").click()
+    assert page.get_by_label("The table as CSV").is_visible()
+    assert page.evaluate("getSelection().toString()") == csv_of_results(study)
+
+
+def test_runs_link_to_their_folders(rich: Path, opened) -> None:
+    page = opened(rich / "report.html")
+    links = page.locator("#runs-table a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    assert len(links) == 9 and all((rich / link / "status.json").exists() for link in links)
 
 
 SEEN = "words => document.getElementById('seen').textContent === words"
@@ -270,30 +420,38 @@ LETTERS = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
 })"""
 
 
+LOW = """() => [...document.querySelectorAll('button, summary, nav a, .switch label, #slider, #runs-table a')]
+  .filter(e => e.offsetParent && e.getBoundingClientRect().height < 24).map(e => e.outerHTML)"""
+
+
 def test_on_a_phone(rich: Path, opened) -> None:
     page = opened(rich / "report.html", width=390)
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth <= 390")
     sizes = [size for size in page.evaluate(LETTERS) if size]
     assert len(sizes) > 100 and min(sizes) >= 8
+    low = page.evaluate(LOW)
+    assert low == []
 
 
 def test_in_print(rich: Path, opened) -> None:
     page = opened(rich / "report.html", color_scheme="dark")
     page.locator("#slider").focus()
     page.keyboard.press("Home")
+    page.locator("#training summary").first.click()
+    page.locator("#curves").get_by_role("button", name="hinge").click()
     page.emulate_media(media="print", color_scheme="dark")
     assert page.locator(".axes figure:visible").count() == 3
-    for control in ("nav", "#play", "#slider", "fieldset"):
-        assert not page.locator(control).is_visible()
-    assert page.locator("#training svg:visible").count() == page.locator("#training svg").count() > 3
+    for control in ("nav", "#play", "#slider", "fieldset", ".save", ".copies"):
+        assert page.locator(control).first.is_hidden(), control
+    assert page.locator("#training svg:visible").count() == 2  # of the part that is open, but for the hidden method
     page.wait_for_function(SEEN, arg="6,400 images")
     assert settled(page) == [gray(1, 6400), gray(0, 6400), gray(2, 4800)]
+    assert page.locator(".history:visible").count() == 2
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 41, 51)"
     page.emulate_media(media="screen")
     page.wait_for_function(SEEN, arg="0 images")
     assert settled(page) == [gray(1, 0), gray(0, 0), gray(2, 0)]
-    assert page.locator("#training svg:visible").count() == 0
 
 
 def test_without_javascript(rich: Path, opened) -> None:
@@ -301,6 +459,7 @@ def test_without_javascript(rich: Path, opened) -> None:
     assert page.locator(".axes figure:visible").count() == 3
     assert page.locator(".history img:visible").count() == 3
     assert page.locator(".control:visible").count() == 0
+    assert page.locator("svg [data-method]").count() > 50 and page.locator("svg .off").count() == 0
     page.locator("#training summary").first.click()
     assert page.locator("#training svg:visible").count() == 3
 
@@ -400,9 +559,10 @@ def test_low_diversity_is_flagged(rich: Path) -> None:
 
 
 def test_a_list_is_no_score(rich: Path) -> None:
-    head = next(line for line in write(rich).splitlines() if line.startswith("| method | recall"))
+    study = load_study(rich)
+    head = next(line for line in markdown(study).splitlines() if line.startswith("| method | recall"))
     assert "histogram" not in head
-    assert [figure.title for figure in training.histograms(load_study(rich))] == ["wgan-gp", "gan", "hinge"]
+    assert [figure.title for figure in training.histograms(study)] == ["wgan-gp", "gan", "hinge"]
 
 
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
@@ -440,37 +600,32 @@ def test_sweeps_of_two_tracks_are_not_mixed(tmp_path: Path) -> None:
     )
 
 
-def test_points_are_explained(tmp_path: Path) -> None:
+def test_points_and_a_missing_probe_are_explained(rich: Path, tmp_path: Path) -> None:
     run = plant(tmp_path, "gan", 0, 4.0)
-    write(tmp_path)
-    assert "Orange: samples" not in (tmp_path / "report.html").read_text()
+    of_images = (rich / "report.html").read_text()
+    assert "Orange: samples" not in of_images and "<code>probe=vanishing</code>" not in of_images
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(re.sub(r"shape:\n(  - \d+\n)+", "shape: [2]\n", config))
     write(tmp_path)
-    assert "Orange: samples" in (tmp_path / "report.html").read_text()
+    of_points = (tmp_path / "report.html").read_text()
+    assert "Orange: samples" in of_points and "<code>probe=vanishing</code>" in of_points
 
 
-def test_sixty_runs_fit_into_five_megabytes(tmp_path: Path) -> None:
-    """Six methods at ten seeds, eleven grids of digits in noise each, and a hundred records of losses."""
-    rng = np.random.default_rng(0)
-    digits = datasets.mnist5k().train
-    for loss in ("gan", "lsgan", "wgan-gp", "wgan-lp", "dragan", "hinge"):
-        for seed in range(10):
-            run = plant(tmp_path, loss, seed, float(rng.uniform(1, 9)))
-            enrich(run, 0, tuple(range(0, 6401, 640)))
-            rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-            names = ("d_loss", "g_loss", "d_penalty", "d_real", "d_fake", "d_grad_norm", "g_grad_norm")
-            rows += [{"images": 64 * i} | dict(zip(names, rng.uniform(1, 2, 7), strict=True)) for i in range(100)]
-            rows.sort(key=lambda row: row["images"])
-            (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            for file in (run / "samples").iterdir() if seed == 0 else ():  # the one seed that is shown
-                noise = torch.from_numpy(rng.integers(0, 80, (64, 1, 32, 32)))
-                chosen = digits[rng.integers(len(digits), size=64)].long()
-                pictures.grid((chosen // 2 + noise).to(torch.uint8)).save(file)
-    write(tmp_path)
-    page = (tmp_path / "report.html").read_text()
+def test_sixty_runs_fit_into_five_megabytes(sixty: Path) -> None:
+    page = (sixty / "report.html").read_text()
     assert page.count("data:image/webp") == 66
     assert len(page.encode()) <= 5_000_000
+
+
+def test_six_methods_fit_two_sheets(sixty: Path, opened) -> None:
+    page = opened(sixty / "report.html")
+    for size in ("A4", "Letter"):
+        sheets = page.pdf(format=size, print_background=True)
+        assert len(re.findall(rb"/Type\s*/Page\b", sheets)) == 2, size
+    page.emulate_media(media="print")
+    for part in ("#verdict", "#results-table", "#results svg", "#differences svg", "#sides"):
+        assert page.locator(part).first.is_visible(), part
+    assert page.locator(".history img:visible").count() == 6
 
 
 def test_an_overview_of_several_sweeps(tmp_path: Path, opened) -> None:
@@ -518,8 +673,8 @@ def test_the_command_takes_a_folder_of_sweeps(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "b")
     plant(tmp_path / "b", "gan", 0, 4.0)
     plant(tmp_path / "b", "hinge", 0, 5.0, "protocol.batch=64")
-    refused = report(tmp_path)
-    assert refused.returncode == 6 and refused.stderr.startswith("b: These runs are not comparable")
+    with pytest.raises(NotComparable, match=r"^b: These runs are not comparable"):
+        overview.write(tmp_path)
 
 
 def test_the_report_needs_neither_torch_nor_wandb(rich: Path) -> None:

@@ -1,10 +1,12 @@
 """The report, from planted numbers."""
 
 import csv
+import io
 import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +17,19 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ganbench.config.compose import method_label
-from ganbench.report import search
+from ganbench.errors import Refused
+from ganbench.report import latex, search
 from ganbench.report.comparability import NotComparable
 from ganbench.report.compare import compare_all, group_by_method
 from ganbench.report.cost import runs_at_once, what_is_timed
 from ganbench.report.figures import svg, training
-from ganbench.report.load import load_runs
+from ganbench.report.load import Run, load_runs
 from ganbench.report.pages.sweep import write
-from ganbench.report.study import load_study
-from ganbench.report.tables import all_runs, format_number, markdown
+from ganbench.report.study import Study, load_study
+from ganbench.report.tables import all_runs, csv_of_results, format_number, markdown, run_headers
 from ganbench.runs.status import plan_runs
 
+INTERVAL = r"95\,\% interval"
 FINALS = {"gan": [4.0, 5.0, 6.0], "wgan-gp": [2.0, 2.5, 3.0], "hinge": [3.0, 9.0, None]}
 
 
@@ -473,6 +477,81 @@ def test_scores_on_both_sides_of_zero_stay_apart(values: list[float], scale: str
     svg.log_or_symlog(axes, values)
     assert axes.get_yscale() == scale
     assert ticks is None or axes.get_yticks() == pytest.approx(ticks)
+
+
+def in_memory(**finals: list[float]) -> Study:
+    """Return a study of planted scores, by method, without folders."""
+    config = {"metric": {"name": "fd_lenet"}}
+    runs = []
+    for label, scores in finals.items():
+        for seed, score in enumerate(scores):
+            facts = {"score": score, "t_train": 2.0, "images": 100, "real_reference": {"fd_lenet": -0.5}}
+            run = Run(
+                Path(f"{label}-s{seed}"), "finished", None, label, seed, "fd_lenet", config | {"loss": label}, facts
+            )
+            runs.append(run)
+    methods = group_by_method(runs)
+    return Study(Path(), runs, methods, compare_all(methods), [])
+
+
+def test_the_table_as_csv() -> None:
+    """The intervals are those of the page; what is not significantly worse than the best is marked."""
+    study = in_memory(
+        near=[1.5, 2, 3, 4, 5, 6, 7.5, 7.5], best=[1.0, 2, 3, 4, 5, 6, 7, 8], far=[21.0, 20, 22, 23, 25, 24, 26, 28]
+    )
+    best, near, far, real = csv.DictReader(io.StringIO(csv_of_results(study)))
+    assert [row["method"] for row in (best, near, far)] == [method.label for method in study.methods]
+    assert [row["among_best"] for row in (best, near, far)] == ["yes", "yes", "no"]
+    for row, method in zip((best, near, far), study.methods, strict=True):
+        assert (float(row["iqm_low"]), float(row["iqm_high"])) == pytest.approx(method.interval)
+    assert (best["iqm"], best["gap"], best["seconds"], best["images_per_second"]) == ("4.5", "", "2", "50")
+    comparison = study.vs_best["far"]
+    assert (far["gap"], far["worse_seeds"]) == ("19", "8") and float(far["p"]) == pytest.approx(comparison.p)
+    assert (float(far["gap_low"]), float(far["gap_high"])) == pytest.approx(comparison.difference.interval)
+    assert (real["method"], real["iqm"], real["p"]) == ("real data", "-0.5", "")
+
+
+def test_the_table_as_latex() -> None:
+    labels = {"wgan-gp (a_b=1)": [-1.0, -2, -3, -4], "50 % & more": [9.0, 9, 9, math.inf]}
+    lines = latex.results(in_memory(**labels)).splitlines()
+    assert lines[2:5] == [
+        r"\begin{tabular}{lrlrlr}",
+        r"\toprule",
+        rf"method & IQM & {INTERVAL} & gap to best & {INTERVAL} & $p$ \\",
+    ]
+    assert lines[6].startswith(r"\textbf{wgan-gp (a\_b=1)} & $\mathbf{-2.5}$ & [$-")
+    assert lines[7].startswith(r"\textbf{50 \% \& more} & \textbf{9} & ")
+    assert lines[8:] == [r"\midrule", r"real data & $-0.5$ &  &  &  &  \\", r"\bottomrule", r"\end{tabular}"]
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert all(len(re.findall(r"(?<!\\)&", row)) == 5 for row in rows)
+
+
+def test_numbers_in_latex() -> None:
+    few = in_memory(a=[1e-5, 2e-5], b=[12345.0, 12345])
+    text = latex.results(few)
+    assert r"\textbf{a} & $\mathbf{1.5 \times 10^{-5}}$ & -- &" in text and r"\textbf{12,345} & --" in text
+    assert latex.escape("a^b~\\{#$") == r"a\textasciicircum{}b\textasciitilde{}\textbackslash{}\{\#\$"
+
+
+def test_runs_are_linked_from_the_page() -> None:
+    """By a path from the page's folder, and to W&B only where a run says its page."""
+    study = in_memory(gan=[1.0, 2, 3])
+    assert run_headers(study)[-1] == "images/s" and all_runs(study)[0][0].link == "gan-s0/"
+    for run, url in zip(study.runs, ("https://wandb.ai/me/p/runs/x", "javascript:alert(1)", None), strict=True):
+        run.folder = Path("sweep") / f"{run.folder.name}#1"
+        run.facts["wandb_url"] = url
+    rows = all_runs(replace(study, folder=Path("sweep/by-dataset/ring")))
+    assert [row[0].link for row in rows] == ["../../gan-s0%231/", "../../gan-s1%231/", "../../gan-s2%231/"]
+    assert run_headers(study)[-1] == "W&B"
+    assert [row[-1].link for row in rows] == ["https://wandb.ai/me/p/runs/x", None, None]
+
+
+def test_a_page_that_cannot_be_written_is_refused(sweep: Path) -> None:
+    (sweep / "report.html").mkdir()
+    before = sorted(sweep.rglob("*"))
+    with pytest.raises(Refused, match=r"report.html cannot be written \(Is a directory\)"):
+        write(sweep)
+    assert sorted(sweep.rglob("*")) == before
 
 
 def test_numbers_are_short() -> None:

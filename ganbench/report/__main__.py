@@ -98,10 +98,11 @@ def main() -> None:
             print("\n".join([study.title, "", *study.notes, "", tables.power(study, gap)]))
         sys.exit(7 if _without_score(studies) else 0)
     is_overview = bool(sweeps) or len(studies) > 1 or studies[0].folder != folder
-    if not is_overview:
-        print(sweep.write_study(studies[0]))
-    else:
-        print(overview.write_studies(folder, studies, left_out))
+    try:
+        text = overview.write_studies(folder, studies, left_out) if is_overview else sweep.write_study(studies[0])
+    except Refused as error:
+        sys.exit(str(error))
+    print(text)
     page = folder / "report.html"
     print(f"Wrote {page} and results.md. Open {page} in a browser.")
     without_score = _without_score(studies)

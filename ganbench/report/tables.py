@@ -334,7 +334,7 @@ def csv_of_results(study: Study) -> str:
     """Return the table of results as CSV, with limits of intervals in columns of their own; real data come last."""
     rows = [_csv_result(study, method) for method in study.methods]
     if study.real_reference is not None:
-        row = ["real data", study.metric, "", _exact(study.real_reference)]
+        row: list[object] = ["real data", study.metric, "", _exact(study.real_reference)]
         rows.append(row + [""] * (len(RESULT_FIELDS) - len(row)))
     return _csv(RESULT_FIELDS, rows)
 

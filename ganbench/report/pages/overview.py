@@ -12,7 +12,7 @@ from ganbench.report.compare import Method, plural
 from ganbench.report.figures import scores
 from ganbench.report.figures.svg import Figure
 from ganbench.report.load import sweep_folders
-from ganbench.report.pages.sweep import render, write_study
+from ganbench.report.pages.sweep import render, write_files, write_study
 from ganbench.report.study import Study, load_datasets
 from ganbench.report.tables import MISSING, Cell, format_interval, format_number, markdown_table, number_cell
 
@@ -66,9 +66,8 @@ def write_studies(folder: Path, studies: list[Study], left_out: list[str]) -> st
         write_study(study)
     overview = Overview(folder, studies, left_out)
     text = overview.markdown()
-    (folder / "results.md").write_text(text, encoding="utf-8")
     page = render("overview.html.j2", title=overview.title, overview=overview, folder=folder.resolve().name)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    write_files(folder, {"report.html": page, "results.md": text})
     return text
 
 
@@ -86,7 +85,10 @@ def load_studies(folder: Path, allowed: tuple[str, ...] = ()) -> tuple[list[Stud
         except FileNotFoundError:
             left_out.append(f"{child.name}: left out, because no run in it can be compared.")
     if not studies:
-        raise FileNotFoundError(f"No sweep in {folder} has a run that can be compared.")
+        raise FileNotFoundError(
+            f"No sweep in {folder} has a run that can be compared. Pass a folder in which at least one run finished or "
+            "diverged."
+        )
     _check_one_track(studies, allowed)
     return studies, left_out
 

@@ -48,9 +48,12 @@ function hide(chosen) {
   for (const button of document.querySelectorAll(".show-all")) button.hidden = !hidden.size;
 }
 
-function hideAndRemember(chosen) {
+// The legend that was clicked stays where it is, though figures above it may come and go.
+function hideAndRemember(chosen, anchor) {
+  const before = anchor.getBoundingClientRect().top;
   hide(chosen);
   writeAddress();
+  scrollBy({ top: anchor.getBoundingClientRect().top - before, behavior: "instant" });
 }
 
 // The address ends in #section?hide=method&hide=method, so that a link shows the same.
@@ -72,15 +75,17 @@ for (const toggle of toggles) {
   const others = methods.filter((other) => other !== method);
   const isHidden = (other) => hidden.has(other);
   toggle.addEventListener("click", () => {
-    hideAndRemember(isHidden(method) ? others.filter(isHidden) : [...hidden, method]);
+    hideAndRemember(isHidden(method) ? others.filter(isHidden) : [...hidden, method], toggle);
   });
-  toggle.addEventListener("dblclick", () => hideAndRemember(others));
+  toggle.addEventListener("dblclick", () => hideAndRemember(others, toggle));
 }
-for (const button of document.querySelectorAll(".show-all")) button.addEventListener("click", () => hideAndRemember([]));
+for (const button of document.querySelectorAll(".show-all")) {
+  button.addEventListener("click", () => hideAndRemember([], button.closest("ul")));
+}
 addEventListener("hashchange", readAddress);
 readAddress();
 
-// Tables as text: copied to the clipboard, by a way that a page from disk or without https has, too.
+// Tables as text: copied by a way that needs no secure connection.
 function copy(button) {
   const text = document.getElementById(button.dataset.copies);
   text.hidden = false;

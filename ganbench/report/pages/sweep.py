@@ -8,6 +8,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ganbench.errors import Refused
+from ganbench.files import write_atomically
 from ganbench.report import latex, tables
 from ganbench.report.figures import gradients, samples, scores, svg, training
 from ganbench.report.load import Run
@@ -26,11 +28,20 @@ def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
 
 def write_study(study: Study) -> str:
     text = tables.markdown(study)
-    files = {"results.md": text, "results.csv": tables.csv_of_runs(study.runs), "report.html": page(study)}
-    study.folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (study.folder / name).write_text(content, encoding="utf-8")
+    files = {"report.html": page(study), "results.md": text, "results.csv": tables.csv_of_runs(study.runs)}
+    write_files(study.folder, files)
     return text
+
+
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    """Write texts into a folder; raise Refused if that cannot be done."""
+    for name, text in files.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / name, text.encode())
+        except OSError as error:
+            reason = f"{folder / name} cannot be written ({error.strerror})"
+            raise Refused(f"{reason}; make room for it, or report a copy of the folder.") from None
 
 
 def page(study: Study) -> str:
