@@ -86,19 +86,21 @@ addEventListener("hashchange", readAddress);
 readAddress();
 
 // Tables as text: copied by a way that needs no secure connection.
-function copy(button) {
+function copy(button, name) {
   const text = document.getElementById(button.dataset.copies);
   text.hidden = false;
   text.select();
   text.hidden = document.execCommand("copy"); // otherwise the reader copies what is selected
   if (!text.hidden) return;
-  const name = button.textContent;
   button.focus();
   button.textContent = "Copied";
   setTimeout(() => { button.textContent = name; }, 1500);
 }
 
-for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", () => copy(button));
+for (const button of document.querySelectorAll("[data-copies]")) {
+  const name = button.textContent;
+  button.addEventListener("click", () => copy(button, name));
+}
 
 // Figures as files: as shown, but always in the light colors, which the first rule of the style sheet has.
 const light = document.styleSheets[0].cssRules[0].style;
