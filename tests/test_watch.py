@@ -114,9 +114,9 @@ def test_a_log_has_a_line_now_and_then(
     jobs = [Job([], cfg, tmp_path / name, None) for name in "abcd"] + [
         Job([], cfg, tmp_path / "e", {"status": "finished"})
     ]
-    progress = SweepProgress(jobs, at_once=2)
+    progress = SweepProgress(jobs)
     with shown(progress):
-        for index in range(2):
+        for index in range(3):
             progress.begin(index)
         finished(tmp_path / "a", Plan(1280, 5, 1.0), seconds=1280, wall=1280)
         progress.end(0)

@@ -1,10 +1,11 @@
 """Compose and check the runs of a sweep, before the first of them starts."""
 
+import copy
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
@@ -43,6 +44,12 @@ class Job:
     def completed_status(self) -> Status | None:
         """Return the status if nothing is left to do by now: another launcher may have made the run meanwhile."""
         return completed_status(self.folder, without_hydra(self.config))
+
+    def retried(self) -> "Job":
+        """Return the same run, to be made again though it has failed."""
+        config = copy.deepcopy(self.config)
+        config.retry = True
+        return replace(self, config=config)
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

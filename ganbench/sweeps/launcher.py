@@ -17,15 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from ganbench.runs.lock import RunLocked
 from ganbench.runs.signals import raise_on_signal
 from ganbench.runs.status import exit_statuses, plan_runs
+from ganbench.sweeps.gpus import Gpus, Place, free_memory, named_gpu, ran_out_of_memory
 from ganbench.sweeps.jobs import Job, check_sweep, compose_each, without_hydra
 from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, from_here, ranked_score, report_command
-from ganbench.sweeps.processes import RunPool, gpu_memory, start_fork_server
+from ganbench.sweeps.processes import RunPool, start_fork_server, torch_finds_gpu
 from ganbench.sweeps.progress import SweepProgress, shown
 
 log = logging.getLogger("ganbench")
 
 SUMMARY_ORDER = ("finished", "diverged", "failed", "interrupted", "refused", "running")
-GPU_BYTES_PER_RUN = int(8e9)
 POLL_SECONDS = 0.5
 
 
@@ -66,9 +66,10 @@ def run_jobs(
     """
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    at_once = min(concurrent_runs(jobs) if n_jobs == "auto" else int(n_jobs), len(jobs))
-    _log_start(jobs, at_once)
-    sweep = _Sweep(jobs, RunPool(context, task), SweepProgress(jobs, at_once))
+    gpus = find_gpus(jobs, is_bounded=n_jobs == "auto")
+    at_once = min(concurrent_runs(jobs, gpus) if n_jobs == "auto" else int(n_jobs), len(jobs))
+    _log_start(jobs, at_once, gpus)
+    sweep = _Sweep(jobs, RunPool(context, task), gpus, SweepProgress(jobs))
     with raise_on_signal(), shown(sweep.progress):
         statuses = sweep.run(at_once)
     exit_statuses.extend(status["status"] for status in statuses)
@@ -78,10 +79,11 @@ def run_jobs(
 
 @dataclass
 class _Sweep:
-    """The jobs of a sweep, the pool whose processes they run in, and how far they are."""
+    """The jobs of a sweep, the pool whose processes they run in, their GPUs if there are any, and how far they are."""
 
     jobs: list[Job]
     pool: RunPool
+    gpus: Gpus | None
     progress: SweepProgress
 
     def run(self, at_once: int) -> list[Status]:
@@ -94,20 +96,36 @@ class _Sweep:
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
                 self.pool.stop()
+                if self.gpus:
+                    self.gpus.stop.set()
                 raise
 
     def _run_if_free(self, index: int) -> Status | None:
         """Return how the run ended, now or before; None if another launcher is working on it."""
         job = self.jobs[index]
         before = job.completed_status()
-        self.progress.begin(index)
         try:
-            status = before or self.pool.run_if_free(job)
+            status = before or self._run_on_device(index)
         except RunLocked:
             return None
         self.progress.end(index)
         self._log_end(index, status, " (already done)" if before else "")
         return status
+
+    def _run_on_device(self, index: int) -> Status:
+        """Run on a CPU, or on a GPU that has room for it; once more if others had taken the memory that it needed."""
+        job = self.jobs[index]
+        if self.gpus is None or job.config.device == "cpu":
+            self.progress.begin(index)
+            return self.pool.run_if_free(job)
+        with self.gpus.place(job) as place:
+            self.progress.begin(index)
+            status = self.pool.run_if_free(job, _visible_to(job, place))
+        if not (place.had_neighbors and ran_out_of_memory(status)):
+            return status
+        log.warning(f"{job.folder.name}: out of memory beside other runs on its GPU; it is tried again alone there")
+        with self.gpus.place(job, alone=True) as place:
+            return self.pool.run_if_free(job.retried(), _visible_to(job, place))
 
     def _wait_for_others(self, index: int, status: Status | None) -> Status:
         """Wait until no other launcher works on the run, and make it unless that one has; keep a `status` we have."""
@@ -123,11 +141,12 @@ class _Sweep:
         log.info(f"{number} {self.jobs[index].folder.name}: {describe_status(status)}{when}")
 
 
-def _log_start(jobs: list[Job], at_once: int) -> None:
+def _log_start(jobs: list[Job], at_once: int, gpus: Gpus | None) -> None:
     done = sum(job.completed is not None for job in jobs)
     already = f" ({done} already done)" if done else ""
     runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
-    log.info(f"{runs}{already}, {at_once} at a time, in {from_here(jobs[0].folder.parent)}")
+    room = " or fewer, as they have room on their GPUs" if gpus is not None and gpus.is_bounded and at_once > 1 else ""
+    log.info(f"{runs}{already}, {at_once} at a time{room}, in {from_here(jobs[0].folder.parent)}")
 
 
 def log_summary(jobs: list[Job], statuses: list[Status]) -> None:
@@ -164,16 +183,27 @@ def job_return(job: Job, status: Status) -> JobReturn:
     )
 
 
-def concurrent_runs(jobs: list[Job]) -> int:
-    """Choose how many runs go side by side: as many as the cores have threads for.
+def _visible_to(job: Job, place: Place) -> str | None:
+    """Return the only GPU that the run's process may see; None for one that finds its GPU by number."""
+    return place.gpu if named_gpu(job) is None else None
 
-    Small runs keep a GPU waiting, so several share it, one for each 8 GB of its memory.
+
+def find_gpus(jobs: list[Job], is_bounded: bool) -> Gpus | None:
+    """Return the GPUs that runs are placed on; None if all are for a CPU, or no GPU can be asked for its memory."""
+    wanted = any(job.config.device != "cpu" for job in jobs)
+    return Gpus(is_bounded) if wanted and free_memory() else None
+
+
+def concurrent_runs(jobs: list[Job], gpus: Gpus | None) -> int:
+    """Choose how many runs go side by side at most: as many as the cores have threads for.
+
+    Small runs keep a GPU waiting, so several share one that has the memory; where that cannot be asked, none do.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     by_cores = max(1, cores // max(job.config.threads for job in jobs))
-    if by_cores == 1 or all(job.config.device == "cpu" for job in jobs):
+    if by_cores == 1 or gpus is not None or all(job.config.device == "cpu" for job in jobs):
         return by_cores
-    memory = gpu_memory()
-    if memory == 0:
+    if not torch_finds_gpu():
         return by_cores
-    return max(1, min(by_cores, memory // GPU_BYTES_PER_RUN))
+    log.info("nvidia-smi cannot be asked for the GPU's memory, so one run at a time; sweep.parallel=N has more")
+    return 1

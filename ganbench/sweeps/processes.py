@@ -59,15 +59,15 @@ class RunPool:
         # code.
         self.process_lock = threading.Lock()
 
-    def run_if_free(self, job: Job) -> Status:
-        """Run a job unless it is complete, and return how it ended.
+    def run_if_free(self, job: Job, gpu: str | None = None) -> Status:
+        """Run a job unless it is complete, and return how it ended; `gpu` is the only one that its process sees.
 
         Raise RunLocked if another launcher is working on it, and PoolStopped once the pool is stopped.
         """
         if self.stopped:
             raise PoolStopped
         raise_if_locked(job.folder)
-        return job.completed_status() or self._run_in_process(job)
+        return job.completed_status() or self._run_in_process(job, gpu)
 
     def stop(self) -> None:
         """Start no more runs, and have those under way save a checkpoint and exit."""
@@ -76,11 +76,11 @@ class RunPool:
             for process in multiprocessing.active_children():
                 process.terminate()
 
-    def _run_in_process(self, job: Job) -> Status:
+    def _run_in_process(self, job: Job, gpu: str | None) -> Status:
         receiver, sender = Pipe(duplex=False)
         process = process_context().Process(
             target=_run_in_child,
-            args=(self.context, self.task, job.config, sender),
+            args=(self.context, self.task, job.config, sender, gpu),
             daemon=True,  # a launcher that exits takes its runs with it
         )
         self._start(process)
@@ -160,8 +160,12 @@ def _shorten_socket_paths() -> None:
     tempfile.tempdir = usual
 
 
-def _run_in_child(context: HydraContext, task: TaskFunction, config: DictConfig, sender: Connection) -> None:
+def _run_in_child(
+    context: HydraContext, task: TaskFunction, config: DictConfig, sender: Connection, gpu: str | None
+) -> None:
     """Make one run, in a process of its own. Send why if it fails, and exit with a code that is not 0."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # which CUDA reads when torch first asks for a GPU
     exit_on_signal()
     # Ctrl-C in a terminal reaches every process there. The launcher passes it on, and a second one would mean: exit
     # at once, without saving.
@@ -213,13 +217,13 @@ def _wait_for_parent_and_exit() -> None:
     os._exit(1)
 
 
-def gpu_memory() -> int:
-    """Return the GPU's memory in bytes; 0 without a GPU.
+def torch_finds_gpu() -> bool:
+    """Return whether torch finds a GPU.
 
     A process of its own looks for it, forked from the server: importing torch here would take a second.
     """
     receiver, sender = Pipe(duplex=False)
-    process = process_context().Process(target=_send_gpu_memory, args=(sender,), daemon=True)
+    process = process_context().Process(target=_send_whether_gpu, args=(sender,), daemon=True)
     process.start()
     sender.close()
     try:
@@ -229,8 +233,8 @@ def gpu_memory() -> int:
         raise RuntimeError(f"The process that looked for a GPU ended with code {process.exitcode}.") from None
 
 
-def _send_gpu_memory(sender: Connection) -> None:
+def _send_whether_gpu(sender: Connection) -> None:
     _exit_with_parent()
     import torch
 
-    sender.send(torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0)
+    sender.send(torch.cuda.is_available())

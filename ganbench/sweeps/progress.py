@@ -24,8 +24,7 @@ BAR = "{desc} |{bar}| {n_fmt} of {total_fmt} images{postfix}"
 class SweepProgress:
     """How far a sweep is. Its launcher says which runs begin and end, their folders how far they are in between."""
 
-    def __init__(self, jobs: Sequence[Job], at_once: int):
-        self.at_once = at_once
+    def __init__(self, jobs: Sequence[Job]):
         self.todo = {index: _follow(job) for index, job in enumerate(jobs) if job.completed is None}
         self.under_way: set[int] = set()
         self.done: set[int] = set()
@@ -68,7 +67,7 @@ class SweepProgress:
     def seconds_left(self) -> float | None:
         """Estimate how long the sweep still takes; None before anything is known."""
         unfinished = [run for index, run in self.todo.items() if index not in self.done]
-        return remaining_seconds(list(self.todo.values()), unfinished, self.at_once)
+        return remaining_seconds(list(self.todo.values()), unfinished, max(1, len(self.under_way)))
 
     def describe(self) -> str:
         """Say how far the sweep is in a line, such as `3 of 18 runs done, 20% of the images, about 7 min left`."""
