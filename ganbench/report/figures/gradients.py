@@ -153,17 +153,19 @@ def _measured_at(study: Study, point: ProbePoint, results: list[ProbeResult]) ->
     drawn = [result for result in results if result.point == point]
     verdicts = ", ".join(f"{result.label} {result.verdict}" for result in drawn)
     critic = CRITICS[point.critic][1] if point.critic in CRITICS else point.critic
-    figure = Figure(
-        f"probe-{point.critic}-{point.images}",
-        f"After {point.images:,} real images: {critic}",
-        f"Norm of the generator's gradient: {verdicts}.",
-    )
-    with figure.draw() as axes:
+
+    def draw(axes: Axes) -> None:
         for result in drawn:
             with drawn_for(result.method.label, axes):
                 _draw_ratios(axes, result, study.color_index[result.method.label])
         _set_log_axes(axes, drawn)
-    return figure
+
+    return Figure(
+        f"probe-{point.critic}-{point.images}",
+        f"After {point.images:,} real images: {critic}",
+        f"Norm of the generator's gradient: {verdicts}.",
+        draw,
+    )
 
 
 def _draw_ratios(axes: Axes, result: ProbeResult, index: int) -> None:
@@ -175,7 +177,7 @@ def _draw_ratios(axes: Axes, result: ProbeResult, index: int) -> None:
         for update, ratio in ratios.items():
             by_update[update].append(ratio)
     medians = {update: median(ratios) for update, ratios in by_update.items()}
-    axes.plot(*_points(medians), style, color=color(index), lw=2)
+    axes.plot(*_points(medians), style, color=color(index), lw=2, label=result.label)
 
 
 def _points(ratios: dict[int, float]) -> tuple[list[int], list[float]]:
@@ -237,15 +239,16 @@ def in_closed_form(study: Study) -> Figure:
     """Draw |dL_G/dθ| at the optimal critic of each loss that has one in closed form."""
     curves = _closed_form_curves()
     ends = ", ".join(f"{name} from {y[0]:.2g} to {y[-1]:.2g}" for name, y in curves.items())
-    figure = Figure("closed-form", "In closed form, at the optimal critic", f"From θ = 0.5 to 8: {ends}.")
-    with figure.draw() as axes:
+
+    def draw(axes: Axes) -> None:
         for name, index in loss_colors(study).items():
             style = (0, (4, 4)) if name == "rpgan" else "-"  # it coincides with gan except at the smallest θ
-            axes.plot(THETAS, curves[name], color=color(index), lw=2, ls=style)
+            axes.plot(THETAS, curves[name], color=color(index), lw=2, ls=style, label=name)
         log_if_positive(axes, [value for y in curves.values() for value in y])
         axes.set_xlabel("θ, distance of fakes N(θ, 1) from reals N(0, 1)")
         axes.set_ylabel("|dL/dθ| of the generator")
-    return figure
+
+    return Figure("closed-form", "In closed form, at the optimal critic", f"From θ = 0.5 to 8: {ends}.", draw)
 
 
 def loss_colors(study: Study) -> dict[str, int]:

@@ -43,13 +43,15 @@ class Line(NamedTuple):
 def finals(study: Study) -> Figure:
     """Draw final scores: every seed a dot, the interquartile mean a bar, its interval a line."""
     centers = ", ".join(f"{m.label} {m.iqm:.3g}" if math.isfinite(m.iqm) else f"{m.label} none" for m in study.methods)
-    figure = Figure("finals", f"Final {study.metric} of every seed", f"Interquartile means: {centers}.")
     lines = [Line(m.label, study.color_index[m.label], m.finite_scores, m.iqm, m.interval) for m in study.methods]
-    with figure.draw(5.2, 0.8 + 0.4 * len(lines)) as axes:
+
+    def draw(axes: Axes) -> None:
         _draw_lines(axes, lines)
         reference_line(axes, study.real_reference, vertical=True)
         axes.set_xlabel(f"{study.metric} at the end (lower is better)")
-    return figure
+
+    title = f"Final {study.metric} of every seed"
+    return Figure("finals", title, f"Interquartile means: {centers}.", draw, 5.2, 0.8 + 0.4 * len(lines))
 
 
 def gaps_to_best(study: Study) -> Figure | None:
@@ -63,13 +65,15 @@ def gaps_to_best(study: Study) -> Figure | None:
             lines.append(Line(label, study.color_index[label], dots, difference.gap, difference.interval))
     if not lines:
         return None
-    centers = ", ".join(f"{line.label} {line.center:.3g}" for line in lines)
-    figure = Figure("differences", f"Gap to {best.label} at the same seed", f"Gaps: {centers}.")
-    with figure.draw(4.6, 0.9 + 0.4 * len(lines)) as axes:
+
+    def draw(axes: Axes) -> None:
         axes.axvline(0, color=SOFT, lw=1)
         _draw_lines(axes, lines)
         axes.set_xlabel(f"{study.metric} minus that of {best.label}")
-    return figure
+
+    centers = ", ".join(f"{line.label} {line.center:.3g}" for line in lines)
+    title = f"Gap to {best.label} at the same seed"
+    return Figure("differences", title, f"Gaps: {centers}.", draw, height=0.9 + 0.4 * len(lines))
 
 
 def _gap_by_seed(comparison: Comparison) -> list[float]:
@@ -106,9 +110,7 @@ def scores(study: Study) -> dict[str, Figure]:
 
 
 def _score_vs_cost(study: Study, axis: str) -> Figure:
-    description = f"A curve for each of {_labels(study.methods)}, with its 95 % interval and a thin line per seed."
-    figure = Figure(f"scores-{axis}", f"{study.metric} vs. {COSTS[axis]}", description)
-    with figure.draw(5.2, 3.5) as axes:
+    def draw(axes: Axes) -> None:
         for method in study.methods:
             with drawn_for(method.label, axes):
                 _draw_score_curves(axes, study, method, axis)
@@ -117,7 +119,9 @@ def _score_vs_cost(study: Study, axis: str) -> Figure:
         axes.set_xlabel(COSTS[axis])
         axes.set_ylabel(f"{study.metric} (lower is better)")
         short_numbers(axes)
-    return figure
+
+    description = f"A curve for each of {_labels(study.methods)}, with its 95 % interval and a thin line per seed."
+    return Figure(f"scores-{axis}", f"{study.metric} vs. {COSTS[axis]}", description, draw, 5.2, 3.5)
 
 
 def _draw_score_curves(axes: Axes, study: Study, method: Method, axis: str) -> None:
@@ -127,7 +131,7 @@ def _draw_score_curves(axes: Axes, study: Study, method: Method, axis: str) -> N
         axes.plot(*run.curve(study.metric, axis), color=color(index), lw=0.7, alpha=0.4)
     x = [np.mean([run.cost(images, axis) for run in method.runs if images in run.clock]) for images in curve.images]
     axes.fill_between(x, curve.low, curve.high, color=color(index), alpha=0.15, lw=0)
-    axes.plot(x, inf_as_nan(curve.iqm), color=color(index), lw=2.2, ls=line_style(index))
+    axes.plot(x, inf_as_nan(curve.iqm), color=color(index), lw=2.2, ls=line_style(index), label=method.label)
 
 
 def profile(study: Study) -> Figure:
@@ -142,8 +146,8 @@ def performance_profiles(
 ) -> Figure:
     """Draw a step line per method; a run without a score never counts."""
     levels = np.unique([score for each in scores.values() for score in each if math.isfinite(score)])
-    figure = Figure(name, title, f"A step line for each of {_labels(scores)}; higher and further left is better.")
-    with figure.draw() as axes:
+
+    def draw(axes: Axes) -> None:
         if len(levels):
             margin = 0.05 * np.ptp(levels) or 0.05 * abs(levels[0]) or 1.0
             x = np.array([levels[0] - margin, *levels, levels[-1] + margin])
@@ -151,31 +155,34 @@ def performance_profiles(
                 index = color_index[label]
                 y = performance_profile(each, x)
                 with drawn_for(label, axes):
-                    axes.step(x, y, where="post", color=color(index), lw=1.8, ls=line_style(index))
+                    axes.step(x, y, where="post", color=color(index), lw=1.8, ls=line_style(index), label=label)
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel(x_label)
         axes.set_ylabel("share of runs")
-    return figure
+
+    description = f"A step line for each of {_labels(scores)}; higher and further left is better."
+    return Figure(name, title, description, draw)
 
 
 def expected_best(study: Study) -> Figure | None:
     """Draw the expected best score of 1, 2, 4, … of a search's trials; None without a search."""
     if not study.trials:
         return None
-    figure = Figure(
-        "expected-best", "Expected best score by number of trials", f"A curve for each of {_labels(study.trials)}."
-    )
-    with figure.draw() as axes:
+
+    def draw(axes: Axes) -> None:
         for label, curve in tuning.expected_best_curves(study.trials).items():
             known = {n: score for n, score in curve.items() if score is not None}
             index = study.color_index.get(label, len(study.color_index))
             style = line_style(index)
             with drawn_for(label, axes):
-                axes.plot(list(known), list(known.values()), marker="o", ms=4, color=color(index), lw=1.8, ls=style)
+                (line,) = axes.plot(list(known), list(known.values()), color=color(index), lw=1.8, ls=style)
+            line.set(marker="o", markersize=4, label=label)
         axes.set_xlabel("random trials")
         axes.set_ylabel(f"{study.metric}, expected best")
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    return figure
+
+    title = "Expected best score by number of trials"
+    return Figure("expected-best", title, f"A curve for each of {_labels(study.trials)}.", draw)
 
 
 def _labels(methods: Iterable[Method | str]) -> str:

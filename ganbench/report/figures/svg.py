@@ -1,9 +1,10 @@
-"""Draw a figure as SVG text for a page, in the page's own colors."""
+"""A figure: drawn on any axes of matplotlib, or as SVG text for a page, in the page's own colors."""
 
 import io
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -48,27 +49,29 @@ METHOD = "method "  # what ids of a method's artists begin with
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # it would differ from day to day
 
 
+@dataclass
 class Figure:
-    """A figure of a page: its title, a description of what is drawn, and its SVG once it is drawn."""
+    """A figure: its title, a description of what is drawn, how it is drawn, and its size in inches."""
 
-    def __init__(self, name: str, title: str, description: str):
-        self.name = name
-        self.title = title
-        self.description = description
-        self.svg = Markup()
+    name: str
+    title: str
+    description: str
+    draw: Callable[[Axes], None]
+    width: float = 4.6
+    height: float = 3.1
 
-    @contextmanager
-    def draw(self, width: float = 4.6, height: float = 3.1) -> Iterator[Axes]:
-        """Yield axes to draw on, of a size in inches; the SVG is there once the block has ended."""
+    @cached_property
+    def svg(self) -> Markup:
+        """Return the figure as an <svg> element for a page."""
         with matplotlib.rc_context(STYLE | {"svg.hashsalt": self.name}):
-            figure = MatplotlibFigure(figsize=(width, height), layout="constrained")
+            figure = MatplotlibFigure(figsize=(self.width, self.height), layout="constrained")
             figure.patch.set_alpha(0)
             axes = figure.subplots()
             axes.patch.set_alpha(0)
-            yield axes
+            self.draw(axes)
             buffer = io.StringIO()
             FigureCanvasSVG(figure).print_svg(buffer, metadata=NO_METADATA)
-        self.svg = Markup(_inline_svg(buffer.getvalue(), self.name, f"{self.title}. {self.description}"))
+        return Markup(_inline_svg(buffer.getvalue(), self.name, f"{self.title}. {self.description}"))
 
 
 @contextmanager

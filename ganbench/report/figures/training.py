@@ -54,21 +54,26 @@ def mean_curve(method: Method, name: str) -> tuple[list[float], list[float]]:
 
 def by_method(study: Study, names: tuple[str, ...]) -> list[Figure]:
     """Draw a figure per method: the named records against real images seen, each in its own stroke."""
-    figures = []
-    for number, method in enumerate(study.methods):
-        curves = {name: mean_curve(method, name) for name in names}
-        drawn = {name: curve for name, curve in curves.items() if any(curve[1])}
-        if not drawn:
-            continue
-        description = f"{', '.join(drawn)} against real images seen, mean over seeds."
-        figure = Figure(f"{names[0]}-{number}", method.label, description)
-        with figure.draw(4.6, 2.5) as axes:
-            for name, curve in drawn.items():
-                stroke = STROKES[names.index(name)]
-                axes.plot(*curve, color=color(study.color_index[method.label]), lw=1.5, ls=stroke)
-            _images_on_x(axes)
-        figures.append(figure)
-    return figures
+    figures = [_of_method(study, names, number) for number in range(len(study.methods))]
+    return [figure for figure in figures if figure is not None]
+
+
+def _of_method(study: Study, names: tuple[str, ...], number: int) -> Figure | None:
+    """Draw a method's records; None if it has none of them but zeros."""
+    method = study.methods[number]
+    curves = {name: mean_curve(method, name) for name in names}
+    drawn = {name: curve for name, curve in curves.items() if any(curve[1])}
+    if not drawn:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for name, curve in drawn.items():
+            stroke = STROKES[names.index(name)]
+            axes.plot(*curve, color=color(study.color_index[method.label]), lw=1.5, ls=stroke, label=name)
+        _images_on_x(axes)
+
+    description = f"{', '.join(drawn)} against real images seen, mean over seeds."
+    return Figure(f"{names[0]}-{number}", method.label, description, draw, height=2.5)
 
 
 def gradients(study: Study) -> list[Figure]:
@@ -92,17 +97,19 @@ def _all_methods(study: Study, name: str, title: str) -> Figure | None:
     curves = {label: curve for label, curve in curves.items() if curve[0]}
     if not curves:
         return None
-    figure = Figure(name, title, f"Against real images seen, mean over seeds of {', '.join(curves)}.")
-    with figure.draw(4.6, 2.7) as axes:
+
+    def draw(axes: Axes) -> None:
         for label, curve in curves.items():
             index = study.color_index[label]
             with drawn_for(label, axes):
-                axes.plot(*curve, color=color(index), lw=1.8, ls=line_style(index))
+                axes.plot(*curve, color=color(index), lw=1.8, ls=line_style(index), label=label)
         reference_line(axes, study.real_scores.get(name))
         if name.endswith("_norm"):
             log_if_positive(axes, [y for _, values in curves.values() for y in values])
         _images_on_x(axes)
-    return figure
+
+    description = f"Against real images seen, mean over seeds of {', '.join(curves)}."
+    return Figure(name, title, description, draw, height=2.7)
 
 
 def _images_on_x(axes: Axes) -> None:
@@ -112,18 +119,22 @@ def _images_on_x(axes: Axes) -> None:
 
 def histograms(study: Study) -> list[Figure]:
     """Draw a figure per method: the share of samples in each class or mode at the end, with a tick for real data."""
-    figures = []
-    for number, method in enumerate(study.methods):
-        at_end, _ = values_at_end(method, lambda row: row.get("histogram"))
-        if not at_end:
-            continue
-        shares = np.mean(at_end, axis=0)
-        description = f"Share of samples in each of {len(shares)}, mean over seeds at the end; a tick for real data."
-        figure = Figure(f"histogram-{number}", method.label, description)
-        with figure.draw(4.6, 2.2) as axes:
-            _draw_bars(axes, shares, study.real_scores.get("histogram"), color(study.color_index[method.label]))
-        figures.append(figure)
-    return figures
+    figures = [_histogram(study, number) for number in range(len(study.methods))]
+    return [figure for figure in figures if figure is not None]
+
+
+def _histogram(study: Study, number: int) -> Figure | None:
+    method = study.methods[number]
+    at_end, _ = values_at_end(method, lambda row: row.get("histogram"))
+    if not at_end:
+        return None
+    shares = np.mean(at_end, axis=0)
+
+    def draw(axes: Axes) -> None:
+        _draw_bars(axes, shares, study.real_scores.get("histogram"), color(study.color_index[method.label]))
+
+    description = f"Share of samples in each of {len(shares)}, mean over seeds at the end; a tick for real data."
+    return Figure(f"histogram-{number}", method.label, description, draw, height=2.2)
 
 
 def _draw_bars(axes: Axes, shares: np.ndarray, real: list[float] | None, bar_color: str) -> None:
