@@ -7,14 +7,11 @@ import os
 import sys
 
 import hydra
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from ganbench import __version__
 from ganbench.config.compose import register
 from ganbench.config.environment import check_wandb_variables, reject_torchrun
-from ganbench.config.messages import one_line_error
+from ganbench.config.messages import UNREADABLE, one_line_error
 from ganbench.config.overrides import as_hydra_reads, completion_of_line, reject_senseless_overrides
 from ganbench.config.schema import CONF
 from ganbench.errors import Refused
@@ -44,10 +41,7 @@ def main() -> None:
     except signals.Interrupted:
         signals.write_to_stderr(INTERRUPTED)
         raise
-    except YAMLError as error:
-        print(f"A YAML file cannot be read: {' '.join(str(error).split())}.", file=sys.stderr)
-        sys.exit(2)
-    except (Refused, HydraException, OmegaConfBaseException) as error:
+    except (Refused, *UNREADABLE) as error:
         print(one_line_error(error), file=sys.stderr)
         sys.exit(2)
     finally:

@@ -4,19 +4,35 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ganbench.config.environment import environment_variable, wandb_mode
 from ganbench.config.messages import root_cause
 from ganbench.config.schema import CONF, HERE, INCIDENTAL, Config
+from ganbench.config.typed import typed_arguments
+
+PLUGINS = "hydra_plugins.ganbench_sweep"
+OF_HYDRA = (GlobalHydra, HydraConfig, JobRuntime, version.VersionBase)  # what it keeps of an application in a process
 
 
 def register() -> None:
@@ -29,6 +45,30 @@ def register() -> None:
     OmegaConf.register_new_resolver("method", _method, replace=True)
     OmegaConf.register_new_resolver("environment", environment_variable, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
+    if Plugins in Singleton._instances:  # Hydra looks for plugins once per process, and has perhaps done so before
+        for plugin in import_module(PLUGINS).PLUGINS:
+            Plugins.instance().register(plugin)
+
+
+@contextmanager
+def hydra_of_ganbench(config_dir: Path | None = None) -> Iterator[Hydra]:
+    """Let Hydra compose ganbench's settings inside the block, whatever else uses it in this process.
+
+    What others have made of it is there again afterwards. `config_dir` is a folder with a user's own options.
+    """
+    register()
+    there = [kind for kind in OF_HYDRA if kind in Singleton._instances]
+    others: dict[type, Singleton] = {kind: Singleton._instances.pop(kind) for kind in there}
+    try:
+        version.setbase("1.3")
+        places = create_config_search_path(str(CONF))
+        if config_dir:
+            places.prepend("command-line", f"file://{config_dir.resolve()}", SearchPathQuery(provider="schema"))
+        yield Hydra.create_main_hydra2("ganbench", places)
+    finally:
+        for kind in OF_HYDRA:
+            Singleton._instances.pop(kind, None)
+        Singleton._instances.update(others)
 
 
 def compose_config(*overrides: str, config_dir: Path | None = None) -> DictConfig:
@@ -36,9 +76,11 @@ def compose_config(*overrides: str, config_dir: Path | None = None) -> DictConfi
 
     `config_dir` is a folder with a user's own options.
     """
-    search_path = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", [*search_path, *overrides])
+    with hydra_of_ganbench(config_dir) as hydra:
+        cfg = hydra.compose_config("config", list(overrides), RunMode.RUN)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
 
 
 def load_config(file: Path) -> DictConfig:
@@ -118,7 +160,7 @@ def option_names(group: str) -> list[str]:
 def typed_search_path() -> list[str]:
     """Return the places of a user's own options, as --config-dir and hydra.searchpath of the command line name them."""
     places = []
-    for argument in sys.argv[1:]:
+    for argument in typed_arguments():
         key, _, value = argument.partition("=")
         if key == "--config-dir":
             places.append(f"file://{Path(value).absolute()}")

@@ -2,15 +2,15 @@
 
 import re
 import shlex
-import sys
 from enum import Enum
 from typing import Any
 
 import yaml
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ganbench.config.typed import typed_arguments
 from ganbench.errors import (
     RENAMED,
     Refused,
@@ -31,6 +31,10 @@ TYPE_ERRORS = (
 )
 
 
+# What Hydra, OmegaConf and YAML raise for settings that they cannot read.
+UNREADABLE = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+
+
 def root_cause(error: BaseException) -> BaseException:
     """Return the error that all others were raised from."""
     while error.__cause__ is not None:
@@ -40,7 +44,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 def setting(key: str, value: Any) -> str:
     """Write `key=value` as it was typed on the command line; a value from elsewhere as YAML writes it."""
-    for argument in reversed(sys.argv[1:]):
+    for argument in reversed(typed_arguments()):
         typed_key, _, text = argument.lstrip("+").partition("=")
         if typed_key == key and _stands_for(text, value):
             return f"{key}={value if isinstance(value, str) else text}"  # a text without quotes
@@ -78,6 +82,8 @@ def one_line_error(error: Exception) -> str:
     message = str(error)
     if isinstance(error, Refused):
         return message
+    if isinstance(error, yaml.YAMLError):
+        return f"A YAML file cannot be read: {' '.join(message.split())}."
     for name in RENAMED:
         if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.=-])", message):
             return renamed_message(name)
@@ -121,7 +127,7 @@ def _several_values(override: str) -> str:
 def _missing_option(error: MissingConfigException) -> str:
     """Name the options there are, a user's own included."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    if option and not group and f"--config-name={option}" in sys.argv:
+    if option and not group and f"--config-name={option}" in typed_arguments():
         return f"--config-name={option}: there is no such configuration; ganbench needs none, so leave it out."
     if not group or error.options is None:
         return _one_line(str(error))
@@ -136,7 +142,8 @@ def _key_error(cause: OmegaConfBaseException) -> str:
     reason = str(cause).splitlines()[0]
     if cause.parent_node is not None and cause.key is not None and "not in" in reason:
         return unknown_key_message(key, map(str, cause.parent_node), owner(key, cause.parent_node))
-    written = next((arg.lstrip("+~") for arg in sys.argv[1:] if arg.lstrip("+~").partition("=")[0] == key), key)
+    overrides = [argument.lstrip("+~") for argument in typed_arguments()]
+    written = next((override for override in overrides if override.partition("=")[0] == key), key)
     for pattern, allowed in TYPE_ERRORS:
         if found := re.search(pattern, reason):
             return f"{written} must {found.expand(allowed)}{_nearest(written, found)}"

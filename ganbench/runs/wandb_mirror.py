@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganbench.config.compose import method_label, resolve
 from ganbench.config.schema import ScoredOn
+from ganbench.config.typed import typed_arguments
 from ganbench.errors import Refused
 from ganbench.files import ensure_home
 from ganbench.runs.lock import run_lock
@@ -218,7 +219,7 @@ def display_name(folder: str) -> str:
 
 def command_line() -> str:
     """Return what was typed to make this run, or the sweep that it is of."""
-    return shlex.join(["python", "-m", "ganbench", *sys.argv[1:]])
+    return shlex.join(["python", "-m", "ganbench", *typed_arguments()])
 
 
 def silence_wandb_log() -> None:

@@ -119,6 +119,8 @@ class TypedSearchPath(SearchPathPlugin):
             search_path.append("command line", place)
 
 
+PLUGINS = (CheckedSweeper, ProcessLauncher, TypedSearchPath)
+
 store = ConfigStore.instance()
 store.store(group="hydra/sweeper", name="checked", node=CheckedConf, provider="ganbench")
 store.store(group="hydra/launcher", name="processes", node=ProcessesConf, provider="ganbench")
