@@ -7,7 +7,7 @@ from typing import Any
 
 from ganbench.errors import Refused
 from ganbench.trained.command_line import Arguments, answered
-from ganbench.trained.evaluations import FILE, compose_metric, record, recorded, with_metric
+from ganbench.trained.evaluations import FILE, compose_metric, evaluate_once, with_metric
 from ganbench.trained.folder import RunFolder, open_runs, tell_if_unfinished
 
 
@@ -59,13 +59,9 @@ def _runs(options: argparse.Namespace) -> list[RunFolder]:
 def _evaluate(run: RunFolder, force: bool) -> str:
     """Evaluate a run, unless the same is recorded; return a line that says the score."""
     tell_if_unfinished(run)
-    earlier = None if force else recorded(run)
-    if earlier is not None:
-        return f"{_line(run, earlier)}, recorded on {earlier['time']}; --force computes it again."
-    from ganbench.trained.scoring import evaluate  # only now, since it imports torch
-
-    evaluation = evaluate(run)
-    record(run.folder, evaluation)
+    evaluation, was_recorded = evaluate_once(run, force)
+    if was_recorded:
+        return f"{_line(run, evaluation)}, recorded on {evaluation['time']}; --force computes it again."
     return f"{_line(run, evaluation)}, recorded in {run.folder / FILE}."
 
 

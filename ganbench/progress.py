@@ -58,18 +58,15 @@ def duration(seconds: float) -> str:
 
 
 def progress_bar(images: int) -> tqdm:
-    """Make a bar of that many images on a terminal; an invisible one in logs and in the processes of a sweep."""
-    return tqdm(total=images, unit=" images", unit_scale=True, disable=_in_sweep() or not sys.stderr.isatty())
+    """Make a bar of that many images on a terminal or in a notebook; an invisible one in logs and in a sweep's runs."""
+    return tqdm(total=images, unit=" images", unit_scale=True, disable=not _shows_bar())
 
 
 def lines_above_bar() -> AbstractContextManager:
     """Print log lines above the bar on a terminal: that of this run, or that of the sweep which this process is of."""
-    if not sys.stderr.isatty():
-        return nullcontext()
-    if _in_sweep():
+    if _in_sweep() and sys.stderr.isatty():
         _clear_line_before_each()
-        return nullcontext()
-    return logging_redirect_tqdm()
+    return logging_redirect_tqdm() if _shows_bar() else nullcontext()
 
 
 class _AboveBar(logging.Formatter):
@@ -90,5 +87,14 @@ def _clear_line_before_each() -> None:
             handler.setFormatter(_AboveBar(handler.formatter))
 
 
+def _shows_bar() -> bool:
+    return not _in_sweep() and (sys.stderr.isatty() or _in_notebook())
+
+
 def _in_sweep() -> bool:
     return multiprocessing.parent_process() is not None
+
+
+def _in_notebook() -> bool:
+    """Tell whether standard error is shown below a notebook's cell."""
+    return type(sys.stderr).__module__.startswith("ipykernel.")

@@ -35,13 +35,13 @@ FLOORS = (
     ("report",),  # on less than what stands below it: see REPORT_STANDS_ON
     ("trained",),
     ("__main__", "sample", "export", "evaluate"),
-    ("bench", "conformance"),
+    ("bench", "conformance", "api"),
 )
 REPORT_STANDS_ON = {"report", "config", "theory", "errors", "files", "progress", "__init__"}
 TORCH_FREE_RUNS = {f"runs.{name}" for name in ("__init__", "status", "identity", "live", "lock", "signals")}
 TORCH_FREE_TRAINED = {f"trained.{name}" for name in ("__init__", "command_line", "folder", "evaluations", "model_card")}
 TORCH_FREE_ROOMS = {
-    *("__init__", "__main__", "sample", "export", "evaluate"),
+    *("__init__", "__main__", "sample", "export", "evaluate", "api"),
     *("errors", "files", "progress", "theory", "config", "sweeps", "report"),
 }
 HEAVY = {"torch", "torchvision", "wandb"}

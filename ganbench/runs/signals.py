@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from types import FrameType
@@ -31,12 +31,13 @@ class Interrupted(SystemExit):
 class GracefulStop:
     """A context that keeps the first signal until `exit_if_requested` or its own end.
 
-    Another one, three seconds later, ends the process; not that of a sweep's run, which ends with its launcher. It
-    handles signals in the main thread only, because Python delivers them to no other. At its end it calls the handlers
-    that were there before, such as submitit's, which queues the job again.
+    Another one, three seconds later, ends the process, or does what `leave` does; not that of a sweep's run, which ends
+    with its launcher. It handles signals in the main thread only, because Python delivers them to no other. At its end
+    it calls the handlers that were there before, such as submitit's, which queues the job again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, leave: Callable[[int, FrameType | None], object] | None = None) -> None:
+        self._leave = leave or _exit
         self._number: int | None = None  # of the first signal
         self._received: list[int] = []
         self._since = 0.0
@@ -94,7 +95,7 @@ class GracefulStop:
         in_sweep = multiprocessing.parent_process() is not None  # its launcher answers, and passes signals on
         if self._number is not None:
             if not in_sweep and time.monotonic() - self._since > ONE_SIGNAL:
-                _exit(number, frame)
+                self._leave(number, frame)
             return
         self._number = number
         self._since = time.monotonic()
@@ -103,6 +104,11 @@ class GracefulStop:
             write_to_stderr(f"{signal.Signals(number).name}: {what}; send it again to leave at once.\n")
         if self._at_once:
             raise Interrupted(number)
+
+
+def raise_interrupted(number: int, frame: FrameType | None) -> None:
+    """Raise Interrupted at once: for a process that goes on afterwards, as that of a notebook."""
+    raise Interrupted(number)
 
 
 @contextmanager

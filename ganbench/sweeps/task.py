@@ -16,7 +16,7 @@ from ganbench.config.messages import one_line_error
 from ganbench.config.validate import validate
 from ganbench.files import ensure_home
 from ganbench.runs.lock import raise_if_locked
-from ganbench.runs.signals import Interrupted
+from ganbench.runs.signals import GracefulStop, Interrupted
 from ganbench.runs.status import RunComplete, completed_status, exit_code, exit_statuses, read_status
 from ganbench.sweeps.jobs import check_run, without_hydra
 from ganbench.sweeps.outcomes import (
@@ -33,8 +33,8 @@ log = logging.getLogger("ganbench")
 register()  # here, since the workers of other launchers import this module, and unpickle our plugins next
 
 
-def task(cfg: DictConfig) -> float:
-    """Make one run and return the score that it is ranked by. Hydra calls this for each run."""
+def task(cfg: DictConfig, stop: GracefulStop | None = None) -> float:
+    """Make one run, which `stop` may end, and return the score that it is ranked by. Hydra calls this for each run."""
     validate(cfg)  # again, in the run's own process, and for launchers and sweepers that are not ours
     folder = Path(HydraConfig.get().runtime.output_dir)
     status = completed_status(folder, cfg)
@@ -42,7 +42,7 @@ def task(cfg: DictConfig) -> float:
         exit_statuses.append(status["status"])
         return ranked_score(status)
     try:
-        return _train(cfg, folder)
+        return _train(cfg, folder, stop)
     except RunComplete as complete:  # by another process, while this one waited for the lock
         log.info(complete)
         return ranked_score(read_status(folder))
@@ -50,7 +50,7 @@ def task(cfg: DictConfig) -> float:
         exit_statuses.append(read_status(folder)["status"])
 
 
-def _train(cfg: DictConfig, folder: Path) -> float:
+def _train(cfg: DictConfig, folder: Path, stop: GracefulStop | None) -> float:
     ensure_home()
     from ganbench.runs.wandb_mirror import prestart
 
@@ -59,11 +59,20 @@ def _train(cfg: DictConfig, folder: Path) -> float:
     from ganbench.training.train import train
 
     try:
-        return train(cfg, folder)
+        return train(cfg, folder, stop)
     except Interrupted:
         raise
     except SystemExit as error:  # from a loss of the user's, say: the run has failed, whatever its exit code
         raise RuntimeError(f"the run's own code left with {error!r}") from error
+
+
+def check_single(config: DictConfig) -> Status | None:
+    """Raise Refused for a single run that cannot be made. Return the status of one that has nothing left to do."""
+    config.name = config.name  # resolve it once: `now` in it must not tick again
+    folder = Path(config.hydra.run.dir)
+    status = check_run(without_hydra(config), folder)
+    raise_if_locked(folder)
+    return status
 
 
 class AroundRun(Callback):
@@ -84,15 +93,12 @@ class AroundRun(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Exit with 2 if the run is refused, and with the code of its status if nothing is left to do."""
         try:
-            config.name = config.name  # resolve it once: `now` in it must not tick again
-            folder = Path(config.hydra.run.dir)
-            status = check_run(without_hydra(config), folder)
-            raise_if_locked(folder)
+            status = check_single(config)
             _log_conflicts(config)
         except Exception as error:
             _refuse(error)
         if status:
-            print(_already_there(folder, status), file=sys.stderr)
+            print(already_there(config, status), file=sys.stderr)
             raise SystemExit(exit_code([status["status"]]))
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -115,6 +121,7 @@ def _log_conflicts(config: DictConfig) -> None:
         log.info(f"Weights & Biases: {'; '.join(conflicts)}")
 
 
-def _already_there(folder: Path, status: Status) -> str:
+def already_there(config: DictConfig, status: Status) -> str:
+    """Say that nothing is left to do for a single run, and what to do to make it again."""
     step = NEXT_STEPS.get(status["status"], "pass another name=... to run it again")
-    return f"{folder} already contains this run: {describe_status(status)}; {step}."
+    return f"{Path(config.hydra.run.dir)} already contains this run: {describe_status(status)}; {step}."

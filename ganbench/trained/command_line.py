@@ -71,9 +71,9 @@ def count(text: str) -> int:
     return int(text)
 
 
-def check_new(out: Path) -> None:
+def check_new(out: Path, flag: str = "--out ") -> None:
     """Raise Refused unless a new file or folder can be made at `out`: nothing is ever overwritten."""
     if os.path.lexists(out):
-        raise Refused(f"--out {out} already exists, and nothing is overwritten; pass another name, or remove it first.")
+        raise Refused(f"{flag}{out} already exists, and nothing is overwritten; pass another name, or remove it first.")
     if not can_be_made(out.parent):
-        raise Refused(f"--out {out} cannot be written there; pass another place.")
+        raise Refused(f"{flag}{out} cannot be written there; pass another place.")

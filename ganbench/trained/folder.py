@@ -36,7 +36,7 @@ class RunFolder(NamedTuple):
 def open_run(folder: str | Path, device: str | None = None) -> RunFolder:
     """Open a run's folder, to be used on its own device or on another. Raise Refused for a folder that is no run."""
     folder = Path(folder)
-    _check_is_run(folder)
+    check_is_run(folder)
     cfg = _load_settings(folder)
     if device is not None:
         check_device(device)
@@ -63,7 +63,8 @@ def tell_if_unfinished(run: RunFolder) -> None:
         log.info(f"{run.folder} has not finished (status: {status}); this is the generator of its last checkpoint.")
 
 
-def _check_is_run(folder: Path) -> None:
+def check_is_run(folder: Path) -> None:
+    """Raise Refused for a folder that is no run's, with what to pass instead."""
     if is_run_folder(folder):
         return
     if not folder.is_dir():

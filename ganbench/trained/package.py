@@ -24,12 +24,17 @@ LOADER = Path(__file__).with_name("load_generator.py")
 def write_package(run: RunFolder, trained: Trained, folder: Path) -> None:
     """Write weights, settings, loader, model card and a user's own classes into a new folder, and load it once."""
     folder.mkdir()
-    (folder / "generator.safetensors").write_bytes(save(_tensors(trained.G)))
+    write_weights(trained, folder / "generator.safetensors")
     _write_json(folder / "config.json", _config(trained))
     shutil.copyfile(LOADER, folder / LOADER.name)
     _copy_users_modules(trained, folder)
     (folder / "README.md").write_text(model_card(run, trained.images), encoding="utf-8")
     _check_loads(trained, folder)
+
+
+def write_weights(trained: Trained, file: Path) -> None:
+    """Write the weights into one file, with the generator's class and arguments among its metadata."""
+    file.write_bytes(save(_tensors(trained.G), metadata={"config": json.dumps(_config(trained))}))
 
 
 def _tensors(G: nn.Module) -> dict[str, torch.Tensor]:

@@ -65,12 +65,17 @@ def great_circle(a: Tensor, b: Tensor, steps: int) -> Tensor:
     return ((1 - t) * norm_a + t * norm_b) * directions
 
 
+def as_array(chunks: Iterable[Tensor], n: int) -> np.ndarray:
+    """Join n samples to one array: images [N, H, W, C] of uint8, points [N, 2]."""
+    return _pixels_last(concatenate(n, chunks))
+
+
 def write_samples(chunks: Iterable[Tensor], n: int, out: Path) -> None:
     """Write n samples to `out`: one file for a name that ends in .npz or .npy, else a folder."""
     if out.suffix == ".npz":
-        np.savez(out, _as_rgb(_pixels_last(concatenate(n, chunks))))  # called arr_0, as FID tools expect
+        np.savez(out, _as_rgb(as_array(chunks, n)))  # called arr_0, as FID tools expect
     elif out.suffix == ".npy":
-        np.save(out, _pixels_last(concatenate(n, chunks)))
+        np.save(out, as_array(chunks, n))
     else:
         out.mkdir()
         _write_into(out, chunks, n)

@@ -14,15 +14,15 @@ from ganbench.training.device import choose_device, configure_process
 from ganbench.training.run import Run
 
 
-def train(cfg: DictConfig, out: Path) -> float:
+def train(cfg: DictConfig, out: Path, stop: GracefulStop | None = None) -> float:
     """Train as `cfg` says, record everything in the folder `out`, and return the score that ranks.
 
     A run that diverges has an infinite score; status.json says what was not finite, and when. A run that was stopped
-    before goes on from its last checkpoint.
+    before goes on from its last checkpoint. `stop` may end it.
     """
     device = choose_device(cfg)
     configure_process(cfg, device)
-    with GracefulStop() as stop:  # outermost, so that a signal counts however the run ends
+    with stop or GracefulStop() as stop:  # outermost, so that a signal counts however the run ends
         try:
             with run_lock(out), Recorder(cfg, out) as recorder, lines_above_bar():
                 run = Run(cfg, device, recorder, stop)

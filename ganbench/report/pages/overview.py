@@ -123,7 +123,7 @@ def _other_code(studies: list[Study]) -> list[str]:
     return [f"The sweeps were run by different versions of the code: {Mismatch('code', folders)}."]
 
 
-def _name(study: Study, folder: Path) -> str:
+def study_name(study: Study, folder: Path) -> str:
     """Name a study by its sweep, or by its dataset, or by both if there are several sweeps with several datasets."""
     is_part = study.sweep not in (None, folder)
     return f"{study.sweep.name}, {study.folder.name}" if is_part and study.sweep else study.folder.name
@@ -139,7 +139,7 @@ class Overview:
         of_one_sweep = all(study.sweep == folder for study in studies)
         where = f"on {plural(len(studies), 'dataset')}" if of_one_sweep else f"in {plural(len(studies), 'sweep')}"
         self.title = f"GAN methods {where}"
-        self.names = [_name(study, folder) for study in studies]
+        self.names = [study_name(study, folder) for study in studies]
         self.methods = [{method.label: method for method in study.methods} for study in studies]
         self.scales = [scale(study) for study in studies]
         self.shared = [label for label in self.methods[0] if all(label in methods for methods in self.methods)]

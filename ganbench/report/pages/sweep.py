@@ -12,6 +12,7 @@ from ganbench.errors import Refused
 from ganbench.files import write_atomically
 from ganbench.report import latex, tables
 from ganbench.report.figures import gradients, samples, scores, svg, training
+from ganbench.report.figures.svg import Figure
 from ganbench.report.load import Run
 from ganbench.report.study import Study, load_study
 
@@ -45,12 +46,28 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
 
 
 def page(study: Study) -> str:
-    """Return the text of report.html. Each part of the dictionary below is a section's."""
-    parts = _scores(study) | _gradients(study) | _diversity(study) | _samples(study) | _training(study)
+    """Return the text of report.html."""
     folder = study.folder.resolve().name
-    return render(
-        "page.html.j2", title=study.title, folder=folder, study=study, **parts, **_search(study), **_runs(study)
-    )
+    parts = _parts(study) | _runs(study)
+    return render("page.html.j2", title=study.title, folder=folder, study=study, **parts)
+
+
+def _parts(study: Study) -> dict[str, Any]:
+    sections = (_scores, _gradients, _diversity, _samples, _training, _search)
+    return {name: part for section in sections for name, part in section(study).items()}
+
+
+def figures(study: Study) -> dict[str, Figure]:
+    """Return all figures of the page, by name."""
+    found = [figure for part in _parts(study).values() for figure in _figures_in(part)]
+    return {figure.name: figure for figure in found}
+
+
+def _figures_in(part: Any) -> list[Figure]:
+    """Return the figures that a part of the page has: one, a list, or some by name."""
+    if isinstance(part, dict):
+        part = list(part.values())
+    return [each for each in (part if isinstance(part, list) else [part]) if isinstance(each, Figure)]
 
 
 def render(template: str, **variables: Any) -> str:
