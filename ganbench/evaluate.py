@@ -7,8 +7,9 @@ from typing import Any
 
 from ganbench.errors import Refused
 from ganbench.trained.command_line import Arguments, answered
-from ganbench.trained.evaluations import FILE, compose_metric, evaluate_once, with_metric
+from ganbench.trained.evaluations import FILE, compose_metric, with_metric
 from ganbench.trained.folder import RunFolder, open_runs, tell_if_unfinished
+from ganbench.trained.rescore import evaluate_once
 
 
 def main() -> None:

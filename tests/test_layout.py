@@ -39,7 +39,9 @@ FLOORS = (
 )
 REPORT_STANDS_ON = {"report", "config", "theory", "errors", "files", "progress", "__init__"}
 TORCH_FREE_RUNS = {f"runs.{name}" for name in ("__init__", "status", "identity", "live", "lock", "signals")}
-TORCH_FREE_TRAINED = {f"trained.{name}" for name in ("__init__", "command_line", "folder", "evaluations", "model_card")}
+TORCH_FREE_TRAINED = {
+    f"trained.{name}" for name in ("__init__", "command_line", "folder", "evaluations", "rescore", "model_card")
+}
 TORCH_FREE_ROOMS = {
     *("__init__", "__main__", "sample", "export", "evaluate", "api"),
     *("errors", "files", "progress", "theory", "config", "sweeps", "report"),

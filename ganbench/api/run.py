@@ -18,8 +18,9 @@ from ganbench.report.load import load_runs
 from ganbench.runs.status import read_status
 from ganbench.sweeps.outcomes import describe_status, from_here, ranked_score
 from ganbench.trained.command_line import check_new
-from ganbench.trained.evaluations import compose_metric, evaluate_once, with_metric
+from ganbench.trained.evaluations import compose_metric, with_metric
 from ganbench.trained.folder import RunFolder, check_is_run, open_run, tell_if_unfinished
+from ganbench.trained.rescore import evaluate_once
 
 if TYPE_CHECKING:  # these take seconds
     import numpy as np

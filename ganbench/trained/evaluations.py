@@ -62,21 +62,6 @@ def recorded(run: RunFolder) -> Evaluation | None:
     return same[-1] if same else None
 
 
-def evaluate_once(run: RunFolder, force: bool = False) -> tuple[Evaluation, bool]:
-    """Return the evaluation of a run by the metric in its settings, and whether it was recorded before.
-
-    One that was not, or with `force`, is computed and recorded now.
-    """
-    earlier = None if force else recorded(run)
-    if earlier is not None:
-        return earlier, True
-    from ganbench.trained.scoring import evaluate  # only now, since it imports torch
-
-    evaluation = evaluate(run)
-    record(run.folder, evaluation)
-    return evaluation, False
-
-
 def record(folder: Path, evaluation: Evaluation) -> None:
     """Add a line to the run's evaluations."""
     file = folder / FILE
