@@ -5,13 +5,13 @@ import multiprocessing
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from tqdm import TqdmWarning, tqdm
 
 log = logging.getLogger("ganbench")
 
@@ -66,7 +66,15 @@ def lines_above_bar() -> AbstractContextManager:
     """Print log lines above the bar on a terminal: that of this run, or that of the sweep which this process is of."""
     if _in_sweep() and sys.stderr.isatty():
         _clear_line_before_each()
-    return logging_redirect_tqdm() if _shows_bar() else nullcontext()
+    return redirected_log() if _shows_bar() else nullcontext()
+
+
+def redirected_log() -> AbstractContextManager:
+    """Have log lines printed above the bar of this process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)  # in notebooks it asks for widgets, which our bar does without
+        from tqdm.contrib.logging import logging_redirect_tqdm
+    return logging_redirect_tqdm()
 
 
 class _AboveBar(logging.Formatter):

@@ -153,11 +153,14 @@ class Run:
 
     @property
     def _end(self) -> str:
-        """Say how the run ended, and what real data score."""
+        """Say how the run ended, with which score, and what real data score."""
+        facts = self.facts
         metric = self.config.metric.name
-        reference = (self.facts.get("real_reference") or {}).get(metric)
-        real = "" if reference is None else f" (real data: {reference:.4g})"
-        return describe_status(self.facts).replace(", score", f", {metric}") + real
+        reference = (facts.get("real_reference") or {}).get(metric)
+        end = describe_status(facts)
+        if facts["status"] != "finished" or reference is None:
+            return end
+        return f"{end.replace(', score', f', {metric}')} (real data: {reference:.4g})"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: how the run ended, and its last picture."""

@@ -271,6 +271,11 @@ def _target_arguments(target: Any, path: str) -> dict[str, Argument] | None:
     typed = setting(f"{path}._target_", target)
     if not isinstance(target, str):
         raise Refused(f"{typed} must be the name of a class or function, such as ganbench.losses.GAN.")
+    if target.startswith("__main__."):
+        raise Refused(
+            f"{typed} is defined where the run is started from, and not in a file that says what it is; write it into "
+            f"one, such as mine.py, and name it mine.{target.rpartition('.')[2]}."
+        )
     if target.partition(".")[0] in sys.stdlib_module_names:
         raise Refused(f"{typed} belongs to Python itself; use what ganbench, torch or a module of yours defines.")
     try:

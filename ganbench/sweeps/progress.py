@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ganbench.progress import duration
+from ganbench.progress import duration, redirected_log
 from ganbench.runs.live import LiveRun, Plan, remaining_seconds
 from ganbench.sweeps.jobs import Job
 
@@ -97,7 +96,7 @@ def shown(progress: SweepProgress) -> Iterator[None]:
 def _show_bar(progress: SweepProgress, stop: threading.Event) -> None:
     with (
         tqdm(total=progress.total_images, unit_scale=True, bar_format=BAR, leave=False) as bar,
-        logging_redirect_tqdm(),
+        redirected_log(),
     ):
         while not stop.wait(LOOK_SECONDS):
             progress.look()

@@ -153,7 +153,6 @@ class Run:
 
     def finish(self) -> float:
         """Check that the footing is still what it was, say the final scores, and return the one that ranks."""
-        self.bar.close()
         self.recorder.note(t_other=self.meter.other_seconds)
         check_footing_at_end(self.footing, footing(self.cfg, self.data, self.metric, self.players))
         log.info(final_line(self.scores, self.metric.real_reference))

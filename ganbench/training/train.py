@@ -26,19 +26,25 @@ def train(cfg: DictConfig, out: Path, stop: GracefulStop | None = None) -> float
         try:
             with run_lock(out), Recorder(cfg, out) as recorder, lines_above_bar():
                 run = Run(cfg, device, recorder, stop)
-                schedule = run.schedule
-                for step in range(run.start(), schedule.steps + 1):
-                    if step in schedule.checkpoints or stop.requested:
-                        run.save(step)
-                    stop.exit_if_requested()
-                    if schedule.logs_at(step):
-                        run.log(step)
-                    if step in schedule.evaluations:
-                        run.evaluate(step)
-                    if step in schedule.probes:
-                        run.probe(step)
-                    if step < schedule.steps:
-                        run.update(step)
+                with run.bar:
+                    _take_steps(run, stop)
                 return run.finish()
         except Diverged:
             return math.inf
+
+
+def _take_steps(run: Run, stop: GracefulStop) -> None:
+    """Do what the schedule says, from the last checkpoint to the end."""
+    schedule = run.schedule
+    for step in range(run.start(), schedule.steps + 1):
+        if step in schedule.checkpoints or stop.requested:
+            run.save(step)
+        stop.exit_if_requested()
+        if schedule.logs_at(step):
+            run.log(step)
+        if step in schedule.evaluations:
+            run.evaluate(step)
+        if step in schedule.probes:
+            run.probe(step)
+        if step < schedule.steps:
+            run.update(step)
