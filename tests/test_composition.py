@@ -128,14 +128,41 @@ def test_what_a_target_raises_comes_out_as_it_is() -> None:
             build(OmegaConf.create(node))
 
 
+OWN_LOSS = "name: own\n_target_: ganbench.losses.LSGAN\nscale: 0.5\n"
+OWN_EXPERIMENT = """# @package _global_
+defaults:
+  - override /loss: own
+  - override /dataset: ring
+protocol: {lr: 0.125}
+"""
+
+
 @pytest.mark.slow
-def test_from_any_directory_and_a_users_own_folder_of_options(tmp_path: Path) -> None:
-    (tmp_path / "mine" / "loss").mkdir(parents=True)
-    (tmp_path / "mine" / "loss" / "own.yaml").write_text("name: own\n_target_: ganbench.losses.LSGAN\nscale: 0.5\n")
-    shown = ganbench("--config-dir", "mine", "loss=own", "--cfg", "job", cwd=tmp_path)
+@pytest.mark.parametrize(
+    "where", [("--config-dir", "mine"), ("hydra.searchpath=[file://{}/mine]",)], ids=["flag", "key"]
+)
+def test_hydra_s_own_ways_from_any_directory(where: tuple[str, ...], tmp_path: Path) -> None:
+    """An experiment of one's own, lists, keys taken away, and what --info shows."""
+    for group, text in (
+        ("loss", "name: own\n_target_: ganbench.losses.LSGAN\nscale: 0.5\n"),
+        ("experiment", OWN_EXPERIMENT),
+    ):
+        (tmp_path / "mine" / group).mkdir(parents=True)
+        (tmp_path / "mine" / group / "own.yaml").write_text(text)
+    typed = [*(argument.format(tmp_path) for argument in where), "experiment=own"]
+    changes = ("protocol.betas=[0.25,0.75]", "wandb.tags=[a,'b c']", "~loss.scale", "+model.critic.slope=0.1")
+    shown = ganbench(*typed, *changes, "--cfg", "job", "--resolve", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     cfg = OmegaConf.create(shown.stdout)
-    assert cfg.loss == {"name": "own", "_target_": "ganbench.losses.LSGAN", "scale": 0.5}
+    assert cfg.loss == {"name": "own", "_target_": "ganbench.losses.LSGAN"}
+    assert (cfg.dataset.name, cfg.model.name, cfg.protocol.lr) == ("ring", "mlp", 0.125)
+    assert cfg.optimizer.critic.betas == [0.25, 0.75] and cfg.wandb.tags == ["a", "b c"]
+    assert cfg.model.critic.slope == 0.1
+    info = ganbench(*typed, "--info", cwd=tmp_path)
+    assert info.returncode == 0, info.stderr
+    assert "CheckedSweeper" in info.stdout and str(tmp_path / "mine") in info.stdout
+    assert "experiment: own" in info.stdout and "loss: own" in info.stdout and "lr: 0.125" in info.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.slow

@@ -204,6 +204,21 @@ def test_light_modules_import_no_library_that_imports_torch() -> None:
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
+FRONT_DOOR = """
+import sys
+before = set(sys.modules)
+import ganbench
+print(*{name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))
+from ganbench import *
+print(run.__module__, load.__module__, compare.__module__, all(hasattr(ganbench, name) for name in dir(ganbench)))
+"""
+
+
+def test_importing_the_package_imports_no_library_until_its_functions_are_used() -> None:
+    done = subprocess.run([sys.executable, "-c", FRONT_DOOR], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["ganbench", "ganbench.api.make ganbench.api.run ganbench.api.sweep True"]
+
+
 def planted(folder: Path, sources: dict[str, str]) -> list[Import]:
     """Write a small package and read its imports."""
     for name, source in sources.items():
