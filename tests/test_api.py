@@ -393,6 +393,20 @@ def test_a_sweep_without_a_finished_run_is_refused(here: Path) -> None:
         compare("outputs/sweep/both")
 
 
+@pytest.mark.parametrize("document", ["README.md", "ganbench/api/README.md"])
+def test_what_the_documents_show_works(document: str, here: Path) -> None:
+    """With the settings of a quick check, and the sweep that is here."""
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    shown = re.findall(r"^```python\n((?:from|import) ganbench.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert shown
+    for code in shown:
+        code = code.replace("name=", "*SHORT, name=").replace("outputs/sweep/mine", "outputs/sweep/both")
+        names: dict = {"SHORT": SHORT}
+        exec(code, names)
+        assert names.get("cfg", {"penalty": {"name": "gp"}})["penalty"]["name"] == "gp"
+    assert list(here.glob("outputs/run/[om]*/status.json"))
+
+
 OTHER_USE_OF_HYDRA = """
 import hydra
 from pathlib import Path

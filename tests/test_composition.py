@@ -143,10 +143,7 @@ protocol: {lr: 0.125}
 )
 def test_hydra_s_own_ways_from_any_directory(where: tuple[str, ...], tmp_path: Path) -> None:
     """An experiment of one's own, lists, keys taken away, and what --info shows."""
-    for group, text in (
-        ("loss", "name: own\n_target_: ganbench.losses.LSGAN\nscale: 0.5\n"),
-        ("experiment", OWN_EXPERIMENT),
-    ):
+    for group, text in (("loss", OWN_LOSS), ("experiment", OWN_EXPERIMENT)):
         (tmp_path / "mine" / group).mkdir(parents=True)
         (tmp_path / "mine" / group / "own.yaml").write_text(text)
     typed = [*(argument.format(tmp_path) for argument in where), "experiment=own"]
