@@ -188,7 +188,7 @@ def test_a_thread_makes_a_run_and_only_one_at_a_time(typed: Path) -> None:
     thread.start()
     thread.join()
     assert rows(found[0].folder) == rows(typed)
-    with alone(), pytest.raises(Refused, match="A run is under way in another thread"):
+    with alone(), pytest.raises(Refused, match="Another thread of this process makes or uses a run"):
         run(*SHORT, name="second")
     assert not Path("outputs/run/second").exists()
 
@@ -292,6 +292,7 @@ def test_what_a_notebook_shows_of_a_run(typed: Path) -> None:
     [
         (lambda: load("lost"), "lost is not a folder"),
         (lambda: load("outputs/sweep/both"), "is the folder of several runs"),
+        (lambda: load("damaged"), "config.yaml cannot be read"),
         (lambda: load("outputs/run/typed", device="gpu"), "device=gpu must be one of"),
         (lambda: load("outputs/run/typed").sample(0), "the number of samples must be 1 or more"),
         (lambda: load("outputs/run/typed").score("fid"), "metric=fid needs images"),
@@ -304,10 +305,13 @@ def test_what_a_notebook_shows_of_a_run(typed: Path) -> None:
             "both has grid, ring; choose one: compare(...)['grid']",
         ),
         (lambda: compare("outputs/sweep/both")["rings"], "has no rings; it has: grid, ring."),
+        (lambda: compare("outputs/run/typed").plot_curves(axis="hours"), "must be one of: images, updates, seconds."),
         (lambda: compare("outputs/run/typed").plot("finale"), "has no figure finale; it has: finals, "),
     ],
 )
 def test_wrong_uses_are_refused_in_one_sentence(use, sentence: str, here: Path) -> None:
+    shutil.copytree("outputs/run/typed", "damaged")
+    Path("damaged/config.yaml").write_text("a: [")
     before = sorted(path for path in here.rglob("*"))
     with pytest.raises(Refused) as refusal:
         use()

@@ -1,7 +1,9 @@
 """What long work says of itself: how much is done, and how long the rest will take."""
 
+import io
 import itertools
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,20 @@ def test_short_work_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_durations(seconds: float, written: str) -> None:
     assert duration(seconds) == written
+
+
+class BelowACell(io.StringIO):
+    """Standard error as a notebook's process has it."""
+
+    __module__ = "ipykernel.iostream"
+
+
+def test_a_bar_is_shown_in_notebooks_and_not_in_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, is_shown in ((BelowACell(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress.progress_bar(10) as bar:
+            bar.update(10)
+        assert ("10/10" in stream.getvalue() or "10.0/10.0" in stream.getvalue()) == is_shown
 
 
 @pytest.mark.slow

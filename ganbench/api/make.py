@@ -11,7 +11,7 @@ from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ganbench.api.process import alone, importable_from_here, imported_anew, log_lines, torch_as_at_first
+from ganbench.api.process import alone, importable_from_here, log_lines, own_modules_anew, torch_as_at_first
 from ganbench.api.run import Run
 from ganbench.config.compose import hydra_of_ganbench
 from ganbench.config.environment import check_wandb_variables, reject_torchrun
@@ -19,7 +19,6 @@ from ganbench.config.messages import UNREADABLE, one_line_error
 from ganbench.config.overrides import reject_senseless_overrides, written_for_hydra
 from ganbench.config.typed import typed_instead
 from ganbench.errors import Refused
-from ganbench.runs.identity import is_library, users_modules
 from ganbench.runs.signals import GracefulStop, Interrupted, raise_interrupted
 from ganbench.sweeps.jobs import without_hydra
 from ganbench.sweeps.task import already_there, check_single, task
@@ -99,7 +98,7 @@ def _make(hydra: Hydra, config: DictConfig) -> None:
             return task(cfg, stop)
 
         callbacks.on_run_start(config=config, config_name="config")
-        block.enter_context(imported_anew(_own_modules(config)))
+        block.enter_context(own_modules_anew(without_hydra(config)))
         block.enter_context(torch_as_at_first())
         try:
             result = run_job(
@@ -123,9 +122,3 @@ def _logging(config: DictConfig) -> dict:
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)
     return settings
-
-
-def _own_modules(config: DictConfig) -> list[str]:
-    """List the modules of the user's own that the run uses."""
-    modules = users_modules(without_hydra(config))
-    return [name for name, file in modules.items() if name != "__main__" and not is_library(file)]

@@ -12,8 +12,11 @@ from functools import partial
 from logging.config import DictConfigurator
 from typing import Any
 
+from omegaconf import DictConfig
+
 from ganbench.config.signature import signature
 from ganbench.errors import Refused
+from ganbench.runs.identity import is_library, users_modules
 
 BUSY = threading.Lock()  # random numbers, threads and log lines belong to the process: one run at a time can have them
 
@@ -28,11 +31,11 @@ PLAIN_LINES = {
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Raise Refused if this process makes a run already, in another thread."""
+    """Raise Refused if another thread of this process makes or uses a run."""
     if not BUSY.acquire(blocking=False):
         raise Refused(
-            "A run is under way in another thread of this process; wait for its end, or make several runs side by "
-            "side with python -m ganbench -m in a shell."
+            "Another thread of this process makes or uses a run; wait for its end, or make several runs side by side "
+            "with python -m ganbench -m in a shell."
         )
     try:
         yield
@@ -41,9 +44,9 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def as_in_its_own() -> Iterator[None]:
-    """Import from the current folder, too, and have torch compute as in a new process inside."""
-    with importable_from_here(), torch_as_at_first(), log_lines(PLAIN_LINES):
+def as_in_its_own(cfg: DictConfig) -> Iterator[None]:
+    """Use a run of these settings as a process of its own would."""
+    with alone(), importable_from_here(), own_modules_anew(cfg), torch_as_at_first(), log_lines(PLAIN_LINES):
         yield
 
 
@@ -53,17 +56,21 @@ def importable_from_here() -> Iterator[None]:
     importlib.invalidate_caches()
     signature.cache_clear()
     here = os.getcwd()
-    sys.path.append(here)
+    is_new = here not in sys.path
+    if is_new:
+        sys.path.append(here)
     try:
         yield
     finally:
-        sys.path.remove(here)
+        if is_new:
+            sys.path.remove(here)
 
 
 @contextmanager
-def imported_anew(modules: Iterable[str]) -> Iterator[None]:
-    """Have modules imported anew inside: what a run says of its code is read from their files."""
-    names = list(modules)
+def own_modules_anew(cfg: DictConfig) -> Iterator[None]:
+    """Have the user's own modules imported anew inside: what a run says of its code is read from their files."""
+    modules = users_modules(cfg)
+    names = [name for name, file in modules.items() if name != "__main__" and not is_library(file)]
     before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     try:
         yield

@@ -9,7 +9,7 @@ from markupsafe import escape
 from omegaconf import DictConfig
 
 from ganbench.api.process import as_in_its_own, importable_from_here
-from ganbench.config.compose import load_config, method_label
+from ganbench.config.compose import method_label
 from ganbench.config.messages import UNREADABLE, one_line_error
 from ganbench.config.validate import check_device
 from ganbench.errors import Refused
@@ -19,7 +19,7 @@ from ganbench.runs.status import read_status
 from ganbench.sweeps.outcomes import describe_status, from_here, ranked_score
 from ganbench.trained.command_line import check_new
 from ganbench.trained.evaluations import compose_metric, with_metric
-from ganbench.trained.folder import RunFolder, check_is_run, open_run, tell_if_unfinished
+from ganbench.trained.folder import RunFolder, check_is_run, load_settings, open_run, tell_if_unfinished
 from ganbench.trained.rescore import evaluate_once
 
 if TYPE_CHECKING:  # these take seconds
@@ -35,7 +35,9 @@ def load(folder: str | Path, device: str | None = None) -> "Run":
     check_is_run(Path(folder))
     if device is not None:
         check_device(device)
-    return Run(Path(folder).absolute(), device)
+    run = Run(Path(folder).absolute(), device)
+    _ = run.config  # now, so that a damaged one is refused here
+    return run
 
 
 class Run:
@@ -48,7 +50,7 @@ class Run:
     @cached_property
     def config(self) -> DictConfig:
         """Return the settings of the run."""
-        return load_config(self.folder / "config.yaml")
+        return load_settings(self.folder)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class Run:
         if n < 1:
             raise Refused(f"sample({n}): the number of samples must be 1 or more.")
         trained = self._trained
-        with as_in_its_own():
+        with as_in_its_own(self.config):
             from ganbench.trained.generator import configure
             from ganbench.trained.samples import as_array, draw
 
@@ -105,7 +107,7 @@ class Run:
         """
         if metric is None:
             return ranked_score(self.facts)
-        with as_in_its_own():
+        with as_in_its_own(self.config):
             run = self._open()
             tell_if_unfinished(run)
             try:
@@ -124,7 +126,7 @@ class Run:
         out = Path(out)
         check_new(out, flag="")
         run = self._open()
-        with as_in_its_own(), written_whole(out) as place:
+        with as_in_its_own(self.config), written_whole(out) as place:
             from ganbench.trained.generator import load_generator
             from ganbench.trained.package import write_package, write_weights
 
@@ -137,7 +139,7 @@ class Run:
 
     @cached_property
     def _trained(self) -> "Trained":
-        with as_in_its_own():
+        with as_in_its_own(self.config):
             run = self._open()
             tell_if_unfinished(run)
             from ganbench.trained.generator import configure, load_generator

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FIRST_COLUMNS = ("dataset", "method", "seed", "run", "status", "images", "updates", "seconds", "score")
+AXES = {"images": "images", "updates": "steps", "seconds": "t_train"}  # as in the table, and in the names of figures
 
 
 def compare(folder: str | Path, allow_mismatch: str | Sequence[str] = ()) -> "Sweep":
@@ -129,8 +130,10 @@ class Sweep:
         return self.plot("finals", ax)
 
     def plot_curves(self, ax: "Axes | None" = None, axis: str = "images") -> "Axes":
-        """Draw the score through training against images, steps (generator updates) or seconds."""
-        return self.plot(f"scores-{'t_train' if axis == 'seconds' else axis}", ax)
+        """Draw the score through training against images, updates (of the generator) or seconds."""
+        if axis not in AXES:
+            raise Refused(f"axis={axis!r} must be one of: {', '.join(AXES)}.")
+        return self.plot(f"scores-{AXES[axis]}", ax)
 
     def plot_gaps(self, ax: "Axes | None" = None) -> "Axes":
         """Draw how much worse each method is than the best at the same seeds."""

@@ -37,7 +37,7 @@ def open_run(folder: str | Path, device: str | None = None) -> RunFolder:
     """Open a run's folder, to be used on its own device or on another. Raise Refused for a folder that is no run."""
     folder = Path(folder)
     check_is_run(folder)
-    cfg = _load_settings(folder)
+    cfg = load_settings(folder)
     if device is not None:
         check_device(device)
         cfg.device = device
@@ -88,7 +88,8 @@ def _runs_in(folder: Path) -> list[Path]:
     return []
 
 
-def _load_settings(folder: Path) -> DictConfig:
+def load_settings(folder: Path) -> DictConfig:
+    """Return the settings of a run. Raise Refused if they cannot be read."""
     try:
         return load_config(folder / "config.yaml")
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
