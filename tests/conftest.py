@@ -62,6 +62,7 @@ LONGEST = (
     "test_refusals",
     "test_bench",
     "test_contributing",
+    "test_api",
     "test_fuzz",
     "test_page",
     "test_probes",
