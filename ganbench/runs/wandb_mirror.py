@@ -230,11 +230,16 @@ def silence_wandb_log() -> None:
 
 def check_api_key() -> None:
     """Raise Refused without a valid key, before any connection is made."""
-    wandb.setup(settings=wandb.Settings(silent=True, mode="online"))  # whatever WANDB_MODE says
     try:
-        wandb.login(verify=False, force=True)
+        log_in()
     except wandb.errors.Error as error:
         raise refusal("online", error) from None
+
+
+def log_in() -> None:
+    """Have W&B's library find the key. Raise its error if there is none, or if it cannot be one."""
+    wandb.setup(settings=wandb.Settings(silent=True, mode="online"))  # whatever WANDB_MODE says
+    wandb.login(verify=False, force=True)
 
 
 def refusal(mode: str, error: Exception) -> Refused:
