@@ -34,7 +34,7 @@ FLOORS = (
     ("sweeps",),
     ("report",),  # on less than what stands below it: see REPORT_STANDS_ON
     ("trained",),
-    ("__main__", "sample", "export", "evaluate"),
+    ("__main__", "sample", "export", "evaluate", "dashboard"),
     ("bench", "conformance", "api"),
 )
 REPORT_STANDS_ON = {"report", "config", "theory", "errors", "files", "progress", "__init__"}
@@ -42,6 +42,7 @@ TORCH_FREE_RUNS = {f"runs.{name}" for name in ("__init__", "status", "identity",
 TORCH_FREE_TRAINED = {
     f"trained.{name}" for name in ("__init__", "command_line", "folder", "evaluations", "rescore", "model_card")
 }
+TORCH_FREE_DASHBOARD = {"dashboard.__init__", "dashboard.__main__"}  # the others import W&B
 TORCH_FREE_ROOMS = {
     *("__init__", "__main__", "sample", "export", "evaluate", "api"),
     *("errors", "files", "progress", "theory", "config", "sweeps", "report"),
@@ -172,7 +173,7 @@ def packages_around(module: str) -> list[str]:
 
 
 def is_light(module: str) -> bool:
-    return room(module) in TORCH_FREE_ROOMS or module in TORCH_FREE_RUNS | TORCH_FREE_TRAINED
+    return room(module) in TORCH_FREE_ROOMS or module in TORCH_FREE_RUNS | TORCH_FREE_TRAINED | TORCH_FREE_DASHBOARD
 
 
 PACKAGE = REPOSITORY / "ganbench"

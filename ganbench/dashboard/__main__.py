@@ -11,6 +11,7 @@ from ganbench.files import ensure_home
 from ganbench.trained.command_line import Arguments, answered
 
 if TYPE_CHECKING:
+    from ganbench.dashboard.views import Place, View
     from ganbench.report.load import Run
     from ganbench.report.study import Study
 
@@ -80,19 +81,26 @@ def _make(sweep: Path, options: argparse.Namespace) -> int:
         return 0
     try:
         api, place = saving.connect(place)
-        n_there = saving.check_project(api, place, runs)
+        saving.check_project(api, place, sweep, runs)
         views = [view for study in studies for view in build(study, sweep, place)]
-        saved = saving.save(views, urls, place)
+        _save(sweep, views, urls, place)
     except Refused:
         raise
-    except Exception as error:  # whatever W&B's library makes of an answer
-        print(f"{sweep}: no dashboard was saved ({first_line(error)}).", file=sys.stderr)
+    except Exception as error:  # whatever W&B's library makes of an outage
+        print(f"{sweep}: W&B failed ({first_line(error)}); try again once it answers.", file=sys.stderr)
         return 1
-    saving.write(sweep, views, urls | saved)
-    if n_there < len(runs):
-        print(f"W&B has {n_there} of {len(runs)} runs; upload the others: {saving.sync_command(runs)}")
-    print("\n".join(f"{view.name}, {view.kind}: {url}" for view, url in zip(views, saved.values(), strict=True)))
     return 0
+
+
+def _save(sweep: Path, views: "list[View]", urls: dict[str, str], place: "Place") -> None:
+    """Save each view and print its URL; what was saved before an error is not forgotten."""
+    from ganbench.dashboard import saving
+
+    for view in views:
+        key = saving.key(view, place)
+        urls[key] = saving.save(view, urls.get(key, ""), place)
+        saving.write(sweep, views, urls)
+        print(f"{view.kind} {view.name}: {urls[key]}")
 
 
 def _load(sweep: Path, allowed: tuple[str, ...]) -> "list[Study]":
@@ -107,10 +115,11 @@ def _load(sweep: Path, allowed: tuple[str, ...]) -> "list[Study]":
 
 
 def _runs_at_wandb(sweep: Path, studies: "list[Study]") -> "list[Run]":
-    """Return the runs that are compared. Raise Refused if none finished, or if one has no id at W&B."""
-    runs = [run for study in studies for method in study.methods for run in method.runs]
+    """Return the runs and trials that are shown. Raise Refused if none finished, or if one has no id at W&B."""
+    runs = [run for study in studies for run in study.compared_runs]
     if not any(run.status == "finished" for run in runs):
         raise Refused(f"{sweep} has no finished run; finish it first, with the same command.")
+    runs += [run for study in studies for run in study.all_trials]
     for run in runs:
         if "wandb_id" not in run.facts:
             raise Refused(f"{run.folder}/status.json has no wandb_id, so the run cannot be found at W&B; make it anew.")

@@ -5,7 +5,6 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 
-from ganbench.report.load import Run
 from ganbench.report.study import Study
 from ganbench.report.tuning import searched_settings
 from ganbench.runs.wandb_rows import name_at_wandb
@@ -24,7 +23,7 @@ Panels = list[Any]
 def score_panels(study: Study) -> Panels:
     """Return curves of the score by method, its end as bars, and the score against what it costs."""
     lower = f"{study.metric}, lower is better"
-    score, n_runs = wr.SummaryMetric("score"), len(runs_of(study))
+    score, n_runs = wr.SummaryMetric("score"), len(study.compared_runs)
     grouped: dict[str, Any] = {"groupby": wr.Config("method"), "groupby_aggfunc": "mean"}
     return [
         _curve("score", "Score against real images", n_runs, y_title=lower),
@@ -54,7 +53,7 @@ def loss_panels(study: Study) -> Panels:
     names = recorded_names(study)
     probes = sorted(name for name in names if name.startswith("probe/"))
     drawn = [name for name in LOSSES_AND_GRADIENTS if name in names] + probes
-    return [_curve(name, name, len(runs_of(study))) for name in drawn]
+    return [_curve(name, name, len(study.compared_runs)) for name in drawn]
 
 
 def other_score_panels(study: Study) -> Panels:
@@ -62,12 +61,14 @@ def other_score_panels(study: Study) -> Panels:
     ranking = name_at_wandb(study.metric)
     names = sorted(name for name in recorded_names(study) if name.startswith(("score/", "diversity/")))
     shown = [name for name in names if name not in (ranking, f"{ranking}_raw")]
-    return [_curve(name, name, len(runs_of(study))) for name in shown]
+    return [_curve(name, name, len(study.compared_runs)) for name in shown]
 
 
 def sample_panels() -> Panels:
     """Return the grids of samples: a row for each run and a column for each step, all of the same latents."""
-    return [wr.MediaBrowser(title="Samples", media_keys=["samples"], mode="grid", grid_x_axis="step", grid_y_axis="run")]
+    return [
+        wr.MediaBrowser(title="Samples", media_keys=["samples"], mode="grid", grid_x_axis="step", grid_y_axis="run")
+    ]
 
 
 def trial_panels(study: Study) -> Panels:
@@ -89,21 +90,13 @@ def comparison_panels() -> Panels:
     return [wr.RunComparer(diff_only="split")]
 
 
-def runs_of(study: Study) -> list[Run]:
-    """Return the runs that are compared."""
-    return [run for method in study.methods for run in method.runs]
-
-
-def trials_of(study: Study) -> list[Run]:
-    """Return the trials that settings were chosen from."""
-    return [run for runs in study.trials.values() for run in runs]
-
-
 def recorded_names(study: Study) -> set[str]:
     """Return the names, at W&B, of all numbers that a run of the study has recorded."""
     names = set()
-    for run in runs_of(study):
-        names |= {name_at_wandb(key) for row in run.rows for key, value in row.items() if isinstance(value, int | float)}
+    for run in study.compared_runs:
+        names |= {
+            name_at_wandb(key) for row in run.rows for key, value in row.items() if isinstance(value, int | float)
+        }
         names |= {f"probe/{row['loss']}_{row['critic']}_left" for row in run.probes}
     return names
 

@@ -43,7 +43,7 @@ def build(study: Study, sweep: Path, place: Place) -> list[View]:
 
 
 def _workspace(study: Study, name: str, place: Place) -> ws.Workspace:
-    runs = panels.runs_of(study)
+    runs = study.compared_runs
     sections = [
         ws.Section("Scores", panels=panels.score_panels(study), is_open=True),
         ws.Section("Losses and gradients", panels=panels.loss_panels(study), is_open=True),
@@ -57,7 +57,7 @@ def _workspace(study: Study, name: str, place: Place) -> ws.Workspace:
 def _workspace_of_trials(study: Study, name: str, place: Place) -> ws.Workspace:
     """Return a workspace of its own, because all panels of a workspace show the same runs."""
     section = ws.Section("Trials", panels=panels.trial_panels(study), is_open=True)
-    return _workspace_of(panels.trials_of(study), name, place, [section])
+    return _workspace_of(study.all_trials, name, place, [section])
 
 
 def _workspace_of(runs: list[Run], name: str, place: Place, sections: list[ws.Section]) -> ws.Workspace:
@@ -82,14 +82,14 @@ def _report(study: Study, name: str, place: Place) -> wr.Report:
         "Other scores": panels.other_score_panels(study),
         "Compare runs": panels.comparison_panels(),
     }
-    runs = _runset("Runs", panels.runs_of(study), place)
+    runs = _runset("Runs", study.compared_runs, place)
     blocks: list[Any] = [wr.MarkdownBlock(_verdict(study))]
     for heading, drawn in grids.items():
         columns = 1 if heading in ("Samples of the same latents", "Compare runs") else 2
         if drawn:
             blocks += [wr.H2(heading), wr.PanelGrid(runsets=[runs], panels=panels.in_rows(drawn, columns))]
     if study.trials:
-        trials = _runset("Trials", panels.trials_of(study), place)
+        trials = _runset("Trials", study.all_trials, place)
         drawn = panels.in_rows(panels.trial_panels(study))
         blocks += [wr.H2("Trials"), wr.PanelGrid(runsets=[trials], panels=drawn)]
     blocks += [wr.H2("Footing"), wr.MarkdownBlock(_footing(study))]
@@ -106,7 +106,9 @@ def _report(study: Study, name: str, place: Place) -> wr.Report:
 def _runset(name: str, runs: list[Run], place: Place) -> wr.Runset:
     """Return these runs; without an entity those of the report's own project, since it cannot be asked for its id."""
     of_project = place._asdict() if place.entity else {}
-    return wr.Runset(name=name, filters=_only(runs), order=[wr.OrderBy(wr.SummaryMetric("score"), ascending=True)], **of_project)
+    return wr.Runset(
+        name=name, filters=_only(runs), order=[wr.OrderBy(wr.SummaryMetric("score"), ascending=True)], **of_project
+    )
 
 
 def _only(runs: list[Run]) -> str:
@@ -122,7 +124,7 @@ def _verdict(study: Study) -> str:
 
 def _footing(study: Study) -> str:
     """Return what is equal in all runs."""
-    footing = next((run.footing["equal"] for run in panels.runs_of(study) if run.footing), {})
+    footing = next((run.footing["equal"] for run in study.compared_runs if run.footing), {})
     lines = [f"| {key} | {_cell(value)} |" for key, value in footing.items()]
     return "\n".join(["These are equal in all runs.\n", "| | |", "| --- | --- |", *lines])
 

@@ -66,8 +66,7 @@ class Study:
     @cached_property
     def real_scores(self) -> dict[str, Any]:
         """Return the real-data reference of every score."""
-        runs = [run for method in self.methods for run in method.runs]
-        return next((run.real_reference for run in runs if run.real_reference), {})
+        return next((run.real_reference for run in self.compared_runs if run.real_reference), {})
 
     @property
     def real_reference(self) -> float | None:
@@ -150,8 +149,7 @@ class Study:
     @property
     def codes(self) -> set[str]:
         """Return the digests of the code that the runs share; more than one only if that was allowed."""
-        runs = [run for method in self.methods for run in method.runs]
-        return {run.footing["equal"]["code"] for run in runs if "code" in run.footing.get("equal", {})}
+        return {run.footing["equal"]["code"] for run in self.compared_runs if "code" in run.footing.get("equal", {})}
 
     @cached_property
     def score_curves(self) -> dict[str, ScoreCurve]:
@@ -168,6 +166,14 @@ class Study:
     def trials(self) -> dict[str, list[Run]]:
         """Return the runs that each method's settings were chosen from; empty without a search."""
         return tuning.trials(self.sweep, self.dataset) if self.sweep else tuning.trials(self.folder)
+
+    @property
+    def compared_runs(self) -> list[Run]:
+        return [run for method in self.methods for run in method.runs]
+
+    @property
+    def all_trials(self) -> list[Run]:
+        return [run for runs in self.trials.values() for run in runs]
 
     @cached_property
     def search_tables(self) -> list[tuple[str, list[list[str]]]]:

@@ -28,7 +28,7 @@ from ganbench.config.compose import method_label, resolve
 from ganbench.config.schema import ScoredOn
 from ganbench.config.typed import typed_arguments
 from ganbench.errors import Refused
-from ganbench.files import ensure_home
+from ganbench.files import ensure_home, is_run_folder
 from ganbench.runs.lock import run_lock
 from ganbench.runs.status import read_status, write_status
 from ganbench.runs.wandb_rows import Rows, rows, summary
@@ -362,7 +362,9 @@ def main() -> None:
         epilog="WANDB_MODE=offline writes RUN/wandb/offline-run-... again instead, for `wandb sync` on another "
         "machine. Exit codes: 0 all sent, 1 W&B failed, 2 refused.",
     )
-    command.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run's folder, such as outputs/run/mine")
+    command.add_argument(
+        "runs", metavar="RUN", nargs="+", type=Path, help="folder of a run or of a sweep, such as outputs/run/mine"
+    )
     runs = parser.parse_args().runs
     ensure_home()
     sys.exit(sync_all(runs, os.environ.get("WANDB_MODE") or "online"))
@@ -372,6 +374,7 @@ def sync_all(runs: list[Path], mode: str) -> int:
     """Send each run and print so; return the exit code."""
     try:
         checked = _checked_mode(mode)
+        runs = [run for folder in runs for run in _runs_of(folder)]
         for run in runs:
             load_run(run)
         for run in runs:
@@ -385,6 +388,12 @@ def sync_all(runs: list[Path], mode: str) -> int:
         print(f"{run}: not sent ({first_line(error)}); nothing is lost, try again once W&B answers.", file=sys.stderr)
         return 1
     return 0
+
+
+def _runs_of(folder: Path) -> list[Path]:
+    """Return the folders of a sweep's runs and trials; the folder itself if it is not that of a sweep."""
+    found = [status.parent for pattern in ("*", "trials/*") for status in sorted(folder.glob(f"{pattern}/status.json"))]
+    return [folder] if is_run_folder(folder) else found or [folder]
 
 
 def _checked_mode(mode: str) -> Mode:
