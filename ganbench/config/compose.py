@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ganbench.config.environment import environment_variable, wandb_mode
+from ganbench.config.environment import agent_run, environment_variable, runs_folder, wandb_mode
 from ganbench.config.messages import root_cause
 from ganbench.config.schema import CONF, HERE, INCIDENTAL, Config
 from ganbench.config.typed import typed_arguments
@@ -45,6 +45,8 @@ def register() -> None:
     OmegaConf.register_new_resolver("method", _method, replace=True)
     OmegaConf.register_new_resolver("environment", environment_variable, replace=True)
     OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
+    OmegaConf.register_new_resolver("agent_run", agent_run, replace=True)
+    OmegaConf.register_new_resolver("runs_folder", runs_folder, replace=True)
     if Plugins in Singleton._instances:  # Hydra looks for plugins once per process, and has perhaps done so before
         for plugin in import_module(PLUGINS).PLUGINS:
             Plugins.instance().register(plugin)

@@ -41,7 +41,7 @@ def reject_torchrun() -> None:
 
 def reject_multirun_under_agent() -> None:
     """Raise Refused for a sweep of ours inside one run of a W&B sweep, whose runs would all have that run's id."""
-    if _has_agent():
+    if agent_sweep():
         raise Refused(
             "-m makes several runs, but wandb agent has started this command for one of its own "
             f"(WANDB_SWEEP_ID={os.environ['WANDB_SWEEP_ID']}); leave -m out, and give one value to each setting."
@@ -63,7 +63,23 @@ def wandb_mode() -> str:
     """Return the mode where none is typed: that of the environment; under an agent online, and else offline."""
     if BOOLEANS.get(os.environ.get("WANDB_DISABLED", "").lower()):
         return "disabled"
-    return _mode_variable() or ("online" if _has_agent() else "offline")
+    return _mode_variable() or ("online" if agent_sweep() else "offline")
+
+
+def agent_run(default: str) -> str:
+    """Return the id of an agent's run, so that the run goes on in its folder when the agent starts it once more."""
+    return os.environ.get("WANDB_RUN_ID", default) if agent_sweep() else default
+
+
+def runs_folder() -> str:
+    """Return the folder of single runs; under an agent that of its sweep, which can be reported like one of ours."""
+    sweep = agent_sweep()
+    return f"outputs/sweep/{sweep}" if sweep else "outputs/run"
+
+
+def agent_sweep() -> str | None:
+    """Return the id of the W&B sweep whose agent has started this process; None without an agent."""
+    return os.environ.get("WANDB_SWEEP_ID") or None
 
 
 def _mode_variable() -> str:
@@ -73,8 +89,11 @@ def _mode_variable() -> str:
 
 
 def environment_variable(name: str, default: str | None) -> str | ListConfig | None:
-    """Return the value of a variable, of WANDB_TAGS the list; the default if it is not set or empty."""
-    value = os.environ.get(name) or default
+    """Return the value of a variable, of WANDB_TAGS the list; the default if it is not set or empty.
+
+    Under an agent the group is the agent's sweep.
+    """
+    value = os.environ.get(name) or (agent_sweep() if name == "WANDB_RUN_GROUP" else None) or default
     if name != "WANDB_TAGS":
         return value
     return ListConfig([tag.strip() for tag in (value or "").split(",") if tag.strip()])
@@ -91,7 +110,7 @@ def conflicting_variables(wandb: DictConfig) -> list[str]:
 
 def _conflict(variable: str, typed: str) -> str:
     there = f"{variable}={os.environ[variable]}"
-    if _has_agent() and variable in ("WANDB_PROJECT", "WANDB_ENTITY"):
+    if agent_sweep() and variable in ("WANDB_PROJECT", "WANDB_ENTITY"):
         return f"{there} overrules {typed}, because W&B keeps the runs of its sweep together"
     return f"{typed} overrules {there}"
 
@@ -101,7 +120,3 @@ def _wanted(variable: str) -> Any:
     if variable == "WANDB_DISABLED":
         return "disabled" if BOOLEANS[os.environ[variable].lower()] else None
     return _mode_variable() if variable == "WANDB_MODE" else environment_variable(variable, None)
-
-
-def _has_agent() -> bool:
-    return bool(os.environ.get("WANDB_SWEEP_ID"))

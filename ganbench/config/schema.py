@@ -81,6 +81,7 @@ class Wandb:
     tags: Any = None  # as betas
     notes: str | None = None
     dir: str | None = None
+    artifacts: bool = False
 
 
 @dataclass

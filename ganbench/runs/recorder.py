@@ -68,6 +68,8 @@ class Recorder:
         status = self._end(error)
         exit_code = 0 if status == "finished" else 1
         self.mirror.finish(exit_code, self.saved_images if status == "interrupted" else None)
+        if self.mirror.artifact:
+            self.note(**self.mirror.artifact.facts())
 
     def write_footing(self, footing: dict[str, Any]) -> None:
         """Write footing.json: what must be equal between runs that are compared.

@@ -25,12 +25,15 @@ import wandb
 from omegaconf import DictConfig, OmegaConf
 
 from ganbench.config.compose import method_label, resolve
+from ganbench.config.environment import agent_sweep
 from ganbench.config.schema import ScoredOn
 from ganbench.config.typed import typed_arguments
 from ganbench.errors import Refused
 from ganbench.files import ensure_home, is_run_folder
 from ganbench.runs.lock import run_lock
 from ganbench.runs.status import read_status, write_status
+from ganbench.runs.wandb_artifact import Uploaded, artifact_to_log, log_artifact
+from ganbench.runs.wandb_privacy import private_settings, shown_folder, without_names
 from ganbench.runs.wandb_rows import Rows, rows, summary
 
 log = logging.getLogger("ganbench")
@@ -68,7 +71,8 @@ class WandbMirror:
 
     def __init__(self, out: Path, cfg: DictConfig, address: Address | None = None):
         """Begin a W&B run; for a resumed run continue the one at this address, with what the folder has."""
-        self.out = out
+        self.out, self.cfg = out, cfg
+        self.artifact: Uploaded | None = None  # that was logged
         self.naming = Rows(cfg)
         self.row: dict[str, Any] = {}  # not sent yet: all of it has the same number of images
         self.run: wandb.Run | None = None
@@ -96,9 +100,15 @@ class WandbMirror:
         """
         if self.row.get("images") != saved_images:
             self._send_row()
+        if self.run and saved_images is not None and agent_sweep():
+            self._guarded(self.run.mark_preempting)  # so that W&B gives the run to an agent once more
         if self.run:
-            self._guarded(conclude, self.run, self.out, exit_code)
+            self._guarded(self._conclude, exit_code)
             self.run = None
+
+    def _conclude(self, exit_code: int) -> None:
+        assert self.run is not None
+        self.artifact = conclude(self.run, self.out, self.cfg, exit_code)
 
     def _send_row(self) -> None:
         if self.run and self.row:
@@ -149,7 +159,11 @@ def start_run(
         check_api_key()
         check_reachable(wandb.setup().settings.base_url)
     settings = wandb.Settings(
-        silent=True, init_timeout=INIT_TIMEOUT, finish_timeout=finish_timeout, finish_timeout_raises=True
+        silent=True,
+        init_timeout=INIT_TIMEOUT,
+        finish_timeout=UPLOAD_TIMEOUT if cfg.wandb.get("artifacts") else finish_timeout,
+        finish_timeout_raises=True,
+        **private_settings(),
     )
     try:
         run = wandb.init(
@@ -157,7 +171,7 @@ def start_run(
             mode=mode,
             **address._asdict(),
             **run_metadata(cfg, out),
-            config=resolve(cfg) | {"method": method_label(cfg), "folder": str(out)},
+            config=sent_config(cfg, out),
             # An offline run is written whole instead: `wandb sync` would send twice what two parts of it share.
             resume="allow" if resume and mode == "online" else None,
             reinit="create_new",
@@ -172,6 +186,13 @@ def start_run(
     if mode == "online":
         log.info(f"Weights & Biases: {run.url}")
     return run
+
+
+def sent_config(cfg: DictConfig, out: Path) -> dict[str, Any]:
+    """Return the settings that W&B is sent."""
+    config = resolve(cfg)
+    config["wandb"]["dir"] = None  # an agent sets it, to a folder that may name the user
+    return without_names(config) | {"method": method_label(cfg), "folder": shown_folder(out)}
 
 
 def mirror_folder(out: Path, cfg: DictConfig) -> Path:
@@ -208,7 +229,7 @@ def run_metadata(cfg: DictConfig, out: Path) -> dict[str, Any]:
         "group": cfg.wandb.group or cfg.name,
         "job_type": os.environ.get("WANDB_JOB_TYPE") or ("trial" if is_trial else "final"),
         "tags": list(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags)),
-        "notes": "\n\n".join(filter(None, [read_status(out).get("command"), cfg.wandb.notes])),
+        "notes": without_names("\n\n".join(filter(None, [read_status(out).get("command"), cfg.wandb.notes]))),
     }
 
 
@@ -294,10 +315,19 @@ def as_media(value: Any) -> Any:
     return value
 
 
-def conclude(run: wandb.Run, out: Path, exit_code: int) -> None:
-    """Send the summary of the run in the folder `out`, and wait until everything is sent."""
+def conclude(run: wandb.Run, out: Path, cfg: DictConfig, exit_code: int) -> Uploaded | None:
+    """Send the summary of the run in the folder `out`, and its artifact if it is to have one and has none yet.
+
+    Wait until everything is sent; return the artifact.
+    """
     run.summary.update(summary(out))
-    run.finish(exit_code=exit_code)
+    artifact = artifact_to_log(out, cfg, "offline" if run.offline else "online")
+    try:
+        if artifact:
+            log_artifact(run, out, artifact)
+    finally:  # W&B is to know how the run ended, whatever becomes of its artifact
+        run.finish(exit_code=exit_code)
+    return artifact
 
 
 def catch_up(run: wandb.Run, out: Path) -> None:
@@ -330,7 +360,9 @@ def sync(out: Path, mode: Mode) -> None:
         run = start_run(out, cfg, address, mode, resume=True, finish_timeout=UPLOAD_TIMEOUT)
         write_status(out, status | address_of(run).facts() | page_of(run))
         catch_up(run, out)
-        conclude(run, out, exit_code=0 if status["status"] == "finished" else 1)
+        artifact = conclude(run, out, cfg, exit_code=0 if status["status"] == "finished" else 1)
+        if artifact:
+            write_status(out, read_status(out) | artifact.facts())
     except Exception:
         abandon(run)
         raise

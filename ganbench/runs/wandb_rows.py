@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ganbench.runs.status import read_status
+from ganbench.runs.wandb_privacy import without_names
 
 # The section of its page in which W&B draws a value of metrics.jsonl; all others are scores.
 SECTIONS = {
@@ -121,7 +122,9 @@ def summary(out: Path) -> Row:
         "score": None if status["status"] == "diverged" else status.get("score"),
         "score_best": min(scores, default=None),
         "metric": metric,
-        **{key: status.get(key) for key in ("status", "reason", "collapsed", "commit", "code")},
+        **{
+            key: without_names(status.get(key)) for key in ("status", "reason", "collapsed", "commit", "code", "device")
+        },
         "seconds": seconds,
         "images_per_second": status["images"] / seconds if seconds and "images" in status else None,
         **{f"reference/{name}": value for name, value in reference.items() if isinstance(value, int | float)},
