@@ -223,7 +223,7 @@ def places(server: Server) -> set[tuple[str, str, str]]:
 
 
 def test_an_agents_run_is_online_and_is_synced_to_where_wandb_put_it(tmp_path: Path) -> None:
-    server, run = Server(), tmp_path / "outputs/run/agent"
+    server, run = Server(), tmp_path / "outputs/sweep/sweep1/agent"
     agent = {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "agentrun", "WANDB_PROJECT": "ganbench", "WANDB_ENTITY": "me"}
     known = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
     done = ganbench(*RUN[:4], "protocol.images=640", "name=agent", cwd=tmp_path, **agent, **known)
@@ -301,11 +301,12 @@ def test_the_summary_ranks_runs(cases: dict[str, Case]) -> None:
 def test_sync_says_what_is_wrong(cases: dict[str, Case], tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(cases["disabled"].folder, tmp_path / "damaged"))
     (damaged / "metrics.jsonl").write_text("{]\n")
+    no_run = damaged / "samples"
     run, start = cases["disabled"].folder, time.monotonic()
-    sync(tmp_path)
+    sync(no_run)
     usual = time.monotonic() - start
     wrong = [
-        (sync(run, tmp_path), 2, f"{tmp_path}/status.json has no wandb_id"),
+        (sync(run, no_run), 2, f"{no_run}/status.json has no wandb_id"),
         (sync(run, damaged), 2, f"{damaged} cannot be read"),
         (sync(run, WANDB_MODE="disabled"), 2, "WANDB_MODE=disabled"),
         (sync(run, WANDB_API_KEY="short"), 2, "40+ characters"),

@@ -38,8 +38,10 @@ SETTINGS = {
     "tags": ["night", "second"],
     "notes": "a try",
     "dir": "elsewhere",
+    "artifacts": False,
 }
-DEFAULTS = dict.fromkeys(SETTINGS) | {"mode": "offline", "project": "ganbench", "tags": []}
+DEFAULTS = dict.fromkeys(SETTINGS) | {"mode": "offline", "project": "ganbench", "tags": [], "artifacts": False}
+OF_AGENT = DEFAULTS | {"group": "sweep1"}
 AGENT = {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "agentrun", "WANDB_PROJECT": "agents", "WANDB_ENTITY": "team"}
 
 
@@ -57,12 +59,12 @@ def composed(cwd: Path, *typed: str, **environment: str) -> dict:
         ((), VARIABLES, SETTINGS),
         ((), dict.fromkeys(VARIABLES, ""), DEFAULTS),
         (("wandb=offline", "wandb.project=mine", "wandb.tags=[one]"), VARIABLES, None),
-        ((), {"WANDB_SWEEP_ID": "sweep1"}, DEFAULTS | {"mode": "online"}),
-        ((), {"WANDB_SWEEP_ID": "sweep1", "WANDB_MODE": "offline"}, DEFAULTS),
-        ((), {"WANDB_SWEEP_ID": "sweep1", "WANDB_MODE": "dryrun"}, DEFAULTS),
+        ((), {"WANDB_SWEEP_ID": "sweep1"}, OF_AGENT | {"mode": "online"}),
+        ((), {"WANDB_SWEEP_ID": "sweep1", "WANDB_MODE": "offline"}, OF_AGENT),
+        ((), {"WANDB_SWEEP_ID": "sweep1", "WANDB_MODE": "dryrun"}, OF_AGENT),
         ((), {"WANDB_MODE": "run"}, DEFAULTS | {"mode": "online"}),
-        (("wandb=disabled",), {"WANDB_SWEEP_ID": "sweep1"}, DEFAULTS | {"mode": "disabled"}),
-        (("wandb.mode=disabled",), {"WANDB_SWEEP_ID": "sweep1"}, DEFAULTS | {"mode": "disabled"}),
+        (("wandb=disabled",), {"WANDB_SWEEP_ID": "sweep1"}, OF_AGENT | {"mode": "disabled"}),
+        (("wandb.mode=disabled",), {"WANDB_SWEEP_ID": "sweep1"}, OF_AGENT | {"mode": "disabled"}),
         (("experiment=search",), {"WANDB_MODE": "online"}, DEFAULTS | {"mode": "disabled"}),
         ((), {"WANDB_DISABLED": "True"}, DEFAULTS | {"mode": "disabled"}),
         ((), {"WANDB_DISABLED": "false"}, DEFAULTS),
@@ -155,7 +157,7 @@ def test_trials_and_final_runs_have_job_types(tmp_path: Path) -> None:
 def test_an_agents_run_has_the_id_that_wandb_gave_it(tmp_path: Path) -> None:
     done = ganbench(*SHORT, "wandb=offline", "wandb.project=mine", "name=agent", cwd=tmp_path, **AGENT)
     assert done.returncode == 0, done.stderr
-    status = json.loads((tmp_path / "outputs/run/agent/status.json").read_text())
+    status = json.loads((tmp_path / "outputs/sweep/sweep1/agent/status.json").read_text())
     assert [status[f"wandb_{part}"] for part in ("id", "project", "entity")] == ["agentrun", "agents", "team"]
     assert "wandb_url" not in status
     assert "WANDB_PROJECT=agents overrules wandb.project=mine" in done.stdout
