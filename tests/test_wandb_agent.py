@@ -18,7 +18,7 @@ from ganbench.runs import wandb_rows
 pytestmark = pytest.mark.slow
 
 ARGUMENTS = {"loss": "gan", "dataset": "ring", "experiment": "smoke", "device": "cpu", "model.width": 16}
-ARGUMENTS |= {"protocol.images": 6400, "checkpoint_every": 1}
+ARGUMENTS |= {"protocol.images": 6400, "checkpoint_every": 10}
 
 
 def command(type: str, run: str, seed: int) -> dict:

@@ -100,17 +100,16 @@ def test_an_offline_run_uploads_its_artifact_when_it_is_synced(server: Server, h
     written = next(run.glob("wandb/offline-run-*/*.wandb")).read_bytes()
     assert b"off-gan-ring" in written and b"example.org" not in written and SECRET.encode() not in written
     moved = Path(shutil.copytree(run, home / "moved"))
-    for times in (1, 1):
-        sync(moved, server, home)
-        assert len(server.artifacts) == times
+    sync(moved, server, home)
+    sync(moved, server, home)
+    assert len(server.artifacts) == 1
     assert aliases(server.artifacts[0]) == {"latest", "best"}
     shutil.rmtree(moved / "artifact")
     (moved / "status.json").write_text(json.dumps(status_of(run)))
-    (next(moved.glob("checkpoints/step-*.pt"))).unlink()
     for damaged in moved.glob("checkpoints/step-*.pt"):
         damaged.write_bytes(b"")
     failed = ganbench("sync", str(moved), cwd=home, module="ganbench.runs.wandb_mirror", **known(server, home))
-    assert failed.returncode == 1 and "cannot be exported" in failed.stderr and failed.stderr.count("\n") == 1
+    assert failed.returncode == 1 and "cannot be exported" in failed.stderr and "Traceback" not in failed.stderr
     assert server.summaries[status_of(moved)["wandb_id"]]["status"] == "finished"
 
 

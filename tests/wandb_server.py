@@ -122,7 +122,7 @@ class Server(ThreadingHTTPServer):
 
     def receive(self, path: str, asked: dict) -> None:
         """Keep what a run streams: its history and its summary."""
-        id = path.split("/")[-2]
+        id = path.split("/")[-2]  # .../ganbench/run/file_stream
         files = asked.get("files", {})
         if part := files.get("wandb-history.jsonl"):
             self.histories[id][part["offset"] :] = part["content"]
@@ -179,8 +179,9 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.read()
-        asked, reply, code = json.loads(body or "{}"), {}, 200
-        self.server.bodies.append(body.decode())
+        self.server.bodies.append(body.decode("latin-1"))
+        is_json = self.headers.get("Content-Type") != "application/x-protobuf"  # of the library's own measurements
+        asked, reply, code = json.loads(body or "{}") if is_json else {}, {}, 200
         if self.server.mute and "UpsertBucket" not in asked.get("query", ""):
             time.sleep(600)
         if self.path == "/graphql":

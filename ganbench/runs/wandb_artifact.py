@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ganbench.config.compose import method_label
 from ganbench.config.schema import ScoredOn
 from ganbench.runs.status import read_footing, read_status
-from ganbench.runs.wandb_privacy import without_names
+from ganbench.runs.wandb_privacy import seen_from_here, without_names
 
 LONGEST_NAME = 128  # of an artifact at W&B
 FOLDER = "artifact"  # in that of the run; W&B reads the files when it uploads them
@@ -57,7 +57,7 @@ def log_artifact(run: wandb.Run, out: Path, due: Uploaded) -> None:
         metadata={key: status.get(key) for key in ("label", "seed", "score", "images")}
         | {"metric": run.config["metric"]["name"], "footing": read_footing(out)["equal"]},
     )
-    artifact.add_dir(str(folder), policy="immutable")
+    artifact.add_dir(str(seen_from_here(folder)), policy="immutable")  # the path of each file is sent, too
     run.log_artifact(artifact, aliases=["latest", *(["best"] if _is_best(out, due.name) else [])])
 
 

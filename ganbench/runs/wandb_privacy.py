@@ -34,10 +34,16 @@ def without_names(value: Any) -> Any:
     return value
 
 
+def seen_from_here(folder: Path) -> Path:
+    """Return the way to a folder from the current one; all of its path if it lies elsewhere, as it was asked to."""
+    whole, here = folder.resolve(), Path.cwd()
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
+
+
 def shown_folder(out: Path) -> str:
     """Return a run's folder as seen from the current one; its name if it lies elsewhere."""
-    folder, here = out.resolve(), Path.cwd()
-    return str(folder.relative_to(here)) if folder.is_relative_to(here) else folder.name
+    folder = seen_from_here(out)
+    return folder.name if folder.is_absolute() else str(folder)
 
 
 def _without_home(text: str) -> str:
