@@ -74,10 +74,8 @@ def test_an_agents_run_that_is_cut_short_goes_on_in_the_same_wandb_run(server: S
     done = subprocess.run(made, cwd=tmp_path, env=known, capture_output=True, text=True, timeout=PATIENCE)
     assert "wandb agent me/ganbench/sweep1" in done.stderr, done.stderr
     assert yaml.safe_load(server.sweep)["metric"] == {"name": "score", "goal": "minimize"}
-    server.commands = [
-        *(command("run", "first", 0), command("resume", "first", 0), command("resume", "first", 0)),
-        *(command("run", "second", 1), {"type": "exit"}),
-    ]
+    server.commands = [command("run", "first", 0), command("resume", "first", 0), command("run", "second", 1)]
+    server.commands.append({"type": "exit"})
     agent = subprocess.Popen(
         [sys.executable, "-m", "wandb", "agent", "me/ganbench/sweep1"],
         cwd=tmp_path,
@@ -88,7 +86,6 @@ def test_an_agents_run_that_is_cut_short_goes_on_in_the_same_wandb_run(server: S
     sweep = tmp_path / "outputs/sweep/sweep1"
     try:
         cut_short(agent, sweep / "first", signal.SIGTERM, after=5)
-        cut_short(agent, sweep / "first", signal.SIGKILL, after=50)
         assert agent.wait(PATIENCE) == 0
     finally:
         agent.kill()
@@ -97,7 +94,7 @@ def test_an_agents_run_that_is_cut_short_goes_on_in_the_same_wandb_run(server: S
     assert server.preempted == ["first"]  # so W&B starts it again
     began = [asked for asked in server.upserted if asked.get("sweep")]
     assert [(asked["name"], asked["sweep"], asked["groupName"]) for asked in began] == [
-        *[("first", "sweep1", "sweep1")] * 3,
+        *[("first", "sweep1", "sweep1")] * 2,
         ("second", "sweep1", "sweep1"),
     ]
     for name in ("first", "second"):

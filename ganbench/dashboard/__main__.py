@@ -49,7 +49,10 @@ def _options() -> argparse.Namespace:
 
 def _check_extra() -> None:
     if find_spec("wandb_workspaces") is None:
-        raise Refused("A dashboard needs wandb-workspaces, which is not installed: pip install 'ganbench[dashboard]'")
+        raise Refused(
+            "A dashboard needs wandb-workspaces, which is not installed; install it with: "
+            "pip install 'wandb-workspaces<0.5'."
+        )
 
 
 def _checked_folder(sweep: Path) -> Path:
