@@ -35,9 +35,16 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top / "outputs/sweep/mine"
 
 
+@pytest.fixture(scope="module")
+def dry_run(tuned: Path) -> CompletedProcess:
+    """The command that builds the views without any server."""
+    return dashboard(tuned, "--dry-run", WANDB_API_KEY="")
+
+
 @pytest.fixture
 def sweep(tuned: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tuned, tmp_path / "mine"))
+    """The sweep without a dashboard."""
+    return Path(shutil.copytree(tuned, tmp_path / "mine", ignore=shutil.ignore_patterns(FILE)))
 
 
 @pytest.fixture
@@ -72,19 +79,18 @@ def ids_in(folder: Path) -> set[str]:
     return {json.loads(file.read_text())["wandb_id"] for file in folder.glob("*/status.json")}
 
 
-def test_the_specification_has_what_the_report_has(sweep: Path) -> None:
-    done = dashboard(sweep, "--dry-run", WANDB_API_KEY="")
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert done.stdout == f"Wrote {sweep / FILE}; nothing was sent.\n"
-    built = views(sweep)
+def test_the_specification_has_what_the_report_has(tuned: Path, dry_run: CompletedProcess) -> None:
+    assert (dry_run.returncode, dry_run.stderr) == (0, ""), dry_run.stderr
+    assert dry_run.stdout == f"Wrote {tuned / FILE}; nothing was sent.\n"
+    built = views(tuned)
     assert list(built) == [
         ("workspace", "ganbench mine"),
         ("workspace", "ganbench mine trials"),
         ("report", "ganbench mine"),
     ]
     workspace, trials, _ = built.values()
-    assert ids_shown(workspace["section"]["runSets"][0]) == ids_in(sweep)
-    assert ids_shown(trials["section"]["runSets"][0]) == ids_in(sweep / "trials")
+    assert ids_shown(workspace["section"]["runSets"][0]) == ids_in(tuned)
+    assert ids_shown(trials["section"]["runSets"][0]) == ids_in(tuned / "trials")
     panels = panels_of(workspace)
     curves = [p["config"] for p in panels["Scores"] + panels["Losses and gradients"] if "Line" in p["viewType"]]
     drawn = {(curve["xAxis"], *curve["metrics"]) for curve in curves}
@@ -109,18 +115,17 @@ def test_the_specification_has_what_the_report_has(sweep: Path) -> None:
     assert panels["Compare runs"][0]["viewType"] == "Run Comparer"
 
 
-def test_the_report_says_what_the_page_says(sweep: Path) -> None:
-    assert dashboard(sweep, "--dry-run").returncode == 0
-    [report] = [spec for (kind, _), spec in views(sweep).items() if kind == "report"]
+def test_the_report_says_what_the_page_says(tuned: Path, dry_run: CompletedProcess) -> None:
+    [report] = [spec for (kind, _), spec in views(tuned).items() if kind == "report"]
     texts = [block["content"] for block in report["blocks"] if block["type"] == "markdown-block"]
-    page = ganbench(str(sweep), cwd=sweep, module="ganbench.report").stdout
+    page = ganbench(str(tuned), cwd=tuned, module="ganbench.report").stdout
     assert all(sentence in page for sentence in texts[0].split("\n\n")[:2])
-    footing = json.loads(next(sweep.glob("*/footing.json")).read_text())["equal"]
+    footing = json.loads(next(tuned.glob("*/footing.json")).read_text())["equal"]
     assert f"| train_data | {footing['train_data']} |" in texts[-1] and f"| batch | {footing['batch']} |" in texts[-1]
     grids = [block["metadata"] for block in report["blocks"] if block["type"] == "panel-grid"]
     assert [ids_shown(grid["runSets"][0]) for grid in grids[:1] + grids[-1:]] == [
-        ids_in(sweep),
-        ids_in(sweep / "trials"),
+        ids_in(tuned),
+        ids_in(tuned / "trials"),
     ]
 
 
@@ -131,9 +136,8 @@ def without_ids(spec: object) -> object:
     return [without_ids(item) for item in spec] if isinstance(spec, list) else spec
 
 
-def test_saving_twice_replaces(sweep: Path, server: Server) -> None:
-    assert dashboard(sweep, "--dry-run").returncode == 0
-    built = [without_ids(spec) for spec in views(sweep).values()]
+def test_saving_twice_replaces(tuned: Path, dry_run: CompletedProcess, sweep: Path, server: Server) -> None:
+    built = [without_ids(spec) for spec in views(tuned).values()]
     first, again = dashboard(sweep, server=server), dashboard(sweep, server=server)
     assert (first.returncode, first.stderr) == (0, ""), first.stderr
     assert again.stdout == first.stdout and first.stdout.count(f"{server.url}/me/ganbench") == 3

@@ -1,6 +1,5 @@
 """Draw a sweep at Weights & Biases: the panels of its workspace and its report, by section."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
@@ -122,10 +121,9 @@ def _coordinate(key: str) -> wr.ParallelCoordinatesPlotColumn:
     return wr.ParallelCoordinatesPlotColumn(metric=wr.Config(f"protocol.{key}"), log=key in ON_LOG_SCALE)
 
 
-def in_rows(panels: Iterable[Any], columns: int = 2) -> Panels:
-    """Place panels on the 24 columns of a report's grid, from left to right."""
-    width, height = 24 // columns, 9
-    panels = list(panels)
+def in_rows(panels: Panels, columns: int) -> Panels:
+    """Place panels on the 24 columns of a report's grid, from left to right; one alone in its row is higher."""
+    width, height = 24 // columns, 16 if columns == 1 else 9
     for number, panel in enumerate(panels):
         row, column = divmod(number, columns)
         panel.layout = wr.Layout(x=column * width, y=row * height, w=width, h=height)

@@ -11,6 +11,7 @@ import wandb_workspaces.workspaces as ws
 from ganbench.dashboard import panels
 from ganbench.report.load import Run
 from ganbench.report.study import Study
+from ganbench.runs.wandb_privacy import without_names
 
 
 class Place(NamedTuple):
@@ -18,6 +19,15 @@ class Place(NamedTuple):
 
     entity: str  # empty where nobody has asked W&B yet
     project: str
+
+
+class Part(NamedTuple):
+    """A section of a workspace or a report."""
+
+    title: str
+    panels: panels.Panels
+    columns: int = 2
+    is_open: bool = True
 
 
 class View(NamedTuple):
@@ -42,31 +52,38 @@ def build(study: Study, sweep: Path, place: Place) -> list[View]:
     return [*views, View(name, "report", _report(study, name, place))]
 
 
-def _workspace(study: Study, name: str, place: Place) -> ws.Workspace:
-    runs = study.compared_runs
-    sections = [
-        ws.Section("Scores", panels=panels.score_panels(study), is_open=True),
-        ws.Section("Losses and gradients", panels=panels.loss_panels(study), is_open=True),
-        ws.Section("Samples of the same latents", panels=panels.sample_panels(), is_open=True),
-        ws.Section("Other scores", panels=panels.other_score_panels(study)),
-        ws.Section("Compare runs", panels=panels.comparison_panels()),
+def _parts(study: Study) -> list[Part]:
+    """Return what is drawn of the runs that are compared. Called for each view, since panels know where they are."""
+    parts = [
+        Part("Scores", panels.score_panels(study)),
+        Part("Losses and gradients", panels.loss_panels(study)),
+        Part("Samples of the same latents", panels.sample_panels(), columns=1),
+        Part("Other scores", panels.other_score_panels(study), is_open=False),
+        Part("Compare runs", panels.comparison_panels(), columns=1, is_open=False),
     ]
-    return _workspace_of(runs, name, place, [section for section in sections if section.panels])
+    return [part for part in parts if part.panels]
+
+
+def _part_of_trials(study: Study) -> Part:
+    return Part("Trials", panels.trial_panels(study), columns=1)
+
+
+def _workspace(study: Study, name: str, place: Place) -> ws.Workspace:
+    return _workspace_of(study.compared_runs, name, place, _parts(study))
 
 
 def _workspace_of_trials(study: Study, name: str, place: Place) -> ws.Workspace:
     """Return a workspace of its own, because all panels of a workspace show the same runs."""
-    section = ws.Section("Trials", panels=panels.trial_panels(study), is_open=True)
-    return _workspace_of(study.all_trials, name, place, [section])
+    return _workspace_of(study.all_trials, name, place, [_part_of_trials(study)])
 
 
-def _workspace_of(runs: list[Run], name: str, place: Place, sections: list[ws.Section]) -> ws.Workspace:
+def _workspace_of(runs: list[Run], name: str, place: Place, parts: list[Part]) -> ws.Workspace:
     columns = [f"summary:{key}" for key in ("score", "score_best", "status", "seconds")]
     return ws.Workspace(
         entity=place.entity,
         project=place.project,
         name=name,
-        sections=sections,
+        sections=[_section(part) for part in parts],
         settings=ws.WorkspaceSettings(x_axis="images", max_runs=len(runs)),
         runset_settings=ws.RunsetSettings(
             filters=_only(runs), order=[ws.Ordering(ws.Summary("score"), ascending=True)], pinned_columns=columns
@@ -74,24 +91,18 @@ def _workspace_of(runs: list[Run], name: str, place: Place, sections: list[ws.Se
     )
 
 
+def _section(part: Part) -> ws.Section:
+    layout = ws.SectionLayoutSettings(columns=part.columns, rows=1 if part.columns == 1 else 3)
+    return ws.Section(part.title, panels=part.panels, is_open=part.is_open, layout_settings=layout)
+
+
 def _report(study: Study, name: str, place: Place) -> wr.Report:
-    grids = {
-        "Scores": panels.score_panels(study),
-        "Losses and gradients": panels.loss_panels(study),
-        "Samples of the same latents": panels.sample_panels(),
-        "Other scores": panels.other_score_panels(study),
-        "Compare runs": panels.comparison_panels(),
-    }
     runs = _runset("Runs", study.compared_runs, place)
     blocks: list[Any] = [wr.MarkdownBlock(_verdict(study))]
-    for heading, drawn in grids.items():
-        columns = 1 if heading in ("Samples of the same latents", "Compare runs") else 2
-        if drawn:
-            blocks += [wr.H2(heading), wr.PanelGrid(runsets=[runs], panels=panels.in_rows(drawn, columns))]
+    for part in _parts(study):
+        blocks += _grid(part, runs)
     if study.trials:
-        trials = _runset("Trials", study.all_trials, place)
-        drawn = panels.in_rows(panels.trial_panels(study))
-        blocks += [wr.H2("Trials"), wr.PanelGrid(runsets=[trials], panels=drawn)]
+        blocks += _grid(_part_of_trials(study), _runset("Trials", study.all_trials, place))
     blocks += [wr.H2("Footing"), wr.MarkdownBlock(_footing(study))]
     return wr.Report(
         entity=place.entity,
@@ -101,6 +112,10 @@ def _report(study: Study, name: str, place: Place) -> wr.Report:
         blocks=blocks,
         width="fluid",
     )
+
+
+def _grid(part: Part, runs: wr.Runset) -> list[Any]:
+    return [wr.H2(part.title), wr.PanelGrid(runsets=[runs], panels=panels.in_rows(part.panels, part.columns))]
 
 
 def _runset(name: str, runs: list[Run], place: Place) -> wr.Runset:
@@ -119,7 +134,7 @@ def _only(runs: list[Run]) -> str:
 def _verdict(study: Study) -> str:
     """Return the verdict's sentences, and what a reader must know first, as the report's page has them."""
     notes = [f"- {note}" for note in study.notes]
-    return "\n".join([*(f"{sentence}\n" for sentence in study.verdict), *notes])
+    return without_names("\n".join([*(f"{sentence}\n" for sentence in study.verdict), *notes]))
 
 
 def _footing(study: Study) -> str:
