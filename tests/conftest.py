@@ -58,6 +58,8 @@ LONGEST = (
     "test_agreement",
     "test_tuning",
     "test_wandb",
+    "test_wandb_agent",
+    "test_dashboard",
     "test_composition",
     "test_refusals",
     "test_bench",
@@ -69,6 +71,7 @@ LONGEST = (
     "test_report",
     "test_divergence",
     "test_trained",
+    "test_wandb_artifacts",
     "test_runs",
 )
 
