@@ -112,7 +112,7 @@ def raise_interrupted(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def raise_on_signal() -> Iterator[None]:
+def raise_on_signal(message: str = "runs are saving; send it again to leave at once") -> Iterator[None]:
     """Raise Interrupted at the first signal inside the block, and end the process at one three seconds later.
 
     Only for blocks of our own code: see `exit_on_signal`.
@@ -122,7 +122,7 @@ def raise_on_signal() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         if not first:
             first.append(time.monotonic())
-            write_to_stderr(f"{signal.Signals(number).name}: runs are saving; send it again to leave at once.\n")
+            write_to_stderr(f"{signal.Signals(number).name}: {message}.\n")
             raise Interrupted(number)
         if time.monotonic() - first[0] > ONE_SIGNAL:
             _exit(number, frame)

@@ -26,6 +26,9 @@ from ganbench.runs.status import completed_status
 from ganbench.sweeps.outcomes import Status
 
 PROCESS_LAUNCHER = "hydra_plugins.ganbench_sweep.ProcessLauncher"
+SLURM_LAUNCHER = "hydra_plugins.ganbench_sweep.SlurmLauncher"
+# Of launchers that heed sweep.parallel: the setting that copies it.
+PARALLEL = {PROCESS_LAUNCHER: "n_jobs", SLURM_LAUNCHER: "array_parallelism"}
 
 
 @dataclass
@@ -62,10 +65,11 @@ def has_process_launcher(config: DictConfig) -> bool:
     return config.hydra.launcher._target_ == PROCESS_LAUNCHER
 
 
-def check_run(cfg: DictConfig, folder: Path, check_existing: bool = True) -> Status | None:
+def check_run(cfg: DictConfig, folder: Path, check_existing: bool = True, here: bool = True) -> Status | None:
     """Raise Refused for a run that cannot be made. Return the status of one that has nothing left to do.
 
-    Without `check_existing`, `folder` is not looked into, and may hold a run of other settings.
+    Without `check_existing`, `folder` is not looked into, and may hold a run of other settings. A run that will not be
+    made `here` needs no GPU here.
     """
     validate(cfg)
     _reject_lone_search(cfg)
@@ -74,7 +78,8 @@ def check_run(cfg: DictConfig, folder: Path, check_existing: bool = True) -> Sta
         check_free_space(folder)
         _check_wandb_folder(cfg)
         check_paths(cfg)
-        _check_device(cfg)
+        if here:
+            _check_device(cfg)
     return status
 
 
@@ -158,7 +163,8 @@ def _compose_one(
         job.hydra.sweep.dir = str(Path(job.hydra.sweep.dir).absolute())
         job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)  # resolved here, as the report and the user will see it
     folder = Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir
-    return Job(overrides, job, folder, check_run(without_hydra(job), folder, check_existing))
+    here = config.hydra.launcher._target_ != SLURM_LAUNCHER
+    return Job(overrides, job, folder, check_run(without_hydra(job), folder, check_existing, here))
 
 
 def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
@@ -167,8 +173,9 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
         if n > 1:
             raise Refused(f"{n} runs of the sweep would share {folder}: the same run is listed twice. List it once.")
     _reject_runs_of_other_names(jobs)
-    if has_process_launcher(config):
-        check_value("hydra.launcher.n_jobs", "sweep.parallel", config.hydra.launcher.n_jobs)
+    key = PARALLEL.get(config.hydra.launcher._target_)
+    if key:
+        check_value(f"hydra.launcher.{key}", "sweep.parallel", config.hydra.launcher[key])
     elif config.sweep.parallel != "auto":
         raise Refused(
             f"sweep.parallel={config.sweep.parallel} has no effect with this hydra/launcher, which decides itself how "

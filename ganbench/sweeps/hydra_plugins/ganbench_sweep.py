@@ -1,7 +1,7 @@
 """What Hydra finds: it takes plugins from the namespace `hydra_plugins` only. The work is in ganbench.sweeps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from ganbench.config.compose import typed_search_path
 from ganbench.config.schema import Track
 from ganbench.errors import Refused
+from ganbench.sweeps import slurm
 from ganbench.sweeps.elsewhere import run_elsewhere
-from ganbench.sweeps.jobs import PROCESS_LAUNCHER, Job, short_folder_names, show_runs
+from ganbench.sweeps.jobs import PROCESS_LAUNCHER, SLURM_LAUNCHER, Job, short_folder_names, show_runs
 from ganbench.sweeps.launcher import compose_jobs, log_report, run_jobs, save_plan
 from ganbench.sweeps.tuning import UNCHOSEN, tune
 
@@ -59,6 +60,8 @@ class CheckedSweeper(BasicSweeper):
             log_report(Path(self.config.hydra.sweep.dir))
             return []
         jobs = compose_jobs(self.hydra_context, self.config, job_overrides)
+        if isinstance(self.launcher, SlurmLauncher):
+            self.launcher.check(jobs)
         save_plan(self.config, jobs)
         remaining = iter(jobs)
         results = [self._launch(list(islice(remaining, len(batch)))) for batch in batches]
@@ -78,7 +81,7 @@ class CheckedSweeper(BasicSweeper):
     def _launch(self, jobs: list[Job]) -> Sequence[JobReturn]:
         """Hand the composed runs to our launcher; other launchers take overrides, and compose them again."""
         assert self.launcher is not None
-        if isinstance(self.launcher, ProcessLauncher):
+        if isinstance(self.launcher, ProcessLauncher | SlurmLauncher):
             return self.launcher.run(jobs)
         return run_elsewhere(self.launcher, jobs)
 
@@ -111,6 +114,50 @@ class ProcessLauncher(Launcher):
         return run_jobs(self.context, self.task, self.config, jobs, self.n_jobs)
 
 
+@dataclass
+class SlurmConf:
+    """The settings of hydra/launcher=slurm, named as in Hydra's submitit launcher."""
+
+    _target_: str = SLURM_LAUNCHER
+    partition: str | None = None  # null: the cluster's default
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpus_per_node: Any = None  # of a run: 1 or a100:1; null: 1 if the partition has GPUs, unless device=cpu
+    cpus_per_task: int | None = None  # null: as many as a run has threads
+    mem_gb: float = 8
+    timeout_min: int = 60  # the run is queued again then, and goes on
+    signal_delay_s: int = 120  # so long before that it is asked to save
+    array_parallelism: Any = "${sweep.parallel}"  # auto: as many as the cluster has room for
+    setup: list[str] = field(default_factory=list)  # lines of the job's script, such as module load cuda
+    additional_parameters: dict[str, Any] = field(default_factory=dict)  # of sbatch
+
+
+class SlurmLauncher(Launcher):
+    """Makes the runs as one array of Slurm jobs."""
+
+    def __init__(self, **resources: Any):
+        self.resources = slurm.Resources(**resources)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context = hydra_context
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Compose, check and run jobs, for sweepers that are not ours."""
+        jobs = compose_jobs(self.context, self.config, job_overrides, initial_job_idx)
+        self.check(jobs)
+        return self.run(jobs)
+
+    def check(self, jobs: list[Job]) -> None:
+        """Raise Refused for what the cluster cannot run."""
+        slurm.check(self.resources, jobs)
+
+    def run(self, jobs: list[Job]) -> list[JobReturn]:
+        """Run jobs that have been composed and checked."""
+        return slurm.launch(self.resources, self.config, jobs)
+
+
 class TypedSearchPath(SearchPathPlugin):
     """Shows --help and tab completion the options of hydra.searchpath, which Hydra adds only when it composes."""
 
@@ -124,3 +171,4 @@ PLUGINS = (CheckedSweeper, ProcessLauncher, TypedSearchPath)
 store = ConfigStore.instance()
 store.store(group="hydra/sweeper", name="checked", node=CheckedConf, provider="ganbench")
 store.store(group="hydra/launcher", name="processes", node=ProcessesConf, provider="ganbench")
+store.store(group="hydra/launcher", name="slurm", node=SlurmConf, provider="ganbench")

@@ -1,0 +1,129 @@
+"""Make one run by its ordinary command, on whichever machine an engine has chosen, and record how it ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+
+from ganbench.config.compose import method_label
+from ganbench.config.messages import quoted
+from ganbench.runs.lock import RunLocked, raise_if_locked, run_lock
+from ganbench.runs.signals import handled_signals
+from ganbench.runs.status import mark_dead_run, read_status
+from ganbench.sweeps.jobs import Job
+from ganbench.sweeps.outcomes import Status
+
+LOCK_POLL_SECONDS = 2.0
+# What concerns the sweep, not one of its runs.
+SWEEP_KEYS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
+
+
+class Order(NamedTuple):
+    """A run to make, as it is written down for another machine."""
+
+    folder: str
+    arguments: list[str]  # of python -m ganbench
+    label: str
+    seed: int
+
+    @classmethod
+    def of(cls, job: Job, sweep: DictConfig) -> "Order":
+        """Write down a run of a sweep, whose own configuration is `sweep`."""
+        return cls(str(job.folder), _arguments(job, sweep), method_label(job.config), job.config.seed)
+
+
+class RunProcess:
+    """The process of a run. Signals that come to this one are passed on to it."""
+
+    def __init__(self, order: Order, log: Path):
+        self.order = order
+        self.folder = Path(order.folder)
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+        self.signaled = False
+        for number in handled_signals():
+            signal.signal(number, self._pass_on)
+
+    def run(self) -> Status:
+        """Make the run and return how it ended. Whoever else works on it is waited for first.
+
+        After a node was lost, that may be its file server, which holds the run's lock a while longer.
+        """
+        while not self.signaled:
+            try:
+                raise_if_locked(self.folder)
+                return self._run_once()
+            except RunLocked:
+                time.sleep(LOCK_POLL_SECONDS)
+        return {"status": "interrupted", "reason": "a signal came while another process was working on the run"}
+
+    def _run_once(self) -> Status:
+        with self.log.open("ab") as output:
+            begin = output.tell()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ganbench", *self.order.arguments],
+                stdout=output,
+                stderr=output,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},  # so that an error is the last line
+            )
+            exitcode = self.process.wait()
+        message = _last_line(self.log, begin)
+        if exitcode == 2:
+            raise_if_locked(self.folder)
+            return {"status": "refused", "reason": message}
+        return record_end(self.order, exitcode, message if exitcode == 1 else None)
+
+    def _pass_on(self, number: int, frame: Any) -> None:
+        self.signaled = True
+        if self.process:
+            self.process.send_signal(number)
+
+
+def record_end(order: Order, exitcode: int | None, message: str | None) -> Status:
+    """Return how the run ended, once its status.json says so, too.
+
+    Raise RunLocked if another process works on it by now.
+    """
+    folder = Path(order.folder)
+    with run_lock(folder):
+        return mark_dead_run(folder, exitcode, message, label=order.label, seed=order.seed)
+
+
+def images_done(folder: Path) -> int:
+    """Return how far the run's last checkpoint is; -1 for one that has not begun."""
+    return read_status(folder).get("images", -1)
+
+
+def _arguments(job: Job, sweep: DictConfig) -> list[str]:
+    """Return the arguments with which a run's own command makes it in the sweep's folder."""
+    hydra = [str(each) for each in sweep.hydra.overrides.hydra if not _is_of_sweep(str(each))]
+    own_options = [
+        f"--config-dir={source.path}"
+        for source in sweep.hydra.runtime.config_sources
+        if source.provider == "command-line"
+    ]
+    place = [f"name={quoted(job.config.name)}", f"hydra.run.dir={quoted(str(job.folder))}", "hydra.mode=RUN"]
+    return [*own_options, *hydra, *job.overrides, *place]
+
+
+def _is_of_sweep(override: str) -> bool:
+    key = override.lstrip("+~").partition("=")[0]
+    return any(key == each or key.startswith(f"{each}.") for each in (*SWEEP_KEYS, "hydra.run"))
+
+
+def _last_line(log: Path, begin: int) -> str:
+    """Return the last line that was written into the log since it had `begin` bytes."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def orders_as_json(orders: Sequence[Order]) -> list[dict[str, Any]]:
+    return [order._asdict() for order in orders]
