@@ -1,11 +1,11 @@
 """Make one run by its ordinary command, on whichever machine an engine has chosen, and record how it ended."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,11 @@ from ganbench.sweeps.jobs import Job
 from ganbench.sweeps.outcomes import Status
 
 LOCK_POLL_SECONDS = 2.0
-# What concerns the sweep, not one of its runs.
-SWEEP_KEYS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.mode")
+# What concerns the sweep, not one of its runs, and what a run is given anew.
+SWEEP_KEYS = (
+    *("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.run", "hydra.mode"),
+    *("hydra.job.config.override_dirname", "name"),
+)
 
 
 class Order(NamedTuple):
@@ -102,19 +105,23 @@ def images_done(folder: Path) -> int:
 
 def _arguments(job: Job, sweep: DictConfig) -> list[str]:
     """Return the arguments with which a run's own command makes it in the sweep's folder."""
-    hydra = [str(each) for each in sweep.hydra.overrides.hydra if not _is_of_sweep(str(each))]
+    typed = [*(str(override) for override in sweep.hydra.overrides.hydra), *job.overrides]
     own_options = [
         f"--config-dir={source.path}"
         for source in sweep.hydra.runtime.config_sources
         if source.provider == "command-line"
     ]
-    place = [f"name={quoted(job.config.name)}", f"hydra.run.dir={quoted(str(job.folder))}", "hydra.mode=RUN"]
-    return [*own_options, *hydra, *job.overrides, *place]
+    place = [f"name={_text(job.config.name)}", f"hydra.run.dir={_text(str(job.folder))}", "hydra.mode=RUN"]
+    return [*own_options, *(override for override in typed if not _is_of_sweep(override)), *place]
+
+
+def _text(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) else quoted(text)
 
 
 def _is_of_sweep(override: str) -> bool:
     key = override.lstrip("+~").partition("=")[0]
-    return any(key == each or key.startswith(f"{each}.") for each in (*SWEEP_KEYS, "hydra.run"))
+    return any(key == each or key.startswith(f"{each}.") for each in SWEEP_KEYS)
 
 
 def _last_line(log: Path, begin: int) -> str:
@@ -123,7 +130,3 @@ def _last_line(log: Path, begin: int) -> str:
         file.seek(begin)
         lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
-
-
-def orders_as_json(orders: Sequence[Order]) -> list[dict[str, Any]]:
-    return [order._asdict() for order in orders]

@@ -208,11 +208,12 @@ def _is_this_machine(nodes: list[NodeKind]) -> bool:
 
 
 def _gpus(resources: Resources, jobs: Sequence[Job], nodes: list[NodeKind]) -> Any:
-    """Return the GPUs of a run: unless set, one where the partition has any and a run would use it."""
+    """Return the GPUs of a run: unless set, one if it needs one, or would use it and every node has any."""
     if resources.gpus_per_node is not None:
         return resources.gpus_per_node
-    wanted = any(job.config.device != "cpu" for job in jobs)
-    return int(wanted and all(node.gpus for node in nodes))
+    if any(job.config.device.startswith("cuda") for job in jobs):
+        return int(any(node.gpus for node in nodes))
+    return int(any(job.config.device != "cpu" for job in jobs) and all(node.gpus for node in nodes))
 
 
 def _cpus(resources: Resources, jobs: Sequence[Job]) -> Any:
@@ -267,7 +268,7 @@ class SlurmRuns:
                 place = Place(record, int(index), job_id)
                 folder = Path(read_order(record, place.index).folder)
                 self.tasks[folder] = place
-                places[folder] = "running" if state in ("RUNNING", "COMPLETING") else reason
+                places[folder] = "running" if state in ("RUNNING", "COMPLETING") else reason.replace("None", "queued")
         return places
 
     def submit(self, command: list[str], setup: Sequence[str], orders: Sequence[Order], at_once: int | str) -> str:
@@ -364,12 +365,11 @@ def _submit(runs: SlurmRuns, resources: Resources, sweep: DictConfig, jobs: list
     nodes = _nodes_of_partition(resources)
     orders = [Order.of(job, sweep) for job in new]
     job_id = runs.submit(_sbatch(resources, new, nodes), resources.setup, orders, resources.array_parallelism)
-    partition = f", partition {resources.partition}" if resources.partition else ""
+    partition = f" in partition {resources.partition}" if resources.partition else ""
     log.info(
-        f"Slurm job {job_id}: {len(new)} tasks with {_cpus(resources, new)} cores, "
-        f"{_gpus(resources, new, nodes)} GPUs, "
-        f"{resources.mem_gb:g} GB, {resources.timeout_min} min (then queued again){partition}; "
-        f"logs: {from_here(runs.records)}"
+        f"Slurm job {job_id}{partition}: {len(new)} tasks; cores {_cpus(resources, new)}, GPUs "
+        f"{_gpus(resources, new, nodes)}, memory {resources.mem_gb:g} GB, and {resources.timeout_min} minutes each, "
+        f"after which it is queued again; logs: {from_here(runs.records)}"
     )
 
 

@@ -1,0 +1,179 @@
+"""Sweeps on a real Slurm, of one node on this machine: run by `make cluster-test`, skipped everywhere else."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import DYING_LOSSES, RING, add_losses, end, ganbench, launch
+from loopback_slurm import loopback_slurm
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("slurmd") or os.geteuid() != 0, reason="needs root and slurm-wlm"),
+]
+
+# What Slurm does to a run of these losses, it does once, in the middle, and at no other engine.
+LOSSES = f"""
+{DYING_LOSSES}
+import subprocess, time
+
+class Raises(GAN):
+    def d(self, real, fake):
+        if len(real) == 32:  # a batch, and not what is asked before the first step
+            raise RuntimeError("a loss of my own went wrong")
+        return super().d(real, fake)
+
+class Meddled(GAN):
+    calls = 0
+
+    def d(self, real, fake):
+        Meddled.calls += 1
+        if Meddled.calls == 90 and "SLURM_ARRAY_JOB_ID" in os.environ and "SLURM_RESTART_COUNT" not in os.environ:
+            self.meddle(os.environ["SLURM_ARRAY_JOB_ID"] + "_" + os.environ["SLURM_ARRAY_TASK_ID"])
+        return super().d(real, fake)
+
+class Requeued(Meddled):
+    def meddle(self, task):
+        subprocess.run(["scontrol", "requeue", task], check=True)
+        time.sleep(2)
+
+class Limited(Meddled):
+    def meddle(self, task):
+        seen = []
+        earlier = signal.getsignal(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, lambda number, frame: (seen.append(number), earlier(number, frame)))
+        while not seen:
+            time.sleep(0.1)
+
+class Canceled(Meddled):
+    def meddle(self, task):
+        if not os.path.exists("canceled"):
+            open("canceled", "w").close()
+            subprocess.run(["scancel", task], check=True)
+            time.sleep(2)
+"""
+SMOKE = (*RING, "protocol.images=3840", "--config-dir", "mine")
+ENDS = {"raises": "failed", "killed": "failed"}  # all others finish
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with losses of a user's own, and a Slurm around it."""
+    with loopback_slurm(tmp_path_factory.mktemp("slurm")):
+        yield add_losses(tmp_path_factory.mktemp("work"), LOSSES)
+
+
+def sweep(top: Path, name: str, *arguments: str) -> subprocess.CompletedProcess:
+    return ganbench("-m", *SMOKE, f"name={name}", *arguments, cwd=top)
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    return {file.parent.name: json.loads(file.read_text())["status"] for file in sorted(folder.glob("*/status.json"))}
+
+
+def records(run: Path) -> list[dict]:
+    """Return a run's records without what depends on the machine's speed."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith("t_")} for row in rows]
+
+
+def assert_same_results(a: Path, b: Path) -> None:
+    assert statuses(a) == statuses(b)
+    for run in statuses(a):
+        if (a / run / "metrics.jsonl").exists():
+            assert records(a / run) == records(b / run), run
+            samples = [sorted((top / run / "samples").glob("*.png")) for top in (a, b)]
+            assert [file.read_bytes() for file in samples[0]] == [file.read_bytes() for file in samples[1]]
+
+
+def test_eighteen_runs_end_as_with_our_own_launcher(top: Path) -> None:
+    """A loss raises, one is killed, one is queued again in the middle; the launcher itself is ended and started anew."""
+    losses = ("loss=gan,hinge,wgan-gp,raises,killed,requeued", "seed=0,1,2")
+    slurm = (*losses, "hydra/launcher=slurm", "sweep.parallel=2")
+    first = launch("-m", *SMOKE, "name=x", *slurm, cwd=top)
+    try:
+        wait_for(lambda: list(top.glob("outputs/sweep/x/*/status.json")))
+        os.killpg(first.pid, signal.SIGINT)
+        stdout, stderr = first.communicate(timeout=60)
+    finally:
+        end(first)
+    assert first.returncode == 130, stderr
+    assert "The runs go on in Slurm; to end them, so that they save: scancel " in stdout + stderr
+
+    done = sweep(top, "x", *slurm)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"\d+ under way already, in Slurm job \d+", done.stdout)
+    assert len(list(top.glob("outputs/sweep/x/.slurm/*/task.sh"))) == 1  # a single array made all of them
+    assert "12 finished, 6 failed" in done.stdout
+    output = done.stdout + done.stderr
+    assert "raises-s0: failed (RuntimeError: a loss of my own went wrong); rerun with retry=true" in output
+    assert "killed-s1: failed (killed by signal 9); rerun with retry=true" in output
+    requeued = [json.loads((top / f"outputs/sweep/x/requeued-s{seed}/status.json").read_text()) for seed in range(3)]
+    assert all(len(status["resumed"]) == 1 for status in requeued)
+
+    again = sweep(top, "x", *slurm)
+    assert again.returncode == 1 and "18 runs (18 already done)" in again.stdout
+    default = sweep(top, "default", *losses)
+    assert default.returncode == 1
+    assert_same_results(top / "outputs/sweep/x", top / "outputs/sweep/default")
+
+
+def test_a_time_limit_and_a_cancellation(top: Path) -> None:
+    """Slurm's signal before the limit queues a run again without a person; a canceled one goes on by the same command."""
+    limits = ("hydra/launcher=slurm", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=40")
+    done = sweep(top, "limit", "loss=limited,canceled", *limits)
+    assert done.returncode == 1, done.stderr
+    assert statuses(top / "outputs/sweep/limit") == {"limited-s0": "finished", "canceled-s0": "interrupted"}
+    assert "canceled-s0: interrupted (SIGTERM); rerun the same command to resume it" in done.stdout + done.stderr
+    again = sweep(top, "limit", "loss=limited,canceled", *limits)
+    assert again.returncode == 0 and "2 finished" in again.stdout, again.stderr
+    assert sweep(top, "default-limit", "loss=limited,canceled").returncode == 0
+    assert_same_results(top / "outputs/sweep/limit", top / "outputs/sweep/default-limit")
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("hydra.launcher.partition=mian", "is not a partition here; did you mean main? the cluster has: main, short."),
+        ("hydra.launcher.gpus_per_node=h100:1", "partition main has no GPU of type h100; it has: a100."),
+        ("hydra.launcher.gpus_per_node=4", "is more than partition main has: 1 on a node."),
+        ("hydra.launcher.cpus_per_task=64", "is more than partition main has: 2 cores on a node."),
+        ("hydra.launcher.constraint=fast", "Invalid feature specification; change hydra.launcher.*"),
+        ("hydra.launcher.partition=short", "hydra.launcher.timeout_min=60 is more than partition short has: 10"),
+        ("hydra.launcher.timeout_min=2", "hydra.launcher.timeout_min=2 leaves a run no time"),
+        ("hydra.launcher.mem_gb=100", "hydra.launcher.mem_gb=100.0 is more than partition main has: 9.76562 GB"),
+    ],
+)
+def test_what_the_cluster_cannot_run_is_refused(typed: str, answer: str, top: Path) -> None:
+    done = sweep(top, "refused", "loss=gan", "hydra/launcher=slurm", typed)
+    assert done.returncode == 2
+    assert answer in done.stderr and done.stderr.count("\n") == 1
+    assert not (top / "outputs/sweep/refused").exists()
+
+
+def test_a_silent_controller_is_named(top: Path, tmp_path: Path) -> None:
+    (tmp_path / "slurm.conf").write_text(
+        "ClusterName=none\nSlurmctldHost=localhost\nSlurmctldPort=1\nMessageTimeout=1\n"
+    )
+    done = ganbench(
+        *("-m", *SMOKE, "loss=gan", "name=silent", "hydra/launcher=slurm"),
+        cwd=top,
+        SLURM_CONF=str(tmp_path / "slurm.conf"),
+    )
+    assert done.returncode == 2 and done.stderr.startswith("Slurm does not answer: "), done.stderr
+
+
+def wait_for(happened) -> None:
+    for _ in range(600):
+        if happened():
+            return
+        time.sleep(0.2)
+    raise TimeoutError("It has not happened after two minutes.")
