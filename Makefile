@@ -9,10 +9,10 @@ LOSSES := gan,lsgan,wgan-gp,wgan-lp,dragan,hinge
 PYTEST = $(BIN)/python -m pytest -n $$($(PYTHON) -c 'import os; print(min(8, (os.cpu_count() or 1) + 1))') --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare smoke tune benchmark search conformance soak bench gpu check test lint browser tables clean
+.PHONY: help setup compare smoke tune benchmark search conformance soak bench gpu cluster-test check test lint browser tables clean
 
 help: ## list these targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 setup: .venv/ready ## create .venv with everything that runs need, and the command .venv/bin/ganbench
 
@@ -50,6 +50,11 @@ bench: .venv/ready ## benchmark step time, memory, start-up and sweeps
 gpu: .venv/tested ## run the tests that need a GPU, and measure it into outputs/reference/gpu.json (8 minutes)
 	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
 	$(BIN)/python -m ganbench.bench --part gpu > outputs/reference/gpu.json
+
+cluster-test: .venv/tested ## run sweeps on a real Slurm and a real Ray on this machine (root on Debian; 15 minutes)
+	command -v slurmd >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null; }
+	$(BIN)/python -m pip install -q -e '.[ray]'
+	$(BIN)/python -m pytest -m cluster tests/test_slurm.py tests/test_ray.py
 
 check: lint ## lint, check types and run the quick tests (two minutes on two cores)
 	$(PYTEST) -m "not slow" $(ARGS)

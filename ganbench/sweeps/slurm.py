@@ -37,6 +37,7 @@ RECORDS = ".slurm"  # in the sweep's folder: a folder for each array
 # How a job ends that the same command can make go on; after any other end the run has failed.
 INTERRUPTIONS = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT")
 SECONDS = (1, 60, 3600)
+SIGNAL_EARLY_SECONDS = 60  # by which Slurm, as its manual says, may send the signal before the limit too early
 
 
 @dataclass
@@ -159,10 +160,11 @@ def _check_sizes(resources: Resources, jobs: Sequence[Job], nodes: list[NodeKind
             raise Refused(f"{setting(f'hydra.launcher.{key}', value)} must be a number > 0.")
         if value > limit:
             raise Refused(f"hydra.launcher.{key}={value} is more than {where} has: {limit:g} {unit}.")
-    if resources.timeout_min * 60 <= resources.signal_delay_s:
+    if resources.timeout_min * 60 <= resources.signal_delay_s + SIGNAL_EARLY_SECONDS:
         raise Refused(
-            f"hydra.launcher.timeout_min={resources.timeout_min} leaves a run no time, since it is asked to save "
-            f"{resources.signal_delay_s} seconds before; raise it, or lower hydra.launcher.signal_delay_s."
+            f"hydra.launcher.timeout_min={resources.timeout_min} may leave a run no time, since it is asked to save "
+            f"{resources.signal_delay_s} seconds before, and Slurm may do that a minute earlier; raise it, or lower "
+            "hydra.launcher.signal_delay_s."
         )
     _check_gpus(resources, jobs, nodes, where)
 

@@ -44,11 +44,14 @@ def _make(order: Order, log: Path) -> Status:
 
 
 def _queue_again(order: Order, status: Status, before: int) -> Status:
-    """Queue the task again if Slurm still calls it running: it has neither been canceled nor queued by others."""
+    """Queue the task again if Slurm still calls it running: it has neither been canceled nor queued by others.
+
+    But not for ever, if the time limit is too short for a run to get anywhere.
+    """
     if _state() != "RUNNING":
         return status
     folder = Path(order.folder)
-    if before == images_done(folder):
+    if before == images_done(folder) and status["reason"] == "SIGUSR1" and "SLURM_RESTART_COUNT" in os.environ:
         status |= {
             "status": "failed",
             "reason": "a whole time limit took it no further; raise hydra.launcher.timeout_min",
