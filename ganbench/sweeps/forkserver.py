@@ -17,11 +17,12 @@ from ganbench.runs.signals import handled_signals
 SIGNALS = handled_signals()
 LAUNCHER = os.getppid()
 
-# torch imports its compiler with the first optimizer, and W&B much with the first run and the first record: two
+# torch imports its compiler with the first optimizer, and W&B much with the first run and the first record: three
 # seconds that each run would take again.
 SLOW_IMPORTS = (
     "ganbench.training.train",
     "torch._dynamo",
+    "pandas",
     "wandb.sdk.launch.inputs.internal",
     "wandb.sdk.data_types.utils",
 )
