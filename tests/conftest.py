@@ -111,17 +111,19 @@ def launch(
     cwd: Path,
     module: str = "ganbench",
     flags: tuple[str, ...] = (),
+    light: bool = False,
     stdout: int = subprocess.PIPE,
     **environment: str,
 ) -> subprocess.Popen | prefork.Forked:
     """Start the command line in a session of its own. Tests call `ganbench` or `start`, which also end it.
 
+    A light one begins without torch, and writes so to its standard error at its end if it has imported it.
     With flags or variables for Python it is started from scratch, as everywhere but on Linux.
     """
     is_for_python = bool(flags) or any(name.startswith("PYTHON") for name in environment)
     if sys.platform == "linux" and not is_for_python:
         surroundings = os.environ | {"PYTHONPATH": prefork.search_path()} | environment
-        return prefork.Forked(prefork_server(), module, list(arguments), cwd, surroundings, stdout)
+        return prefork.Forked(prefork_server(light), module, list(arguments), cwd, surroundings, stdout)
     path = os.pathsep.join([str(REPOSITORY), environment.pop("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, *flags, "-m", module, *arguments],
@@ -134,18 +136,18 @@ def launch(
     )
 
 
-def prefork_server() -> prefork.Server:
+def prefork_server(light: bool) -> prefork.Server:
     with SERVER_START:
-        return _started_server()
+        return _started_server(light)
 
 
 @cache
-def _started_server() -> prefork.Server:
-    return prefork.Server()
+def _started_server(light: bool) -> prefork.Server:
+    return prefork.Server(light)
 
 
 def ganbench(*arguments: str, **options) -> subprocess.CompletedProcess:
-    """Run the command line to its end, in the folder `cwd`; other keywords are `flags` of Python, or environment."""
+    """Run the command line to its end, in the folder `cwd`; other keywords are those of `launch`, or environment."""
     process = launch(*arguments, **options)
     try:
         stdout, stderr = process.communicate(timeout=PATIENCE)

@@ -37,6 +37,9 @@ IMPORTS = (
     "wandb.sdk.data_types.utils",
     "wandb.sdk.launch.inputs.internal",
 )
+# What a command line needs until it imports torch, which one that is refused never does.
+LIGHT_IMPORTS = ("ganbench.sweeps.launcher", "hydra._internal.hydra", "hydra.core.plugins")
+TORCH_WAS_IMPORTED = "torch was imported"  # what a fork of a light server writes at its end if that is so
 LONGEST_REQUEST = 1 << 20
 
 
@@ -46,12 +49,12 @@ def search_path() -> str:
 
 
 class Server:
-    """A process that has imported torch, and forks for every request."""
+    """A process that has imported torch, or is `light` and has not, and forks for every request."""
 
-    def __init__(self) -> None:
+    def __init__(self, light: bool = False) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
+            [sys.executable, __file__, str(theirs.fileno()), *(["light"] if light else [])],
             env=os.environ | {"PYTHONPATH": search_path()},
             pass_fds=[theirs.fileno()],
             start_new_session=True,  # it ends when its socket closes, rather than by signals
@@ -207,12 +210,19 @@ def become(module: str, arguments: list[str], cwd: str, environment: dict[str, s
     except BaseException:
         code = 1
         traceback.print_exc()
+    if is_light() and "torch" in sys.modules:
+        print(TORCH_WAS_IMPORTED, file=sys.stderr)
     # As Python ends, but for taking all modules apart.
     threading._shutdown()
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(code)
+
+
+def is_light() -> bool:
+    """Tell whether this process is a light server or a fork of one."""
+    return sys.orig_argv[-1] == "light"
 
 
 def fork_fork_servers() -> None:
@@ -261,7 +271,7 @@ def _exit_code(end: SystemExit) -> int:
 
 if __name__ == "__main__":
     gc.disable()
-    for name in IMPORTS:
+    for name in LIGHT_IMPORTS if is_light() else IMPORTS:
         with suppress(ImportError):  # then each command line says what is missing
             import_module(name)
     gc.freeze()  # collecting what is imported would copy all its memory in each fork

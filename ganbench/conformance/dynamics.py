@@ -57,6 +57,7 @@ def _is_steep(loss_settings: dict[str, Any]) -> bool:
 
 N_SAMPLES = 10_000
 N_PIECES = 80
+STEPS_OF_CRITIC = {"gp": 200, "lp": 200, "zero_centered": 300}
 
 
 def wasserstein_critic(penalty_name: str, loss: Loss, make_penalty: MakePenalty) -> Checks:
@@ -67,9 +68,10 @@ def wasserstein_critic(penalty_name: str, loss: Loss, make_penalty: MakePenalty)
     comes to W1 (or 0) plus an excess, and D's loss and penalty together to minus W1 (or 0) and half of it.
     """
     close = partial(check_close, "Wasserstein critic", f"wgan-{penalty_name}")
+    steps = STEPS_OF_CRITIC[penalty_name]
     for mean, std, weight in ((1, 1, 10.0), (2, 1, 10.0), (4, 1, 10.0), (0, 2, 10.0), (2, 1, 1.0)):
         pair = NormalPair(mean, std)
-        D, total = _train_critic(loss, make_penalty(weight), pair, partial(_right_signs, pair))
+        D, total = _train_critic(loss, make_penalty(weight), pair, partial(_right_signs, pair), steps)
         distance = 0.0 if penalty_name == "zero_centered" else _w1(pair)
         excess = _excess(pair, weight)
         setting = f"N(0,1) vs. {pair.name}, weight {weight:g}"
@@ -82,7 +84,7 @@ def wasserstein_critic(penalty_name: str, loss: Loss, make_penalty: MakePenalty)
 def _from_wrong_signs(penalty_name: str, loss: Loss, penalty: Penalty) -> Checks:
     """Start from slopes of the wrong sign: the two-sided penalty has a minimum at -1, and keeps them there."""
     for pair in (NormalPair(1, 1), NormalPair(2, 1)):
-        D, _ = _train_critic(loss, penalty, pair, partial(_wrong_signs, pair))
+        D, _ = _train_critic(loss, penalty, pair, partial(_wrong_signs, pair), STEPS_OF_CRITIC[penalty_name])
         distance = {"gp": -_w1(pair), "lp": _w1(pair), "zero_centered": 0.0}[penalty_name]
         description = f"E D(x) - E D(G(z)) from slopes of the wrong sign, N(0,1) vs. {pair.name}"
         expected = distance + _excess(pair, 10.0)
@@ -94,7 +96,7 @@ def _from_wrong_signs(penalty_name: str, loss: Loss, penalty: Penalty) -> Checks
 def _equal_distributions(penalty_name: str, loss: Loss, penalty: Penalty) -> Checks:
     """Check that with equal distributions only the penalty is left: gp pulls slopes to 1, lp leaves them at 0.2."""
     pair = NormalPair(0, 1)
-    D, _ = _train_critic(loss, penalty, pair, lambda x: torch.full_like(x, 0.2))
+    D, _ = _train_critic(loss, penalty, pair, lambda x: torch.full_like(x, 0.2), STEPS_OF_CRITIC[penalty_name])
     real, _ = samples(pair, N_SAMPLES)
     expected = {"gp": 1.0, "lp": 0.2, "zero_centered": 0.0}[penalty_name]
     description = "mean |slope| for equal distributions, from 0.2"
@@ -118,7 +120,8 @@ class PiecewiseSlopes(nn.Module):
         position = (x.squeeze(-1) - self.low) / self.width
         piece = self._piece(position.detach())
         heights = torch.cat([self.slopes.new_zeros(1), self.slopes.cumsum(0)])  # at the left end of each piece
-        return self.width * (heights[piece] + self.slopes[piece] * (position - piece))
+        height, slope = heights.index_select(0, piece), self.slopes.index_select(0, piece)
+        return self.width * (height + slope * (position - piece))
 
     def mean_abs_slope(self, x: Tensor) -> float:
         return self.slopes[self._piece((x - self.low) / self.width)].abs().mean().item()
@@ -142,7 +145,7 @@ def _estimate(D: nn.Module, pair: NormalPair) -> float:
 
 
 def _train_critic(
-    loss: Loss, penalty: Penalty, pair: NormalPair, initial_slopes: Callable[[Tensor], Tensor], steps: int = 300
+    loss: Loss, penalty: Penalty, pair: NormalPair, initial_slopes: Callable[[Tensor], Tensor], steps: int
 ) -> tuple[PiecewiseSlopes, float]:
     """Return the critic that minimizes loss and penalty together, and their sum."""
     real, fake = samples(pair, N_SAMPLES)
@@ -207,7 +210,7 @@ class LineCritic(nn.Module):
 RATE = 0.05
 STEPS = 1000  # to an end that is known
 MORE_STEPS = 2000  # to an end that is approached slowly
-FEWER_STEPS = 500  # where only the path is compared
+FEWER_STEPS = 250  # where only the path is compared: twice around the solution
 
 
 def trajectory(

@@ -250,7 +250,8 @@ class PiecewiseLinear(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         position = ((x - self.low) / self.width).clamp(0, len(self.logits) - 1.001)
         left = position.long()
-        return torch.lerp(self.logits[left], self.logits[left + 1], position - left)
+        at_left, at_right = self.logits.index_select(0, left), self.logits.index_select(0, left + 1)
+        return torch.lerp(at_left, at_right, position - left)
 
 
 def train_to_optimum(loss: Loss, pair: NormalPair, steps: int = 300) -> tuple[PiecewiseLinear, Tensor, Tensor]:
