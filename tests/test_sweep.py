@@ -43,8 +43,9 @@ def test_a_sweep_does_not_wait_for_what_a_run_leaves_behind() -> None:
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
     top = tmp_path_factory.mktemp("sweep")
     add_losses(top, OWN_LOSSES)
-    arguments = ("loss=raises,killed,explodes,gan,hinge", "seed=0", "experiment=smoke", "name=mixed")
-    done = ganbench("--config-dir", "mine", "-m", *arguments, cwd=top, PYTHONPATH=str(top))
+    small = ("experiment=smoke", "device=cpu", "model.width=8", "protocol.images=640")
+    arguments = ("loss=raises,killed,explodes,gan,hinge", "seed=0", *small, "name=mixed")
+    done = ganbench("--config-dir", "mine", "-m", *arguments, cwd=top)
     return top / "outputs/sweep/mixed", done
 
 
@@ -81,7 +82,7 @@ def test_the_exit_code_and_the_summary_name_them(sweep: tuple[Path, subprocess.C
 
 
 def test_a_lone_divergence_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
-    arguments = ("experiment=smoke", "loss=wgan", "penalty=none", "optimizer.lr=1e30", "wandb=disabled", "name=d")
+    arguments = (*RING, "loss=wgan", "penalty=none", "optimizer.lr=1e30", "name=d")
     assert ganbench(*arguments, cwd=tmp_path).returncode == 3
     assert ganbench("-m", *arguments, "seed=0,1", cwd=tmp_path).returncode == 3
 
@@ -242,8 +243,8 @@ def test_the_report_names_them_too(sweep: tuple[Path, subprocess.CompletedProces
 
 
 def test_what_a_sweep_varies_is_in_the_folders_names(tmp_path: Path) -> None:
-    arguments = ("loss=wgan-gp", "penalty.weight=1,10", "experiment=smoke", "wandb=disabled", "name=w", "device=cpu")
-    done = ganbench("-m", *arguments, "protocol.images=128", cwd=tmp_path)
+    arguments = (*RING, "loss=wgan-gp", "penalty.weight=1,10", "protocol.images=160", "name=w")
+    done = ganbench("-m", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = sorted(p.name for p in (tmp_path / "outputs/sweep/w").iterdir() if p.is_dir())
     assert names == [f"wgan-gp-penalty.weight={w}-s0" for w in (1, 10)]
