@@ -6,11 +6,11 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster_results import assert_same_results, statuses, wait_for
 from conftest import DYING_LOSSES, RING, add_losses, end, ganbench, launch
 from loopback_slurm import loopback_slurm
 
@@ -72,25 +72,6 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def sweep(top: Path, name: str, *arguments: str) -> subprocess.CompletedProcess:
     return ganbench("-m", *SMOKE, f"name={name}", *arguments, cwd=top)
-
-
-def statuses(folder: Path) -> dict[str, str]:
-    return {file.parent.name: json.loads(file.read_text())["status"] for file in sorted(folder.glob("*/status.json"))}
-
-
-def records(run: Path) -> list[dict]:
-    """Return a run's records without what depends on the machine's speed."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith("t_")} for row in rows]
-
-
-def assert_same_results(a: Path, b: Path) -> None:
-    assert statuses(a) == statuses(b)
-    for run in statuses(a):
-        if (a / run / "metrics.jsonl").exists():
-            assert records(a / run) == records(b / run), run
-            samples = [sorted((top / run / "samples").glob("*.png")) for top in (a, b)]
-            assert [file.read_bytes() for file in samples[0]] == [file.read_bytes() for file in samples[1]]
 
 
 def test_eighteen_runs_end_as_with_our_own_launcher(top: Path) -> None:
@@ -168,11 +149,3 @@ def test_a_silent_controller_is_named(top: Path, tmp_path: Path) -> None:
         SLURM_CONF=str(tmp_path / "slurm.conf"),
     )
     assert done.returncode == 2 and done.stderr.startswith("Slurm does not answer: "), done.stderr
-
-
-def wait_for(happened) -> None:
-    for _ in range(600):
-        if happened():
-            return
-        time.sleep(0.2)
-    raise TimeoutError("It has not happened after two minutes.")

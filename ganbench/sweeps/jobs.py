@@ -26,9 +26,8 @@ from ganbench.runs.status import completed_status
 from ganbench.sweeps.outcomes import Status
 
 PROCESS_LAUNCHER = "hydra_plugins.ganbench_sweep.ProcessLauncher"
-SLURM_LAUNCHER = "hydra_plugins.ganbench_sweep.SlurmLauncher"
-# Of launchers that heed sweep.parallel: the setting that copies it.
-PARALLEL = {PROCESS_LAUNCHER: "n_jobs", SLURM_LAUNCHER: "array_parallelism"}
+CLUSTER_LAUNCHER = "hydra_plugins.ganbench_sweep.ClusterLauncher"
+OUR_LAUNCHERS = (PROCESS_LAUNCHER, CLUSTER_LAUNCHER)
 
 
 @dataclass
@@ -163,7 +162,7 @@ def _compose_one(
         job.hydra.sweep.dir = str(Path(job.hydra.sweep.dir).absolute())
         job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)  # resolved here, as the report and the user will see it
     folder = Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir
-    here = config.hydra.launcher._target_ != SLURM_LAUNCHER
+    here = config.hydra.launcher._target_ != CLUSTER_LAUNCHER
     return Job(overrides, job, folder, check_run(without_hydra(job), folder, check_existing, here))
 
 
@@ -173,9 +172,8 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
         if n > 1:
             raise Refused(f"{n} runs of the sweep would share {folder}: the same run is listed twice. List it once.")
     _reject_runs_of_other_names(jobs)
-    key = PARALLEL.get(config.hydra.launcher._target_)
-    if key:
-        check_value(f"hydra.launcher.{key}", "sweep.parallel", config.hydra.launcher[key])
+    if config.hydra.launcher._target_ in OUR_LAUNCHERS:
+        check_value("hydra.launcher.n_jobs", "sweep.parallel", config.hydra.launcher.n_jobs)
     elif config.sweep.parallel != "auto":
         raise Refused(
             f"sweep.parallel={config.sweep.parallel} has no effect with this hydra/launcher, which decides itself how "

@@ -1,11 +1,15 @@
-"""Make one run by its ordinary command, on whichever machine an engine has chosen, and record how it ended."""
+"""Make a run by its ordinary command, on whichever machine an engine has chosen, and record how it ended."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +17,17 @@ from omegaconf import DictConfig
 
 from ganbench.config.compose import method_label
 from ganbench.config.messages import quoted
+from ganbench.errors import Refused
+from ganbench.files import write_atomically
 from ganbench.runs.lock import RunLocked, raise_if_locked, run_lock
 from ganbench.runs.signals import handled_signals
 from ganbench.runs.status import mark_dead_run, read_status
 from ganbench.sweeps.jobs import Job
 from ganbench.sweeps.outcomes import Status
+from ganbench.sweeps.shared_folder import check_shared_folder
 
 LOCK_POLL_SECONDS = 2.0
+PARENT_POLL_SECONDS = 1.0
 # What concerns the sweep, not one of its runs, and what a run is given anew.
 SWEEP_KEYS = (
     *("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.run", "hydra.mode"),
@@ -41,13 +49,62 @@ class Order(NamedTuple):
         return cls(str(job.folder), _arguments(job, sweep), method_label(job.config), job.config.seed)
 
 
-class RunProcess:
-    """The process of a run. Signals that come to this one are passed on to it."""
+@dataclass(frozen=True)
+class Task:
+    """A run's place among those that were given to an engine together; in a folder that all machines share."""
 
-    def __init__(self, order: Order, log: Path):
-        self.order = order
-        self.folder = Path(order.folder)
-        self.log = log
+    record: Path
+    number: int
+
+    @property
+    def log(self) -> Path:
+        """Return the file with all that the run prints."""
+        return self.record / f"{self.number}.log"
+
+    @property
+    def end_file(self) -> Path:
+        return self.record / f"{self.number}.end.json"
+
+    def order(self) -> Order:
+        """Read which run it is."""
+        return Order(**json.loads((self.record / f"{self.number}.json").read_text(encoding="utf-8")))
+
+    def end(self) -> Status | None:
+        """Read how the run has ended; None before that."""
+        return json.loads(self.end_file.read_text(encoding="utf-8")) if self.end_file.exists() else None
+
+    def write_end(self, status: Status) -> None:
+        """Write down how the run has ended."""
+        write_atomically(self.end_file, json.dumps(status).encode())
+
+
+def write_orders(record: Path, orders: Sequence[Order]) -> list[Task]:
+    """Write runs down for other machines, in a new folder."""
+    record.mkdir(parents=True)
+    for number, order in enumerate(orders):
+        (record / f"{number}.json").write_text(json.dumps(order._asdict(), indent=1), encoding="utf-8")
+    return [Task(record, number) for number in range(len(orders))]
+
+
+def make_run(task: Task) -> Status:
+    """Make the run of a task on this machine, and return how it ended."""
+    task.end_file.unlink(missing_ok=True)
+    process = RunProcess(task)
+    try:
+        check_shared_folder(process.folder.parent, one_machine=True)
+    except Refused as refused:
+        return {"status": "refused", "reason": str(refused)}
+    return process.run()
+
+
+class RunProcess:
+    """The process of a run. Signals that come to this one are passed on to it, and it is stopped if our parent ends."""
+
+    def __init__(self, task: Task):
+        self.order = task.order()
+        self.folder = Path(self.order.folder)
+        self.log = task.log
+        self.parent = os.getppid()
         self.process: subprocess.Popen[bytes] | None = None
         self.signaled = False
         for number in handled_signals():
@@ -75,12 +132,20 @@ class RunProcess:
                 stderr=output,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},  # so that an error is the last line
             )
-            exitcode = self.process.wait()
+            exitcode = self._wait(self.process)
         message = _last_line(self.log, begin)
         if exitcode == 2:
             raise_if_locked(self.folder)
             return {"status": "refused", "reason": message}
         return record_end(self.order, exitcode, message if exitcode == 1 else None)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        """Return the exit code of the run's process. An engine that is gone has no more say: stop the run then."""
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(PARENT_POLL_SECONDS)
+            if os.getppid() != self.parent and not self.signaled:
+                self._pass_on(signal.SIGTERM, None)
 
     def _pass_on(self, number: int, frame: Any) -> None:
         self.signaled = True
@@ -130,3 +195,8 @@ def _last_line(log: Path, begin: int) -> str:
         file.seek(begin)
         lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
+
+
+if __name__ == "__main__":  # python -m ganbench.sweeps.remote RECORD NUMBER
+    asked = Task(Path(sys.argv[1]), int(sys.argv[2]))
+    asked.write_end(make_run(asked))

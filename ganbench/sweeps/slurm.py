@@ -4,7 +4,6 @@ A plain script for sbatch, rather than submitit: nothing is pickled, a task that
 it was, its state is known without Slurm's accounting, and nothing has to be installed.
 """
 
-import json
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +25,11 @@ from ganbench.config.messages import setting
 from ganbench.errors import Refused, did_you_mean
 from ganbench.runs.lock import run_lock
 from ganbench.runs.signals import Interrupted
-from ganbench.sweeps.cluster import Fate, check_shared_folder, follow_runs, log_begin, sweep_folder
+from ganbench.sweeps.cluster import Fate, follow_runs, log_begin, sweep_folder
 from ganbench.sweeps.jobs import Job
-from ganbench.sweeps.outcomes import Status, from_here
-from ganbench.sweeps.remote import Order, record_end
+from ganbench.sweeps.outcomes import from_here
+from ganbench.sweeps.remote import Order, Task, write_orders
+from ganbench.sweeps.shared_folder import check_shared_folder
 
 log = logging.getLogger("ganbench")
 
@@ -41,7 +42,7 @@ SIGNAL_EARLY_SECONDS = 60  # by which Slurm, as its manual says, may send the si
 
 
 @dataclass
-class Resources:
+class Settings:
     """What a run asks Slurm for: the settings of hydra/launcher=slurm, named as in Hydra's submitit launcher."""
 
     partition: str | None
@@ -53,26 +54,20 @@ class Resources:
     mem_gb: float
     timeout_min: int
     signal_delay_s: int
-    array_parallelism: int | str
+    n_jobs: int | str
     setup: Sequence[str]
     additional_parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Place:
-    """A task of an array, which makes a run."""
+class ArrayTask(Task):
+    """A task of an array."""
 
-    record: Path
-    index: int
     job_id: str
 
     @property
-    def task(self) -> str:
-        return f"{self.job_id}_{self.index}"
-
-    @property
-    def log(self) -> Path:
-        return task_log(self.record, self.index)
+    def name(self) -> str:
+        return f"{self.job_id}_{self.number}"
 
 
 class NodeKind(NamedTuple):
@@ -90,7 +85,7 @@ class NodeKind(NamedTuple):
 # ---- before the first run
 
 
-def check(resources: Resources, jobs: Sequence[Job]) -> None:
+def check(settings: Settings, jobs: Sequence[Job]) -> None:
     """Raise Refused for what the cluster cannot run, before anything is written."""
     missing = [command for command in COMMANDS if shutil.which(command) is None]
     if missing:
@@ -98,21 +93,21 @@ def check(resources: Resources, jobs: Sequence[Job]) -> None:
             f"hydra/launcher=slurm needs Slurm's {missing[0]}, which is not on the PATH; start the sweep on a login "
             "node of the cluster (Debian: apt install slurm-client)."
         )
-    nodes = _nodes_of_partition(resources)
-    _check_sizes(resources, jobs, nodes)
+    nodes = _nodes_of_partition(settings)
+    _check_sizes(settings, jobs, nodes)
     _check_number(jobs)
     check_shared_folder(sweep_folder(jobs), one_machine=_is_this_machine(nodes))
-    tested = _slurm(*_sbatch(resources, jobs, nodes), "--test-only", "--wrap=true")
+    tested = _slurm(*_sbatch(settings, jobs, nodes), "--test-only", "--wrap=true")
     if tested.returncode != 0:
         raise Refused(f"Slurm does not take these runs: {_first_error(tested.stderr)}; change hydra.launcher.*")
 
 
-def _nodes_of_partition(resources: Resources) -> list[NodeKind]:
+def _nodes_of_partition(settings: Settings) -> list[NodeKind]:
     asked = _slurm("sinfo", "--noheader", "--exact", "--format=%P|%l|%c|%m|%G|%n")
     if asked.returncode != 0:
         raise Refused(f"Slurm does not answer: {_first_error(asked.stderr)}; is slurmctld running?")
     nodes = [_node_kind(line) for line in asked.stdout.splitlines()]
-    name = resources.partition
+    name = settings.partition
     partitions = sorted({node.partition for node in nodes})
     if name is None:
         return [node for node in nodes if node.is_default] or nodes
@@ -148,29 +143,29 @@ def _minutes(text: str) -> float:
     return int(days or 0) * 24 * 60 + seconds / 60
 
 
-def _check_sizes(resources: Resources, jobs: Sequence[Job], nodes: list[NodeKind]) -> None:
+def _check_sizes(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind]) -> None:
     where = f"partition {', '.join(sorted({node.partition for node in nodes}))}"
     most = {
-        "cpus_per_task": (_cpus(resources, jobs), max(node.cpus for node in nodes), "cores on a node"),
-        "mem_gb": (resources.mem_gb, max(node.megabytes for node in nodes) / 1024, "GB on a node"),
-        "timeout_min": (resources.timeout_min, max(node.minutes for node in nodes), "minutes for a job"),
+        "cpus_per_task": (_cpus(settings, jobs), max(node.cpus for node in nodes), "cores on a node"),
+        "mem_gb": (settings.mem_gb, max(node.megabytes for node in nodes) / 1024, "GB on a node"),
+        "timeout_min": (settings.timeout_min, max(node.minutes for node in nodes), "minutes for a job"),
     }
     for key, (value, limit, unit) in most.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise Refused(f"{setting(f'hydra.launcher.{key}', value)} must be a number > 0.")
         if value > limit:
             raise Refused(f"hydra.launcher.{key}={value} is more than {where} has: {limit:g} {unit}.")
-    if resources.timeout_min * 60 <= resources.signal_delay_s + SIGNAL_EARLY_SECONDS:
+    if settings.timeout_min * 60 <= settings.signal_delay_s + SIGNAL_EARLY_SECONDS:
         raise Refused(
-            f"hydra.launcher.timeout_min={resources.timeout_min} may leave a run no time, since it is asked to save "
-            f"{resources.signal_delay_s} seconds before, and Slurm may do that a minute earlier; raise it, or lower "
+            f"hydra.launcher.timeout_min={settings.timeout_min} may leave a run no time, since it is asked to save "
+            f"{settings.signal_delay_s} seconds before, and Slurm may do that a minute earlier; raise it, or lower "
             "hydra.launcher.signal_delay_s."
         )
-    _check_gpus(resources, jobs, nodes, where)
+    _check_gpus(settings, jobs, nodes, where)
 
 
-def _check_gpus(resources: Resources, jobs: Sequence[Job], nodes: list[NodeKind], where: str) -> None:
-    gpus = str(_gpus(resources, jobs, nodes))
+def _check_gpus(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind], where: str) -> None:
+    gpus = str(_gpus(settings, jobs, nodes))
     match = re.fullmatch(r"(?:([^:]+):)?(\d+)", gpus)
     if match is None:
         raise Refused(f"hydra.launcher.gpus_per_node={gpus} must be a number, or a type and a number, such as a100:1.")
@@ -209,37 +204,37 @@ def _is_this_machine(nodes: list[NodeKind]) -> bool:
 # ---- the array
 
 
-def _gpus(resources: Resources, jobs: Sequence[Job], nodes: list[NodeKind]) -> Any:
+def _gpus(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind]) -> Any:
     """Return the GPUs of a run: unless set, one if it needs one, or would use it and every node has any."""
-    if resources.gpus_per_node is not None:
-        return resources.gpus_per_node
+    if settings.gpus_per_node is not None:
+        return settings.gpus_per_node
     if any(job.config.device.startswith("cuda") for job in jobs):
         return int(any(node.gpus for node in nodes))
     return int(any(job.config.device != "cpu" for job in jobs) and all(node.gpus for node in nodes))
 
 
-def _cpus(resources: Resources, jobs: Sequence[Job]) -> Any:
-    return resources.cpus_per_task or max(job.config.threads for job in jobs)
+def _cpus(settings: Settings, jobs: Sequence[Job]) -> Any:
+    return settings.cpus_per_task or max(job.config.threads for job in jobs)
 
 
-def _sbatch(resources: Resources, jobs: Sequence[Job], nodes: list[NodeKind]) -> list[str]:
+def _sbatch(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind]) -> list[str]:
     """Return sbatch with what a run asks for."""
     options = {
-        "partition": resources.partition,
-        "account": resources.account,
-        "qos": resources.qos,
-        "constraint": resources.constraint,
+        "partition": settings.partition,
+        "account": settings.account,
+        "qos": settings.qos,
+        "constraint": settings.constraint,
         "nodes": 1,
         "ntasks": 1,
-        "cpus-per-task": _cpus(resources, jobs),
-        "mem": f"{round(resources.mem_gb * 1024)}M",
-        "time": resources.timeout_min,
-        "signal": f"B:USR1@{resources.signal_delay_s}",
+        "cpus-per-task": _cpus(settings, jobs),
+        "mem": f"{round(settings.mem_gb * 1024)}M",
+        "time": settings.timeout_min,
+        "signal": f"B:USR1@{settings.signal_delay_s}",
     }
-    gpus = str(_gpus(resources, jobs, nodes))
+    gpus = str(_gpus(settings, jobs, nodes))
     if gpus != "0":
         options["gres"] = f"gpu:{gpus}"
-    options |= {str(key).replace("_", "-"): value for key, value in resources.additional_parameters.items()}
+    options |= {str(key).replace("_", "-"): value for key, value in settings.additional_parameters.items()}
     return ["sbatch", *(f"--{key}={value}" for key, value in options.items() if value is not None)]
 
 
@@ -247,10 +242,11 @@ class SlurmRuns:
     """The runs of a sweep that Slurm makes: an engine, as in cluster.py."""
 
     poll_seconds = 5.0
+    after_signal = "the runs go on; the same command shows them again"
 
     def __init__(self, sweep: Path):
         self.records = sweep.absolute() / RECORDS
-        self.tasks: dict[Path, Place] = {}  # by the run's folder
+        self.tasks: dict[Path, ArrayTask] = {}  # by the run's folder
         self.was_silent = False
 
     def places(self) -> dict[Path, str] | None:
@@ -267,9 +263,9 @@ class SlurmRuns:
             job_id, index, state, reason, name = line.split("|", 4)
             record = self.records / name
             if "/" not in name and index.isdigit() and record.is_dir():
-                place = Place(record, int(index), job_id)
-                folder = Path(read_order(record, place.index).folder)
-                self.tasks[folder] = place
+                task = ArrayTask(record, int(index), job_id)
+                folder = _run_folder(record, task.number)
+                self.tasks[folder] = task
                 places[folder] = "running" if state in ("RUNNING", "COMPLETING") else reason.replace("None", "queued")
         return places
 
@@ -277,9 +273,7 @@ class SlurmRuns:
         """Submit an array of runs. Return its number."""
         name = f"ganbench-{self.records.parent.name}-{secrets.token_hex(4)}"
         record = self.records / name
-        record.mkdir()
-        for index, order in enumerate(orders):
-            (record / f"{index}.json").write_text(json.dumps(order._asdict(), indent=1), encoding="utf-8")
+        tasks = write_orders(record, orders)
         script = record / "task.sh"
         program = shlex.join([sys.executable, "-m", "ganbench.sweeps.slurm_task", str(record)])
         script.write_text("\n".join(["#!/bin/bash", *setup, f'exec {program} "$SLURM_ARRAY_TASK_ID"', ""]))
@@ -299,34 +293,30 @@ class SlurmRuns:
             shutil.rmtree(record)
             raise Refused(f"Slurm did not take the runs: {_first_error(submitted.stderr)}.")
         job_id = submitted.stdout.strip().partition(";")[0]
-        self.tasks |= {Path(order.folder): Place(record, index, job_id) for index, order in enumerate(orders)}
+        for task, order in zip(tasks, orders, strict=True):
+            self.tasks[Path(order.folder)] = ArrayTask(record, task.number, job_id)
         return job_id
 
-    def word(self, job: Job) -> Status | None:
-        """Return how the run has ended, as its task has written it down."""
-        place = self.tasks.get(job.folder)
-        return read_word(place.record, place.index) if place else None
+    def task(self, job: Job) -> ArrayTask | None:
+        """Return the task that makes the run."""
+        return self.tasks.get(job.folder)
 
-    def fate(self, job: Job) -> Fate:
+    def fate(self, task: Task) -> Fate:
         """Ask Slurm's controller, which forgets after minutes, and its accounting, which not every cluster has."""
-        place = self.tasks.get(job.folder)
-        if place is None:
-            return Fate(True, "it never began")
-        shown = _slurm("scontrol", "show", "job", place.task).stdout
+        assert isinstance(task, ArrayTask)
+        shown = _slurm("scontrol", "show", "job", task.name).stdout
         match = re.search(r"JobState=(\w+)", shown)
-        state = match[1] if match else _accounted_state(place.task)
-        began = job.folder.exists()
-        end = f"its Slurm task {place.task} ended as {state}" if state else f"its Slurm task {place.task} is gone"
-        if not began and not place.log.exists():
-            end += f", without a sign of life in {from_here(place.record)}: do its nodes see that folder?"
+        state = match[1] if match else _accounted_state(task.name)
+        end = f"its Slurm task {task.name} {f'ended as {state}' if state else 'is gone'}"
+        if not task.log.exists():
+            end += f", and has written nothing into {from_here(task.record)}: do its nodes see that folder?"
         return Fate(state is None or state in INTERRUPTIONS, end)
 
-    def bury(self, job: Job, fate: Fate) -> Status:
-        """Record the end of a run whose task is gone."""
-        if fate.interrupted and not (job.folder / "status.json").exists():
-            return {"status": "interrupted", "reason": fate.reason}
-        place = self.tasks[job.folder]
-        return record_end(read_order(place.record, place.index), 143 if fate.interrupted else None, fate.reason)
+
+@cache
+def _run_folder(record: Path, number: int) -> Path:
+    """Read in which folder the run of a task is; once, since a thousand files are slow on a network."""
+    return Path(Task(record, number).order().folder)
 
 
 def _accounted_state(task: str) -> str | None:
@@ -336,7 +326,7 @@ def _accounted_state(task: str) -> str | None:
     return said.split()[0] if said.strip() else None
 
 
-def launch(resources: Resources, sweep: DictConfig, jobs: list[Job]) -> list[JobReturn]:
+def launch(settings: Settings, sweep: DictConfig, jobs: list[Job]) -> list[JobReturn]:
     """Submit the runs that are neither complete nor under way, and follow all to their end."""
     setup_globals()
     configure_log(sweep.hydra.hydra_logging, sweep.hydra.verbose)
@@ -344,16 +334,16 @@ def launch(resources: Resources, sweep: DictConfig, jobs: list[Job]) -> list[Job
     log_begin(jobs)
     runs.records.mkdir(parents=True, exist_ok=True)
     with run_lock(runs.records):  # the same command twice at once submits one array
-        _submit(runs, resources, sweep, jobs)
+        _submit(runs, settings, sweep, jobs)
     try:
         return follow_runs(runs, jobs)
     except Interrupted:
-        numbers = sorted({place.job_id for place in runs.tasks.values()})
+        numbers = sorted({task.job_id for task in runs.tasks.values()})
         log.warning(f"The runs go on in Slurm; to end them, so that they save: scancel {' '.join(numbers)}")
         raise
 
 
-def _submit(runs: SlurmRuns, resources: Resources, sweep: DictConfig, jobs: list[Job]) -> None:
+def _submit(runs: SlurmRuns, settings: Settings, sweep: DictConfig, jobs: list[Job]) -> None:
     places = runs.places()
     if places is None:
         raise Refused("Slurm does not answer, and without it nobody knows which runs are under way; try again.")
@@ -364,41 +354,15 @@ def _submit(runs: SlurmRuns, resources: Resources, sweep: DictConfig, jobs: list
     new = [job for job in jobs if job.folder not in places and job.completed_status() is None]
     if not new:
         return
-    nodes = _nodes_of_partition(resources)
+    nodes = _nodes_of_partition(settings)
     orders = [Order.of(job, sweep) for job in new]
-    job_id = runs.submit(_sbatch(resources, new, nodes), resources.setup, orders, resources.array_parallelism)
-    partition = f" in partition {resources.partition}" if resources.partition else ""
+    job_id = runs.submit(_sbatch(settings, new, nodes), settings.setup, orders, settings.n_jobs)
+    partition = f" in partition {settings.partition}" if settings.partition else ""
     log.info(
-        f"Slurm job {job_id}{partition}: {len(new)} tasks; cores {_cpus(resources, new)}, GPUs "
-        f"{_gpus(resources, new, nodes)}, memory {resources.mem_gb:g} GB, and {resources.timeout_min} minutes each, "
+        f"Slurm job {job_id}{partition}: {len(new)} tasks; cores {_cpus(settings, new)}, GPUs "
+        f"{_gpus(settings, new, nodes)}, memory {settings.mem_gb:g} GB, and {settings.timeout_min} minutes each, "
         f"after which it is queued again; logs: {from_here(runs.records)}"
     )
-
-
-# ---- what a launcher and a task write for each other
-
-
-def task_log(record: Path, index: int) -> Path:
-    return record / f"{index}.log"
-
-
-def word_file(record: Path, index: int) -> Path:
-    return record / f"{index}.end.json"
-
-
-def read_order(record: Path, index: int) -> Order:
-    """Read which run a task makes."""
-    return Order(**json.loads((record / f"{index}.json").read_text(encoding="utf-8")))
-
-
-def read_word(record: Path, index: int) -> Status | None:
-    """Read how a task's run has ended; None before that."""
-    file = word_file(record, index)
-    return read_status_file(file) if file.exists() else None
-
-
-def read_status_file(file: Path) -> Status:
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _slurm(*command: str) -> subprocess.CompletedProcess[str]:

@@ -19,11 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from ganbench.config.compose import typed_search_path
 from ganbench.config.schema import Track
 from ganbench.errors import Refused
-from ganbench.sweeps import slurm
+from ganbench.sweeps import ray_cluster, slurm
 from ganbench.sweeps.elsewhere import run_elsewhere
-from ganbench.sweeps.jobs import PROCESS_LAUNCHER, SLURM_LAUNCHER, Job, short_folder_names, show_runs
+from ganbench.sweeps.jobs import CLUSTER_LAUNCHER, PROCESS_LAUNCHER, Job, short_folder_names, show_runs
 from ganbench.sweeps.launcher import compose_jobs, log_report, run_jobs, save_plan
 from ganbench.sweeps.tuning import UNCHOSEN, tune
+
+ENGINES: dict[str, Any] = {"slurm": slurm, "ray": ray_cluster}
 
 
 @dataclass
@@ -60,7 +62,7 @@ class CheckedSweeper(BasicSweeper):
             log_report(Path(self.config.hydra.sweep.dir))
             return []
         jobs = compose_jobs(self.hydra_context, self.config, job_overrides)
-        if isinstance(self.launcher, SlurmLauncher):
+        if isinstance(self.launcher, ClusterLauncher):
             self.launcher.check(jobs)
         save_plan(self.config, jobs)
         remaining = iter(jobs)
@@ -81,7 +83,7 @@ class CheckedSweeper(BasicSweeper):
     def _launch(self, jobs: list[Job]) -> Sequence[JobReturn]:
         """Hand the composed runs to our launcher; other launchers take overrides, and compose them again."""
         assert self.launcher is not None
-        if isinstance(self.launcher, ProcessLauncher | SlurmLauncher):
+        if isinstance(self.launcher, ProcessLauncher | ClusterLauncher):
             return self.launcher.run(jobs)
         return run_elsewhere(self.launcher, jobs)
 
@@ -118,7 +120,8 @@ class ProcessLauncher(Launcher):
 class SlurmConf:
     """The settings of hydra/launcher=slurm, named as in Hydra's submitit launcher."""
 
-    _target_: str = SLURM_LAUNCHER
+    _target_: str = CLUSTER_LAUNCHER
+    engine: str = "slurm"
     partition: str | None = None  # null: the cluster's default
     account: str | None = None
     qos: str | None = None
@@ -128,16 +131,30 @@ class SlurmConf:
     mem_gb: float = 8
     timeout_min: int = 60  # the run is queued again then, and goes on
     signal_delay_s: int = 120  # so long before that it is asked to save
-    array_parallelism: Any = "${sweep.parallel}"  # auto: as many as the cluster has room for
+    n_jobs: Any = "${sweep.parallel}"  # auto: as many as the cluster has room for
     setup: list[str] = field(default_factory=list)  # lines of the job's script, such as module load cuda
     additional_parameters: dict[str, Any] = field(default_factory=dict)  # of sbatch
 
 
-class SlurmLauncher(Launcher):
-    """Makes the runs as one array of Slurm jobs."""
+@dataclass
+class RayConf:
+    """The settings of hydra/launcher=ray."""
 
-    def __init__(self, **resources: Any):
-        self.resources = slurm.Resources(**resources)
+    _target_: str = CLUSTER_LAUNCHER
+    engine: str = "ray"
+    address: str = "auto"  # of the cluster: the one that runs here, that of RAY_ADDRESS, or ray://…, or host:6379
+    num_cpus: float | None = None  # of a run; null: as many as it has threads
+    num_gpus: float | None = None  # of a run; null: 1 if the cluster has GPUs, unless device=cpu
+    accelerator_type: str | None = None  # such as A100
+    n_jobs: Any = "${sweep.parallel}"  # auto: as many as the cluster has room for
+
+
+class ClusterLauncher(Launcher):
+    """Has an engine make the runs on other machines."""
+
+    def __init__(self, engine: str, **settings: Any):
+        self.engine = ENGINES[engine]
+        self.settings = self.engine.Settings(**settings)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context = hydra_context
@@ -150,12 +167,12 @@ class SlurmLauncher(Launcher):
         return self.run(jobs)
 
     def check(self, jobs: list[Job]) -> None:
-        """Raise Refused for what the cluster cannot run."""
-        slurm.check(self.resources, jobs)
+        """Raise Refused for what the engine cannot run."""
+        self.engine.check(self.settings, jobs)
 
     def run(self, jobs: list[Job]) -> list[JobReturn]:
         """Run jobs that have been composed and checked."""
-        return slurm.launch(self.resources, self.config, jobs)
+        return self.engine.launch(self.settings, self.config, jobs)
 
 
 class TypedSearchPath(SearchPathPlugin):
@@ -172,3 +189,4 @@ store = ConfigStore.instance()
 store.store(group="hydra/sweeper", name="checked", node=CheckedConf, provider="ganbench")
 store.store(group="hydra/launcher", name="processes", node=ProcessesConf, provider="ganbench")
 store.store(group="hydra/launcher", name="slurm", node=SlurmConf, provider="ganbench")
+store.store(group="hydra/launcher", name="ray", node=RayConf, provider="ganbench")

@@ -1,0 +1,114 @@
+"""Sweeps on a real Ray cluster, of two nodes on this machine: run by `make cluster-test`, skipped everywhere else."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_results import assert_same_results, statuses, wait_for
+from conftest import DYING_LOSSES, RING, add_losses, end, ganbench, launch
+
+cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs Ray")
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+LOSSES = f"""
+{DYING_LOSSES}
+import time
+
+class Raises(GAN):
+    def d(self, real, fake):
+        if len(real) == 32:  # a batch, and not what is asked before the first step
+            raise RuntimeError("a loss of my own went wrong")
+        return super().d(real, fake)
+
+class Slow(GAN):
+    def d(self, real, fake):
+        if any(name.startswith("RAY_") for name in os.environ):  # not with the launcher that it is compared with
+            time.sleep(0.3)
+        return super().d(real, fake)
+"""
+SMOKE = (*RING, "protocol.images=3840", "--config-dir", "mine")
+MEMORY = 100_000_000  # of a node's store of objects, in bytes
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes with a core each; the second can be removed."""
+    head = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": False}
+    nodes = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
+    yield nodes
+    nodes.shutdown()
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with losses of a user's own."""
+    return add_losses(tmp_path_factory.mktemp("work"), LOSSES)
+
+
+def test_a_node_is_lost_in_the_middle(cluster: Any, top: Path) -> None:
+    second = cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
+    losses = ("loss=slow,raises,killed,gan", "seed=0,1")
+    typed = ("-m", *SMOKE, *losses, "name=x", "hydra/launcher=ray", f"hydra.launcher.address={cluster.address}")
+    process = launch(*typed, cwd=top)
+    try:
+        wait_for(lambda: all(has_trained(top / f"outputs/sweep/x/slow-s{seed}") for seed in (0, 1)))
+        cluster.remove_node(second, allow_graceful=False)
+        stdout, stderr = process.communicate(timeout=300)
+    finally:
+        end(process)
+    assert process.returncode == 1, stderr
+    assert "4 finished, 4 failed" in stdout
+    assert "raises-s0: failed (RuntimeError: a loss of my own went wrong); rerun with retry=true" in stdout + stderr
+    assert "killed-s1: failed (killed by signal 9); rerun with retry=true" in stdout + stderr
+    folders = [top / f"outputs/sweep/x/slow-s{seed}" for seed in (0, 1)]
+    assert sum("resumed" in json.loads((folder / "status.json").read_text()) for folder in folders) == 1
+
+    again = ganbench(*typed, cwd=top)
+    assert again.returncode == 1 and "8 runs (8 already done)" in again.stdout
+    assert ganbench("-m", *SMOKE, *losses, "name=default", cwd=top).returncode == 1
+    assert_same_results(top / "outputs/sweep/x", top / "outputs/sweep/default")
+
+
+def test_runs_end_with_their_launcher(cluster: Any, top: Path) -> None:
+    """They save, and the same command goes on."""
+    typed = ("-m", *SMOKE, "loss=slow", "name=y", "hydra/launcher=ray", f"hydra.launcher.address={cluster.address}")
+    process = launch(*typed, cwd=top)
+    try:
+        wait_for(lambda: has_trained(top / "outputs/sweep/y/slow-s0"))
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+    finally:
+        end(process)
+    wait_for(lambda: statuses(top / "outputs/sweep/y") == {"slow-s0": "interrupted"})
+    done = ganbench(*typed, cwd=top)
+    assert done.returncode == 0 and "1 finished" in done.stdout, done.stderr
+    assert json.loads((top / "outputs/sweep/y/slow-s0/status.json").read_text())["resumed"][0]["images"] > 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("hydra.launcher.num_gpus=4", "hydra.launcher.num_gpus=4 must be from 0 to 0, the most that a node has."),
+        ("hydra.launcher.num_cpus=64", "hydra.launcher.num_cpus=64 must be from 0 to 1, the most that a node has."),
+        ("hydra.launcher.accelerator_type=H100", "hydra.launcher.accelerator_type=H100: the cluster has none."),
+        ("hydra.launcher.address=127.0.0.1:1", "hydra.launcher.address=127.0.0.1:1: there is no Ray cluster"),
+    ],
+)
+def test_what_the_cluster_cannot_run_is_refused(typed: str, answer: str, cluster: Any, top: Path) -> None:
+    done = refused(f"hydra.launcher.address={cluster.address}", typed, cwd=top)
+    assert done.returncode == 2
+    assert answer in done.stderr and done.stderr.count("\n") == 1
+    assert not (top / "outputs/sweep/refused").exists()
+
+
+def refused(*typed: str, cwd: Path) -> subprocess.CompletedProcess:
+    return ganbench("-m", *SMOKE, "loss=gan", "name=refused", "hydra/launcher=ray", *typed, cwd=cwd)
+
+
+def has_trained(run: Path) -> bool:
+    """Tell whether the run has trained for more than a few updates."""
+    file = run / "metrics.jsonl"
+    return file.exists() and '"d_loss"' in file.read_text()
