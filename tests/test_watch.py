@@ -6,6 +6,7 @@ import logging
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PATIENCE, REPOSITORY, RING, ganbench, launch, report, settings, until
+from omegaconf import OmegaConf
 from playwright.sync_api import Browser
 
 from ganbench.report.live import LiveReport, LiveSweep
@@ -101,6 +103,73 @@ def test_records_of_a_resumed_run_are_read_anew(tmp_path: Path) -> None:
     run.refresh()
     run.refresh()
     assert run.images == 0 and len(run.rows) == 30
+
+
+def plan_file(folder: Path, images: int) -> None:
+    """Write the settings of a run on mnist5k."""
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(settings(f"protocol.images={images}"), folder / "config.yaml")
+
+
+def test_a_run_that_was_killed_does_not_seem_to_take_longer_and_longer(tmp_path: Path) -> None:
+    write(tmp_path, 250, seconds=10, evaluations=1, t_started="2026-01-01T00:00:00+00:00")
+    began = datetime.fromisoformat("2026-01-01T00:00:00+00:00").timestamp()
+    os.utime(tmp_path / "metrics.jsonl", (began + 12, began + 12))  # its last record; that is long ago
+    run = refreshed(tmp_path, PLAIN)
+    assert remaining_seconds([run], [run], at_once=1) == pytest.approx(30 + 3 * 1)  # 2 s of a start and an evaluation
+
+
+def test_a_sweep_is_followed_when_runs_are_deleted_made_again_extended_or_not_wanted(tmp_path: Path) -> None:
+    for name in "ab":
+        plan_file(tmp_path / name, 1000)
+        write(tmp_path / name, 800, seconds=8, t_started="2026-01-01T00:00:00+00:00")
+    (tmp_path / "runs.txt").write_text("a\nb\nc\n")
+    sweep = LiveSweep(tmp_path)
+
+    def look() -> dict[str, tuple[str, int, int | None]]:
+        sweep.refresh()
+        return {run["name"]: (run["status"], run["images"], run["budget"]) for run in sweep.progress()["runs"]}
+
+    assert look() == {"a": ("running", 800, 1000), "b": ("running", 800, 1000), "c": ("waiting", 0, None)}
+    shutil.rmtree(tmp_path / "a")
+    assert look()["a"] == ("waiting", 0, None)
+    plan_file(tmp_path / "a", 2000)
+    write(tmp_path / "a", 100, seconds=1, t_started="2026-01-01T00:01:00+00:00")
+    assert look()["a"] == ("running", 100, 2000)
+    shutil.rmtree(tmp_path / "a")
+    write(tmp_path / "a", 50, seconds=1, t_started="2026-01-01T00:02:00+00:00")  # made again, not looked at in between
+    assert look()["a"][:2] == ("running", 50)
+    write(tmp_path / "b", 900, seconds=9, t_started="2026-01-01T00:00:00+00:00", resumed=[{"images": 500}])
+    plan_file(tmp_path / "b", 4000)
+    assert look()["b"] == ("running", 900, 4000)
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "runs.txt").write_text("\nb\n\n")
+    assert list(look()) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.yaml", b"\xff\xfe\x00\x81"),
+        ("config.yaml", b"protocol: {images: 5, evaluations: 2}\npenalty:\n"),
+        ("config.yaml", b"protocol: {images: five, evaluations: 2}\npenalty: {}\n"),
+        ("config.yaml", b"protocol: {images: 5, evaluations: 2}\npenalty: {}\n"),
+        ("status.json", b'{"status": "fin'),
+        ("status.json", b'{"status": "running"}'),
+        ("metrics.jsonl", b"5\n"),
+        ("metrics.jsonl", b'{"d_loss": 1}\n'),
+    ],
+)
+def test_a_damaged_run_does_not_end_the_page(tmp_path: Path, file: str, content: bytes) -> None:
+    for name in "ab":
+        plan_file(tmp_path / name, 1000)
+        write(tmp_path / name, 800, seconds=8, t_started="2026-01-01T00:00:00+00:00")
+    (tmp_path / "a" / file).write_bytes(content)
+    sweep = LiveSweep(tmp_path)
+    sweep.refresh()
+    progress = sweep.progress()
+    assert [run["name"] for run in progress["runs"]] == ["a", "b"] and progress["left"].startswith("about")
+    assert (progress["runs"][1]["method"], progress["runs"][1]["images"]) == ("gan", 800)
 
 
 def test_a_log_has_a_line_now_and_then(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ganbench.config.compose import method_label
 from ganbench.errors import Refused
 from ganbench.files import is_run_folder
 from ganbench.progress import duration
@@ -33,9 +32,8 @@ class LiveSweep:
         self.runs: dict[Path, LiveRun] = {}
 
     def refresh(self) -> None:
-        """Find runs that have begun since the last time, and read how far all are."""
-        for folder in self._run_folders():
-            self.runs.setdefault(folder, LiveRun(folder))
+        """Find the runs that there are by now, and read how far all are."""
+        self.runs = {folder: self.runs.get(folder) or LiveRun(folder) for folder in self._run_folders()}
         for run in self.runs.values():
             run.load_config()
             run.refresh()
@@ -74,19 +72,16 @@ class LiveSweep:
 
 def _describe(run: LiveRun, top: Path) -> dict[str, Any]:
     """Return a run as the page shows it."""
-    config = run.config
-    metric = config.metric.name if config is not None else ""
-    scores = _curve(run, metric)
     return {
         "name": str(run.folder.relative_to(top)),
-        "method": method_label(config) if config is not None else "",
+        "method": run.method,
         "status": run.status,
         "reason": run.facts.get("reason"),
         "images": run.images,
         "budget": run.plan.images if run.plan is not None else None,
         "seconds": round(run.training_seconds),
-        "metric": metric,
-        "curves": {"score": scores} | {name: _thinned(_curve(run, name)) for name in LOSSES},
+        "metric": run.metric,
+        "curves": {"score": _curve(run, run.metric)} | {name: _thinned(_curve(run, name)) for name in LOSSES},
     }
 
 

@@ -1,7 +1,6 @@
 """Follow runs while they are under way, and estimate when they will have ended. Needs no torch."""
 
 import json
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ganbench.config.compose import method_label
 from ganbench.runs.status import read_status
 
 WAITING = "waiting"  # of a run that has no folder yet
@@ -34,7 +34,7 @@ class Plan:
         """Read the plan from a run's settings."""
         is_penalized = "weight" in cfg.penalty
         # One more evaluation than the settings say: the one before training.
-        return cls(cfg.protocol.images, cfg.protocol.evaluations + 1, PENALIZED if is_penalized else 1.0)
+        return cls(int(cfg.protocol.images), int(cfg.protocol.evaluations) + 1, PENALIZED if is_penalized else 1.0)
 
 
 class LiveRun:
@@ -43,12 +43,14 @@ class LiveRun:
     def __init__(self, folder: Path, plan: Plan | None = None):
         self.folder = folder
         self.plan = plan  # None until the folder has one
+        self.method = ""
+        self.metric = ""
         self.facts: dict[str, Any] = {}  # status.json
-        self.config: DictConfig | None = None
         self.rows: list[dict[str, Any]] = []  # metrics.jsonl
         self._read_bytes = 0
-        self._resumed = 0
-        self._changed = 0  # when status.json was, in nanoseconds
+        self._beginning = _beginning({})
+        self._status_changed = 0  # when, in nanoseconds
+        self._config_changed = 0
 
     @property
     def status(self) -> str:
@@ -74,42 +76,43 @@ class LiveRun:
 
     def refresh(self) -> None:
         """Read what the run has written since the last time."""
-        changed = self._time_of_change()
-        if changed == self._changed and self.status != "running":
+        changed = _time_of_change(self.folder / "status.json")
+        if changed == self._status_changed and self.status != "running":
             return
-        self._changed = changed
-        self.facts = read_status(self.folder)
-        self._forget_if_rewound()
+        self._status_changed = changed
+        self.facts = read_status(self.folder) if changed else {}
+        self._forget_if_begun_anew()
         self._read_rows()
 
     def load_config(self) -> None:
-        """Read the run's settings, once they are there; of a damaged folder none."""
+        """Read the run's settings once they are there, and again if it is extended; of damaged ones nothing."""
         file = self.folder / "config.yaml"
-        if self.config is not None or not file.exists():
+        changed = _time_of_change(file)
+        if changed == self._config_changed:
             return
-        with suppress(OSError, YAMLError, OmegaConfBaseException, AttributeError):
+        self._config_changed = changed
+        self.plan, self.method, self.metric = None, "", ""
+        with suppress(OSError, ValueError, TypeError, AttributeError, YAMLError, OmegaConfBaseException):
             config = cast(DictConfig, OmegaConf.load(file))
-            self.plan = Plan.of(config)
-            self.config = config
+            self.plan, self.method, self.metric = Plan.of(config), method_label(config), str(config.metric.name)
 
-    def other_seconds(self, now: float) -> float:
-        """Return the seconds that went into all but training: its start and its evaluations; `now` is Unix time."""
+    @property
+    def other_seconds(self) -> float:
+        """Return the seconds up to the last record that went into all but training: the start and evaluations.
+
+        They end with that record, for nobody knows whether a run that says it is running has been killed since.
+        """
         since_start = self.facts.get("t_wall")
-        if since_start is None:
-            since_start = now - datetime.fromisoformat(self.facts["t_started"]).timestamp()
-        return max(0.0, since_start - self.training_seconds)
+        if since_start is None and "t_started" in self.facts:
+            last_record = _time_of_change(self.folder / "metrics.jsonl") / 1e9
+            since_start = last_record - datetime.fromisoformat(self.facts["t_started"]).timestamp()
+        return max(0.0, (since_start or 0.0) - self.training_seconds)
 
-    def _time_of_change(self) -> int:
-        try:
-            return (self.folder / "status.json").stat().st_mtime_ns
-        except OSError:  # it has not begun
-            return 0
-
-    def _forget_if_rewound(self) -> None:
-        """Read the records anew if the run was resumed, which cuts them back to its checkpoint."""
-        resumed = len(self.facts.get("resumed", ()))
-        if resumed != self._resumed:
-            self._resumed = resumed
+    def _forget_if_begun_anew(self) -> None:
+        """Read the records anew if the run was resumed, which cuts them back to its checkpoint, or made once more."""
+        beginning = _beginning(self.facts)
+        if beginning != self._beginning:
+            self._beginning = beginning
             self._forget()
 
     def _forget(self) -> None:
@@ -126,9 +129,29 @@ class LiveRun:
         complete = new[: new.rfind(b"\n") + 1]
         self._read_bytes += len(complete)
         try:
-            self.rows += [json.loads(line) for line in complete.splitlines()]
-        except ValueError:  # it was cut back a moment ago, and has grown again
+            self.rows += [_row(line) for line in complete.splitlines()]
+        except ValueError:  # it was cut back a moment ago, and has grown again; or it is damaged
             self._forget()
+
+
+def _time_of_change(file: Path) -> int:
+    """Return when the file was written, in nanoseconds; 0 if it is not there."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _beginning(facts: dict[str, Any]) -> tuple[str | None, int]:
+    """Return what changes whenever a run begins or resumes: when it first began, and how often it was resumed."""
+    return facts.get("t_started"), len(facts.get("resumed", ()))
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict) or "images" not in row:
+        raise ValueError("it is not a record of a run")
+    return row
 
 
 def remaining_seconds(runs: Sequence[LiveRun], unfinished: Sequence[LiveRun], at_once: int) -> float | None:
@@ -149,11 +172,10 @@ def remaining_seconds(runs: Sequence[LiveRun], unfinished: Sequence[LiveRun], at
 
 def _seconds_per_evaluation(begun: Sequence[LiveRun]) -> float:
     """Return what is not training for each evaluation; a run's start counts as one more of them."""
-    now = time.time()
     from_the_start = [run for run in begun if "resumed" not in run.facts]
     if not from_the_start:
         return 0.0
-    return fmean(run.other_seconds(now) / (run.evaluations + 1) for run in from_the_start)
+    return fmean(run.other_seconds / (run.evaluations + 1) for run in from_the_start)
 
 
 def _typical_plan(runs: Sequence[LiveRun]) -> Plan:

@@ -72,7 +72,8 @@ def plan_runs(sweep: Path, folders: Iterable[str]) -> None:
 def planned_runs(sweep: Path) -> set[str]:
     """Return the names of the runs that a sweep is to have; none for a folder that no sweep of ours has made."""
     file = sweep / PLAN
-    return set(file.read_text(encoding="utf-8", errors="replace").splitlines()) if file.is_file() else set()
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    return {line for line in lines if line.strip()}  # whoever takes out a line may leave an empty one
 
 
 def completed_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
