@@ -8,6 +8,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -302,11 +303,20 @@ def test_only_pages_of_this_machine_get_answers(ended: Path) -> None:
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(urllib.request.Request(address + path, headers={"Host": host}))
             assert refused.value.code == (403 if host == "rebound.example" else 404)
+        for method, host in (("HEAD", "rebound.example"), ("GET", "["), ("GET", "")):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                asked = urllib.request.Request(f"{address}/runs.txt", headers={"Host": host}, method=method)
+                urllib.request.urlopen(asked)
+            assert refused.value.code == 403
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as leaving:
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends as a closed tab's
+            leaving.sendall(b"GET /report.html HTTP/1.0\r\nHost: localhost\r\n\r\n")
         taken = report(ended, "--watch", address.rpartition(":")[2])
         assert taken.returncode == 2 and "pass another port" in taken.stderr and len(taken.stderr.splitlines()) == 1
     finally:
         os.killpg(server.pid, signal.SIGINT)
         server.wait(PATIENCE)
+    assert server.stderr is not None and server.stderr.read() == ""  # also not of the one that left
 
 
 @pytest.mark.slow

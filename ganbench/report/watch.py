@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import sys
 import threading
 from functools import partial
 from http import HTTPStatus
@@ -51,9 +53,17 @@ class Handler(SimpleHTTPRequestHandler):
         self.watched = watched
         super().__init__(*arguments, **options)
 
+    def parse_request(self) -> bool:
+        """Return whether to answer: not to what was asked of another name, in whatever way."""
+        if not super().parse_request():
+            return False
+        name = re.sub(r":\d+$", "", self.headers.get("Host", ""))
+        if name.lower() in OWN_NAMES:
+            return True
+        self.send_error(HTTPStatus.FORBIDDEN, f"Ask for http://{LOOPBACK}")
+        return False
+
     def do_GET(self) -> None:
-        if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in OWN_NAMES:
-            return self.send_error(HTTPStatus.FORBIDDEN, f"Ask for http://{LOOPBACK}")
         path = unquote(urlsplit(self.path).path).removeprefix("/")
         if path == "":
             return self._answer("text/html", render("watch.html.j2", title=self.watched.sweep.folder.name))
@@ -76,6 +86,15 @@ class Handler(SimpleHTTPRequestHandler):
         """Say nothing of each request."""
 
 
+class Server(ThreadingHTTPServer):
+    """Answers each request in a thread of its own."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that left before it had its answer."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def watch(folder: Path, port: int, allowed: tuple[str, ...]) -> None:
     """Serve until the process is interrupted. Raise Refused if there is nothing to watch, or the port is taken."""
     lower_priority()
@@ -84,7 +103,7 @@ def watch(folder: Path, port: int, allowed: tuple[str, ...]) -> None:
         raise Refused(f"{folder} has no runs, begun or planned; pass a sweep, such as outputs/sweep/mine.")
     handler = partial(Handler, watched=watched, directory=str(folder))
     try:
-        server = ThreadingHTTPServer((LOOPBACK, port), handler)
+        server = Server((LOOPBACK, port), handler)
     except OSError as error:
         raise Refused(f"--watch {port}: {error.strerror}; pass another port, or none for any that is free.") from None
     print(f"Open http://{LOOPBACK}:{server.server_port} in a browser; Ctrl-C ends this, not the sweep.", flush=True)
