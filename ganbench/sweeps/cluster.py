@@ -60,7 +60,7 @@ class _Following:
     def __init__(self, engine: Engine, jobs: Sequence[Job]):
         self.engine = engine
         self.jobs = jobs
-        self.progress = SweepProgress(jobs, at_once=1)
+        self.progress = SweepProgress(jobs)
         self.statuses: dict[int, Status] = {}
         self.gone_since: dict[int, float] = {}
         self.waiting: set[str] = set()  # the reasons
@@ -91,7 +91,6 @@ class _Following:
             if status is not None:
                 self._end(index, status, "")
         running = sum(place == "running" for place in places.values())
-        self.progress.at_once = max(1, running)
         self._log_waiting({place for place in places.values() if place != "running"}, running)
 
     def _status_of_gone(self, index: int) -> Status | None:
