@@ -274,6 +274,11 @@ def test_the_page_follows_a_sweep(tmp_path: Path, start: Callable, browser: Brow
     page.get_by_text("3 of 3 runs have ended").wait_for(timeout=PATIENCE * 1000)
     page.get_by_text("Of the 3 of 3 runs").wait_for(timeout=PATIENCE * 1000)
     assert page.frame_locator("#report-page").locator("h1").inner_text() == "3 GAN methods on ring"
+    with page.expect_popup() as opened:
+        page.frame_locator("#report-page").locator("#runs-table a").first.click()
+    assert opened.value.url.endswith("/gan-s0/")
+    opened.value.close()
+    assert page.frame_locator("#report-page").locator("h1").inner_text() == "3 GAN methods on ring"
     assert page.locator("#live-runs td:nth-child(2)").all_inner_texts() == ["finished"] * 3
     assert training.wait(PATIENCE) == 0
     assert not (sweep / "report.html").exists() and not (sweep / "results.md").exists()  # it only reads

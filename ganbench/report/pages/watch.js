@@ -93,12 +93,20 @@ let shownReport = 0;
 const frame = document.getElementById("report-page");
 const reportOf = document.getElementById("report-of");
 
+// Pages of the report stay in its frame; a run's folder and its page at W&B open on their own.
+function openLinksOutside(page) {
+  for (const link of page.querySelectorAll("a[href]")) {
+    if (!/^#|report\.html$/.test(link.getAttribute("href"))) link.target = "_blank";
+  }
+}
+
 function showReport({ report, runs }) {
   if (report === shownReport) return;
   shownReport = report;
   reportOf.textContent = `Making the report of the ${report} runs that have ended …`;
   frame.onload = () => {
     reportOf.textContent = `Of the ${report} of ${runs.length} runs that had ended when it was made.`;
+    openLinksOutside(frame.contentDocument);
     frame.style.height = `${frame.contentDocument.documentElement.scrollHeight + 20}px`;
   };
   frame.hidden = false;
