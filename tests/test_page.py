@@ -433,6 +433,10 @@ def test_on_a_phone(rich: Path, opened) -> None:
     assert len(sizes) > 100 and min(sizes) >= 8
     low = page.evaluate(LOW)
     assert low == []
+    long_name = "'a_method_of_ones_own_'.repeat(5)"
+    for part in (".lead", "h1", ".legend li span:last-child", "section p:not(.lead)"):
+        page.evaluate(f"document.querySelectorAll('{part}').forEach(e => {{ e.textContent = {long_name}; }})")
+        assert page.evaluate("document.documentElement.scrollWidth <= 390"), part
 
 
 def test_in_print(rich: Path, opened) -> None:
