@@ -59,7 +59,7 @@ def duration(seconds: float) -> str:
 
 def progress_bar(images: int) -> tqdm:
     """Make a bar of that many images on a terminal or in a notebook; an invisible one in logs and in a sweep's runs."""
-    return tqdm(total=images, unit=" images", unit_scale=True, disable=not _shows_bar())
+    return tqdm(total=images, unit=" images", unit_scale=True, dynamic_ncols=True, disable=not _shows_bar())
 
 
 def lines_above_bar() -> AbstractContextManager:

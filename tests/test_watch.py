@@ -197,10 +197,14 @@ def test_a_log_has_a_line_now_and_then(
     assert sum(message.startswith("about") for message in caplog.messages) == 1
 
 
-def on_terminal(command: list[str], cwd: Path, columns: int = 100) -> str:
-    """Return all that a command writes to a terminal of its own."""
+def resize(terminal: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+
+
+def on_terminal(command: list[str], cwd: Path, narrower_after: bytes) -> str:
+    """Return all that a command writes to a terminal of its own, whose 100 columns become 70 in between."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    resize(theirs, 100)
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -210,6 +214,8 @@ def on_terminal(command: list[str], cwd: Path, columns: int = 100) -> str:
             written += os.read(ours, 65536)
         except OSError:  # the last process has closed its end
             break
+        if narrower_after in written:
+            resize(ours, 70)
     os.close(ours)
     assert process.wait(PATIENCE) == 0
     return written.decode()
@@ -236,9 +242,10 @@ def screen(written: str) -> list[str]:
 @pytest.mark.slow
 def test_on_a_terminal_a_sweep_has_one_bar_below_the_lines_of_its_runs(tmp_path: Path) -> None:
     typed = ["-m", *RING, "loss=gan,hinge", "sweep.parallel=1", "protocol.images=25600", "name=bar"]
-    written = on_terminal([sys.executable, "-m", "ganbench", *typed], tmp_path)
+    written = on_terminal([sys.executable, "-m", "ganbench", *typed], tmp_path, narrower_after=b"1 of 2 runs done")
     bars = re.findall(r"\d of 2 runs done \|[^\r\n]*", written)
     assert any(bar.startswith("0 of 2") for bar in bars) and any("1 of 2" in bar and "left" in bar for bar in bars)
+    assert len(bars[0]) > 70 >= len(bars[-1])
     shown_lines = [line for line in screen(written) if line]
     assert not any("runs done" in line for line in shown_lines)  # it is gone in the end
     assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in shown_lines), shown_lines

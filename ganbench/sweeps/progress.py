@@ -95,7 +95,7 @@ def shown(progress: SweepProgress) -> Iterator[None]:
 
 def _show_bar(progress: SweepProgress, stop: threading.Event) -> None:
     with (
-        tqdm(total=progress.total_images, unit_scale=True, bar_format=BAR, leave=False) as bar,
+        tqdm(total=progress.total_images, unit_scale=True, bar_format=BAR, leave=False, dynamic_ncols=True) as bar,
         redirected_log(),
     ):
         while not stop.wait(LOOK_SECONDS):
