@@ -1,5 +1,6 @@
 """Make a run by its ordinary command, on whichever machine an engine has chosen, and record how it ended."""
 
+import ctypes
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from ganbench.sweeps.shared_folder import check_shared_folder
 
 LOCK_POLL_SECONDS = 2.0
 PARENT_POLL_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1  # of Linux
 # What concerns the sweep, not one of its runs, and what a run is given anew.
 SWEEP_KEYS = (
     *("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.run", "hydra.mode"),
@@ -131,6 +133,7 @@ class RunProcess:
                 stdout=output,
                 stderr=output,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},  # so that an error is the last line
+                preexec_fn=_stop_with_parent,
             )
             exitcode = self._wait(self.process)
         message = _last_line(self.log, begin)
@@ -151,6 +154,12 @@ class RunProcess:
         self.signaled = True
         if self.process:
             self.process.send_signal(number)
+
+
+def _stop_with_parent() -> None:
+    """Have Linux send this process SIGTERM if its parent is killed: Ray kills what its own processes have started."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def record_end(order: Order, exitcode: int | None, message: str | None) -> Status:
