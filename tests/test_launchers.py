@@ -68,6 +68,19 @@ def test_a_killed_worker_leaves_no_run_that_says_it_is_running(launcher: str, to
     assert again.returncode == 0 and "3 finished" in again.stdout, again.stderr
 
 
+def test_an_engine_that_is_not_installed_is_named(top: Path) -> None:
+    done = ganbench("-m", *SHORT, "hydra/launcher=slurm", cwd=top, PATH="/nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "hydra/launcher=slurm needs Slurm's sbatch, which is not on the PATH; start the sweep"
+    )
+    if not find_spec("ray"):
+        done = ganbench("-m", *SHORT, "hydra/launcher=ray", cwd=top)
+        assert done.returncode == 2
+        assert done.stderr == 'hydra/launcher=ray needs Ray, which is not installed; pip install "ray>=2.40"\n'
+    assert not (top / "outputs").exists()
+
+
 def test_a_search_with_another_launcher(top: Path) -> None:
     search = ("protocol=tuned-2d", "protocol.trials=1", "loss=gan,explodes", "seed=0", "--config-dir", "mine")
     done = ganbench("-m", *RING, "name=x", *search, "hydra/launcher=basic", cwd=top)

@@ -91,8 +91,8 @@ def test_runs_end_with_their_launcher(cluster: Any, top: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "answer"),
     [
-        ("hydra.launcher.num_gpus=4", "hydra.launcher.num_gpus=4 must be from 0 to 0, the most that a node has."),
-        ("hydra.launcher.num_cpus=64", "hydra.launcher.num_cpus=64 must be from 0 to 1, the most that a node has."),
+        ("hydra.launcher.num_gpus=4", "hydra.launcher.num_gpus=4 is more than a node of the Ray cluster has: 0."),
+        ("hydra.launcher.num_cpus=64", "hydra.launcher.num_cpus=64 is more than a node of the Ray cluster has: 1."),
         ("hydra.launcher.accelerator_type=H100", "hydra.launcher.accelerator_type=H100: the cluster has none."),
         ("hydra.launcher.address=127.0.0.1:1", "hydra.launcher.address=127.0.0.1:1: there is no Ray cluster"),
     ],

@@ -77,10 +77,10 @@ def _check_sizes(settings: Settings, jobs: Sequence[Job], nodes: Sequence[dict[s
     asked = {"num_cpus": ("CPU", _cpus(settings, jobs)), "num_gpus": ("GPU", _gpus(settings, jobs, nodes))}
     for key, (kind, value) in asked.items():
         most = max(each.get(kind, 0) for each in resources)
-        if not 0 <= value <= most:
-            raise Refused(
-                f"hydra.launcher.{key}={value:g} must be from 0 to {most:g}, which a node of the cluster has."
-            )
+        if value < 0:
+            raise Refused(f"hydra.launcher.{key}={value:g} must be a number >= 0.")
+        if value > most:
+            raise Refused(f"hydra.launcher.{key}={value:g} is more than a node of the Ray cluster has: {most:g}.")
     if asked["num_gpus"][1] == 0 and any(job.config.device.startswith("cuda") for job in jobs):
         raise Refused("device=cuda needs a GPU, and the Ray cluster has none or hydra.launcher.num_gpus=0.")
     kinds = sorted({key.partition(":")[2] for each in resources for key in each if key.startswith("accelerator_type:")})
@@ -107,8 +107,12 @@ def _remote_command(ray: Any, **options: Any) -> Any:
 
     def run_module(arguments: Sequence[str], cwd: str, variables: dict[str, str]) -> tuple[int, str]:
         command = [sys.executable, "-m", *arguments]
+        env = os.environ | variables
         try:
-            done = subprocess.run(command, cwd=cwd, env=os.environ | variables, stderr=subprocess.PIPE, text=True)
+            # In a session of its own, since Ray kills its worker's process group, and a run is to save first.
+            done = subprocess.run(
+                command, cwd=cwd, env=env, start_new_session=True, stderr=subprocess.PIPE, text=True, check=False
+            )
         except OSError as error:
             return 1, str(error)
         return done.returncode, done.stderr

@@ -119,19 +119,21 @@ def trial_name(trial: int) -> str:
 
 def tune(
     launch: Callable[[list[Job]], object],
+    check: Callable[[list[Job]], None],
     context: HydraContext,
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
 ) -> None:
     """Run every method's trials, then each method with its best trial's settings and the seeds asked for.
 
-    Runs that are complete are kept.
+    Runs that are complete are kept. `check` refuses trials that `launch` could not make, before anything is written.
     """
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     methods = _methods(context, config, job_overrides)
     trials = _compose_trials(context, config, methods)
     _check_existing_finals(context, config, methods)
+    check(trials)
     save_plan(config, [job for method in methods for job in method.finals])
     searches = _searches(methods, _complete(launch, trials, "trials"))
     finals = _compose_finals(context, config, searches)

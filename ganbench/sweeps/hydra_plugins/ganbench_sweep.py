@@ -58,12 +58,11 @@ class CheckedSweeper(BasicSweeper):
             show_runs(self.hydra_context, self.config, [[*each, *unchosen] for each in job_overrides], self.show)
             return []
         if is_search:
-            tune(self._launch, self.hydra_context, self.config, job_overrides)
+            tune(self._launch, self._check_launcher, self.hydra_context, self.config, job_overrides)
             log_report(Path(self.config.hydra.sweep.dir))
             return []
         jobs = compose_jobs(self.hydra_context, self.config, job_overrides)
-        if isinstance(self.launcher, ClusterLauncher):
-            self.launcher.check(jobs)
+        self._check_launcher(jobs)
         save_plan(self.config, jobs)
         remaining = iter(jobs)
         results = [self._launch(list(islice(remaining, len(batch)))) for batch in batches]
@@ -79,6 +78,11 @@ class CheckedSweeper(BasicSweeper):
         names = short_folder_names(self.config, typed)
         batches = self.split_arguments(typed, self.max_batch_size)
         return [[[*overrides, names] for overrides in batch] for batch in batches]
+
+    def _check_launcher(self, jobs: list[Job]) -> None:
+        """Raise Refused for runs that cannot be made where they are to be made."""
+        if isinstance(self.launcher, ClusterLauncher):
+            self.launcher.check(jobs)
 
     def _launch(self, jobs: list[Job]) -> Sequence[JobReturn]:
         """Hand the composed runs to our launcher; other launchers take overrides, and compose them again."""
