@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -195,6 +196,31 @@ def test_a_log_has_a_line_now_and_then(
     assert caplog.messages[0] == "about 32 min left, by the speed of the first steps"
     assert "1 of 4 runs done, 25% of the images, about 32 min left" in caplog.messages
     assert sum(message.startswith("about") for message in caplog.messages) == 1
+
+
+def test_a_run_is_read_by_one_thread_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = SweepProgress([Job([], settings(*RING), tmp_path, None)])
+    progress.begin(0)
+    begun, go_on = threading.Event(), threading.Event()
+    reads: list[str] = []
+
+    def slow_refresh(run: LiveRun) -> None:
+        reads.append("begins")
+        begun.set()
+        go_on.wait(PATIENCE)
+        reads.append("ends")
+
+    monkeypatch.setattr(LiveRun, "refresh", slow_refresh)
+    looking = threading.Thread(target=progress.look)
+    ending = threading.Thread(target=progress.end, args=[0])
+    looking.start()
+    begun.wait(PATIENCE)
+    ending.start()
+    ending.join(0.2)
+    go_on.set()
+    looking.join()
+    ending.join()
+    assert reads == ["begins", "ends"] * 2
 
 
 def resize(terminal: int, columns: int) -> None:

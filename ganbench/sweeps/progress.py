@@ -28,6 +28,7 @@ class SweepProgress:
         self.under_way: set[int] = set()
         self.done: set[int] = set()
         self.is_estimated = False
+        self.reading = threading.Lock()  # of a run's folder; `end` is called from several threads
 
     def begin(self, index: int) -> None:
         """Follow a run from now on."""
@@ -37,7 +38,8 @@ class SweepProgress:
         """Count a run as done, however it ended."""
         self.under_way.discard(index)
         if index in self.todo:
-            self.todo[index].refresh()
+            with self.reading:
+                self.todo[index].refresh()
             self.done.add(index)
 
     @property
@@ -53,7 +55,8 @@ class SweepProgress:
     def look(self) -> None:
         """Read how far the runs under way are; once that is enough for an estimate, log how long the sweep takes."""
         for index in self.under_way & set(self.todo):
-            self.todo[index].refresh()
+            with self.reading:
+                self.todo[index].refresh()
         if not self.is_estimated:
             self._log_estimate()
 
