@@ -227,6 +227,7 @@ REFUSED = [
     (("+protocol.lrr=1",), "protocol.lrr: unknown setting; did you mean lr?"),
     (("loss._target_=__main__.Loss",), "write it into one, such as mine.py, and name it mine.Loss."),
     (("protocol=tuned-2d", "dataset=ring"), "protocol=tuned-2d is a search, which needs -m"),
+    (("name=other",), "name=refused is given twice; pass it once"),
 ]
 
 
@@ -294,10 +295,15 @@ def test_what_a_notebook_shows_of_a_run(typed: Path) -> None:
         (lambda: load("outputs/sweep/both"), "is the folder of several runs"),
         (lambda: load("damaged"), "config.yaml cannot be read"),
         (lambda: load("outputs/run/typed", device="gpu"), "device=gpu must be one of"),
-        (lambda: load("outputs/run/typed").sample(0), "the number of samples must be 1 or more"),
+        (lambda: load("outputs/run/typed").sample(0), "the number of samples must be a whole number, 1 or more"),
         (lambda: load("outputs/run/typed").score("fid"), "metric=fid needs images"),
         (lambda: load("outputs/run/typed").score("fidd"), "metric=fidd is not an option; use metric=fid"),
         (lambda: load("outputs/run/typed").save("outputs/run"), "outputs/run already exists"),
+        (lambda: load("outputs/run/typed").sample("9"), "sample('9'): the number of samples must be a whole number"),
+        (lambda: load("outputs/run/typed").sample(9, "x"), "seed='x' must be a whole number"),
+        (lambda: load("outputs/run/typed", device=0), "device=0 must be a text, such as 'cpu'"),
+        (lambda: load(None), "load(None) is no folder; pass that of a run"),
+        (lambda: compare(3), "compare(3) is no folder; pass that of a sweep"),
         (lambda: compare("lost"), "lost is not a folder; pass the folder of a sweep"),
         (lambda: compare("mine"), "mine has no run to compare"),
         (

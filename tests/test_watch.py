@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -193,9 +194,9 @@ def test_a_log_has_a_line_now_and_then(
         progress.end(0)
         until(lambda: sum("1 of 4 runs done" in message for message in caplog.messages) > 1)
     # A second an image, no time for evaluations: three runs are left, two at a time.
-    assert caplog.messages[0] == "about 32 min left, by the speed of the first steps"
+    assert caplog.messages[0] == "these runs take about 32 min more, by the speed of the first steps"
     assert "1 of 4 runs done, 25% of the images, about 32 min left" in caplog.messages
-    assert sum(message.startswith("about") for message in caplog.messages) == 1
+    assert sum(message.startswith("these runs take") for message in caplog.messages) == 1
 
 
 def test_a_run_is_read_by_one_thread_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,6 +369,22 @@ def test_the_report_of_a_live_sweep_is_made_again_only_now_and_then(ended: Path)
     assert list(live.pages) == ["report.html"] and "2 GAN methods on ring" in live.pages["report.html"]
     assert not live.is_due(2, is_last=False)  # too soon after the first
     assert live.is_due(2, is_last=True)
+
+
+def test_a_run_that_has_long_said_nothing(tmp_path: Path) -> None:
+    """It may have been killed with its sweep: the page says for how long, and nothing of one that has ended."""
+    write(tmp_path / "run", 100, seconds=1)
+    sweep = LiveSweep(tmp_path)
+    (tmp_path / "runs.txt").write_text("run\n")
+    sweep.refresh()
+    assert sweep.progress()["runs"][0]["reason"] is None
+    for file in (tmp_path / "run").iterdir():
+        os.utime(file, (0, time.time() - 300))
+    sweep.refresh()
+    assert sweep.progress()["runs"][0]["reason"] == "no word for 5 min"
+    write(tmp_path / "run", 100, seconds=1, status="finished")
+    sweep.refresh()
+    assert sweep.progress()["runs"][0]["reason"] is None
 
 
 @pytest.mark.slow

@@ -57,6 +57,8 @@ def _typed(overrides: tuple[str, ...], name: str | None, config_dir: str | Path 
     """Return the command line of the same meaning. Raise Refused for what is no setting."""
     reject_torchrun()
     check_wandb_variables()
+    if name is not None and any(isinstance(each, str) and each.startswith("name=") for each in overrides):
+        raise Refused(f"name={name} is given twice; pass it once, as run(..., name={name!r}).")
     for override in overrides:
         if not isinstance(override, str):
             raise Refused(f"run({override!r}) is not a setting; pass each as a text, such as run('loss=hinge').")

@@ -32,7 +32,11 @@ if TYPE_CHECKING:  # these take seconds
 
 def load(folder: str | Path, device: str | None = None) -> "Run":
     """Open the folder of a run, to be used on its own device or on another. Raise Refused for a folder that is none."""
+    if not isinstance(folder, str | Path):
+        raise Refused(f"load({folder!r}) is no folder; pass that of a run, such as outputs/run/mine.")
     check_is_run(Path(folder))
+    if device is not None and not isinstance(device, str):
+        raise Refused(f"device={device!r} must be a text, such as 'cpu' or 'cuda:1'.")
     if device is not None:
         check_device(device)
     run = Run(Path(folder).absolute(), device)
@@ -76,8 +80,10 @@ class Run:
 
         Without a seed the first are those that the run's last evaluation scored.
         """
-        if n < 1:
-            raise Refused(f"sample({n}): the number of samples must be 1 or more.")
+        if type(n) is not int or n < 1:
+            raise Refused(f"sample({n!r}): the number of samples must be a whole number, 1 or more.")
+        if seed is not None and type(seed) is not int:
+            raise Refused(f"seed={seed!r} must be a whole number, or None for the run's own.")
         trained = self._trained
         with as_in_its_own(self.config):
             from ganbench.trained.generator import configure

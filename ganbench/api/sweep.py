@@ -32,6 +32,8 @@ def compare(folder: str | Path, allow_mismatch: str | Sequence[str] = ()) -> "Sw
     Raise NotComparable for runs whose footing differs, except in the fields `allow_mismatch`; and Refused for a folder
     without a run that finished or diverged.
     """
+    if not isinstance(folder, str | Path):
+        raise Refused(f"compare({folder!r}) is no folder; pass that of a sweep, such as outputs/sweep/mine.")
     folder = Path(folder)
     if not folder.is_dir():
         raise Refused(f"{folder} is not a folder; pass the folder of a sweep, such as outputs/sweep/mine.")

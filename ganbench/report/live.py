@@ -18,6 +18,7 @@ from ganbench.runs.live import LiveRun, remaining_seconds
 from ganbench.runs.status import planned_runs
 
 REPORT = "report.html"
+LONG_SILENCE = 60.0  # seconds
 LOSSES = ("d_loss", "g_loss")
 MOST_POINTS = 60  # of a curve of losses, which is a line of metrics.jsonl each 25 updates
 # A report may take this share of the time since the one before, for the runs need the cores.
@@ -76,13 +77,19 @@ def _describe(run: LiveRun, top: Path) -> dict[str, Any]:
         "name": str(run.folder.relative_to(top)),
         "method": run.method,
         "status": run.status,
-        "reason": run.facts.get("reason"),
+        "reason": run.facts.get("reason") or _silence(run),
         "images": run.images,
         "budget": run.plan.images if run.plan is not None else None,
         "seconds": round(run.training_seconds),
         "metric": run.metric,
         "curves": {"score": _curve(run, run.metric)} | {name: _thinned(_curve(run, name)) for name in LOSSES},
     }
+
+
+def _silence(run: LiveRun) -> str | None:
+    """Say for how long a run has recorded nothing; None if that is not long: whether it was killed, nobody knows."""
+    silent = run.silent_seconds
+    return f"no word for {duration(silent)}" if silent > LONG_SILENCE else None
 
 
 def _curve(run: LiveRun, name: str) -> list[list[float]]:

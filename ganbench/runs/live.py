@@ -1,6 +1,7 @@
 """Follow runs while they are under way, and estimate when they will have ended. Needs no torch."""
 
 import json
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,6 +74,14 @@ class LiveRun:
     def evaluations(self) -> int:
         """Return how many evaluations there were."""
         return sum("g_spread" in row for row in self.rows)
+
+    @property
+    def silent_seconds(self) -> float:
+        """Return for how long a run that says it is running has recorded nothing; 0 for others."""
+        if self.status != "running":
+            return 0.0
+        files = [self.folder / name for name in ("status.json", "metrics.jsonl")]
+        return max(0.0, time.time() - max(map(_time_of_change, files)) / 1e9)
 
     def refresh(self) -> None:
         """Read what the run has written since the last time."""

@@ -11,6 +11,8 @@ from itertools import islice
 from types import FrameType
 from typing import Any, TypeVar
 
+from ganbench.progress import CLEAR_LINE
+
 Item = TypeVar("Item")
 
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -164,9 +166,9 @@ def ignore_signals() -> None:
 
 
 def write_to_stderr(message: str) -> None:
-    """Write a message, unless standard error is closed or whoever read it is gone."""
+    """Write a message, on a terminal in the place of a bar, unless standard error is closed or its reader is gone."""
     with suppress(OSError):
-        os.write(2, message.encode())
+        os.write(2, (CLEAR_LINE * os.isatty(2) + message).encode())
 
 
 def handled_signals() -> list[signal.Signals]:

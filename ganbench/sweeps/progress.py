@@ -17,6 +17,7 @@ log = logging.getLogger("ganbench")
 
 LOOK_SECONDS = 1.0
 LINE_SECONDS = 60.0
+LEAST_SECONDS = 10.0  # that are worth a line
 BAR = "{desc} |{bar}| {n_fmt} of {total_fmt} images{postfix}"
 
 
@@ -64,7 +65,8 @@ class SweepProgress:
         seconds = self.seconds_left()
         if seconds is not None:
             self.is_estimated = True
-            log.info(f"about {duration(seconds)} left, by the speed of the first steps")
+            if seconds >= LEAST_SECONDS:
+                log.info(f"these runs take about {duration(seconds)} more, by the speed of the first steps")
 
     def seconds_left(self) -> float | None:
         """Estimate how long the sweep still takes; None before anything is known."""
