@@ -237,11 +237,14 @@ def fork_fork_servers() -> None:
         if "multiprocessing.forkserver" not in code:
             return start(path, arguments, kept)
         sys.stdout.flush()
+        launcher = os.getpid()
         pid = os.fork()
         if pid:
             return pid
         try:
             _forget_parent(kept)
+            if os.getppid() != launcher:  # a sweep that was refused meanwhile needs no server
+                os._exit(0)
             exec(code, {"__name__": "__main__"})
         finally:
             os._exit(1)
