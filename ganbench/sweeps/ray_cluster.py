@@ -7,6 +7,7 @@ with this launcher, as our own processes do: their runs save, and the same comma
 import logging
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from ganbench.sweeps.shared_folder import check_shared_folder, held_probe
 log = logging.getLogger("ganbench")
 
 RECORDS = ".ray"  # in the sweep's folder: a folder for each launcher
+CONNECT_SECONDS = 10.0
 LOST_NODES = 20  # that may cost one run its task, before it counts as interrupted
 SENT_VARIABLES = ("GANBENCH_", "OMP_NUM_THREADS", "PYTHONPATH", "WANDB_")
 INSTALL = 'pip install "ray>=2.40"'
@@ -63,6 +65,7 @@ def _connected(settings: Settings) -> Any:
         raise Refused(f"hydra/launcher=ray needs Ray, which is not installed; {INSTALL}") from None
     if not ray.is_initialized():
         try:
+            _reach(settings.address)
             ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # Ray has no class of its own for most of these
             raise Refused(
@@ -70,6 +73,13 @@ def _connected(settings: Settings) -> Any:
                 f"({_first_line(error)}); start one with ray start --head, or pass the address of one."
             ) from None
     return ray
+
+
+def _reach(address: str) -> None:
+    """Raise OSError if nothing listens at `host:port`; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _check_sizes(settings: Settings, jobs: Sequence[Job], nodes: Sequence[dict[str, Any]]) -> None:
