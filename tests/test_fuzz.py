@@ -60,7 +60,7 @@ def unquoted_text(v: Any) -> bool:
 LEGITIMATE = {
     r"seed|probe\.seed": whole(0),
     # As OmegaConf reads a yes or no.
-    r"retry|protocol\.reuse_fakes": lambda v: type(v) in (bool, int),
+    r"retry|protocol\.reuse_fakes|wandb\.artifacts": lambda v: type(v) in (bool, int),
     r"speed\.(channels_last|deterministic|keep_memory|skip_zeros)": lambda v: type(v) in (bool, int),
     r"speed\.benchmark": lambda v: type(v) in (bool, int) and not v,
     r"speed\.fused_optimizer": lambda v: v is None or type(v) in (bool, int),
