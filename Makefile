@@ -29,7 +29,7 @@ benchmark: .venv/ready ## train six methods at ten seeds on ring, grid and mnist
 	  $(BIN)/python -m ganbench experiment=benchmark $$data name=$(NAME) $(ARGS) || status=$$?; \
 	done; $(BIN)/python -m ganbench.report outputs/benchmark/$(NAME) || exit $$?; exit $$status
 
-tune: .venv/ready ## compare each method at the best of 16 random settings (90 minutes; the same NAME=… resumes)
+tune: .venv/ready ## compare each method at the best of 16 random settings (half an hour or more; the same NAME=… resumes)
 	@$(MAKE) --no-print-directory compare NAME=$(NAME) ARGS="protocol=tuned $(ARGS)"
 
 search: .venv/ready ## repeat the three searches that chose the setting of protocol=equal (an hour)
@@ -59,7 +59,7 @@ cluster-test: .venv/tested ## run sweeps on a real Slurm and a real Ray on this 
 check: lint ## lint, check types and run the quick tests (two minutes on two cores)
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test: lint ## lint, check types and run all tests (12 minutes on two cores; ARGS="-k word")
+test: lint ## lint, check types and run all tests (20 minutes on two cores; ARGS="-k word")
 	$(PYTEST) $(ARGS)
 
 lint: .venv/tested ## check style with ruff and types with mypy
