@@ -171,6 +171,14 @@ class Explodes(GAN):
     def g(self, fake, real=None):
         return fake.mean() * float("nan")
 """
+# One that fails with the first batch, beside those.
+RAISING_LOSS = """
+class Raises(GAN):
+    def d(self, real, fake):
+        if len(real) == 32:  # a batch, and not what is asked before the first step
+            raise RuntimeError("a loss of my own went wrong")
+        return super().d(real, fake)
+"""
 
 
 def add_losses(top: Path, source: str) -> Path:

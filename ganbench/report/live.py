@@ -130,9 +130,7 @@ class LiveReport:
 
     def _make(self) -> dict[str, str]:
         studies = [study for sweep in sweep_folders(self.folder) or [self.folder] for study in self._load(sweep)]
-        pages = {
-            f"{study.folder.relative_to(self.folder)}/{REPORT}".removeprefix("./"): page(study) for study in studies
-        }
+        pages = {str(study.folder.relative_to(self.folder) / REPORT): page(study) for study in studies}
         if REPORT not in pages:
             links = {path: study.title for path, study in zip(pages, studies, strict=True)}
             pages[REPORT] = render("sentence.html.j2", title=self.folder.name, links=links)

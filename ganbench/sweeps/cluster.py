@@ -12,8 +12,8 @@ from ganbench.runs.lock import RunLocked
 from ganbench.runs.signals import raise_on_signal
 from ganbench.runs.status import exit_statuses
 from ganbench.sweeps.jobs import Job
-from ganbench.sweeps.launcher import job_return, log_summary
-from ganbench.sweeps.outcomes import Status, describe_status, from_here
+from ganbench.sweeps.launcher import job_return, log_end, log_summary
+from ganbench.sweeps.outcomes import Status
 from ganbench.sweeps.progress import SweepProgress, shown
 from ganbench.sweeps.remote import Task, record_end
 
@@ -69,7 +69,7 @@ class _Following:
         for index, job in enumerate(self.jobs):
             done = job.completed_status()
             if done is not None:
-                self._end(index, done, " (already done)")
+                self._end(index, done, already_done=True)
         while len(self.statuses) < len(self.jobs):
             self._look()
             if len(self.statuses) < len(self.jobs):
@@ -89,7 +89,7 @@ class _Following:
                 continue
             status = self._status_of_gone(index)
             if status is not None:
-                self._end(index, status, "")
+                self._end(index, status)
         running = sum(place == "running" for place in places.values())
         self._log_waiting({place for place in places.values() if place != "running"}, running)
 
@@ -109,11 +109,10 @@ class _Following:
         except RunLocked:  # someone else makes it
             return None
 
-    def _end(self, index: int, status: Status, when: str) -> None:
+    def _end(self, index: int, status: Status, already_done: bool = False) -> None:
         self.statuses[index] = status
         self.progress.end(index)
-        number = f"run {index + 1}/{len(self.jobs)}"
-        log.info(f"{number} {self.jobs[index].folder.name}: {describe_status(status)}{when}")
+        log_end(self.jobs, index, status, already_done)
 
     def _log_waiting(self, reasons: set[str], running: int) -> None:
         """Log why runs wait, when that changes."""
@@ -133,10 +132,3 @@ def _bury(task: Task, fate: Fate) -> Status:
 def sweep_folder(jobs: Sequence[Job]) -> Path:
     """Return the folder of the sweep that the runs are of."""
     return jobs[0].folder.parent
-
-
-def log_begin(jobs: Sequence[Job]) -> None:
-    """Log how many runs there are, and where."""
-    done = sum(job.completed is not None for job in jobs)
-    runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
-    log.info(f"{runs}{f' ({done} already done)' if done else ''}, in {from_here(sweep_folder(jobs))}")

@@ -19,7 +19,15 @@ from ganbench.runs.signals import raise_on_signal
 from ganbench.runs.status import exit_statuses, plan_runs
 from ganbench.sweeps.gpus import Gpus, Place, free_memory, named_gpu, ran_out_of_memory
 from ganbench.sweeps.jobs import Job, check_sweep, compose_each, without_hydra
-from ganbench.sweeps.outcomes import NEXT_STEPS, Status, describe_status, from_here, ranked_score, report_command
+from ganbench.sweeps.outcomes import (
+    NEXT_STEPS,
+    Status,
+    count_runs,
+    describe_status,
+    from_here,
+    ranked_score,
+    report_command,
+)
 from ganbench.sweeps.processes import RunPool, start_fork_server, torch_finds_gpu
 from ganbench.sweeps.progress import SweepProgress, shown
 
@@ -109,7 +117,7 @@ class _Sweep:
         except RunLocked:
             return None
         self.progress.end(index)
-        self._log_end(index, status, " (already done)" if before else "")
+        log_end(self.jobs, index, status, already_done=bool(before))
         return status
 
     def _run_on_device(self, index: int) -> Status:
@@ -136,17 +144,23 @@ class _Sweep:
             status = self._run_if_free(index)
         return status
 
-    def _log_end(self, index: int, status: Status, when: str) -> None:
-        number = f"run {index + 1}/{len(self.jobs)}"
-        log.info(f"{number} {self.jobs[index].folder.name}: {describe_status(status)}{when}")
-
 
 def _log_start(jobs: list[Job], at_once: int, gpus: Gpus | None) -> None:
-    done = sum(job.completed is not None for job in jobs)
-    already = f" ({done} already done)" if done else ""
-    runs = "1 run" if len(jobs) == 1 else f"{len(jobs)} runs"
     room = " or fewer, as they have room on their GPUs" if gpus is not None and gpus.is_bounded and at_once > 1 else ""
-    log.info(f"{runs}{already}, {at_once} at a time{room}, in {from_here(jobs[0].folder.parent)}")
+    log_begin(jobs, f"{at_once} at a time{room}")
+
+
+def log_begin(jobs: Sequence[Job], how: str = "") -> None:
+    """Log how many runs there are, how they are made, and where."""
+    done = sum(job.completed is not None for job in jobs)
+    runs = f"{count_runs(len(jobs))}{f' ({done} already done)' if done else ''}"
+    log.info(", ".join(filter(None, [runs, how, f"in {from_here(jobs[0].folder.parent)}"])))
+
+
+def log_end(jobs: Sequence[Job], index: int, status: Status, already_done: bool) -> None:
+    """Log how a run ended, now or before."""
+    when = " (already done)" if already_done else ""
+    log.info(f"run {index + 1}/{len(jobs)} {jobs[index].folder.name}: {describe_status(status)}{when}")
 
 
 def log_summary(jobs: list[Job], statuses: list[Status]) -> None:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ganbench.progress import duration, redirected_log
 from ganbench.runs.live import LiveRun, Plan, remaining_seconds
 from ganbench.sweeps.jobs import Job
+from ganbench.sweeps.outcomes import count_runs
 
 log = logging.getLogger("ganbench")
 
@@ -75,8 +76,10 @@ class SweepProgress:
 
     def describe(self) -> str:
         """Say how far the sweep is in a line, such as `3 of 18 runs done, 20% of the images, about 7 min left`."""
-        runs = "1 run" if len(self.todo) == 1 else f"{len(self.todo)} runs"
-        parts = [f"{len(self.done)} of {runs} done", f"{self.images / self.total_images:.0%} of the images"]
+        parts = [
+            f"{len(self.done)} of {count_runs(len(self.todo))} done",
+            f"{self.images / self.total_images:.0%} of the images",
+        ]
         seconds = self.seconds_left()
         return ", ".join(parts if seconds is None else [*parts, f"about {duration(seconds)} left"])
 
@@ -84,12 +87,12 @@ class SweepProgress:
 @contextmanager
 def shown(progress: SweepProgress) -> Iterator[None]:
     """Show the progress of a sweep while the block runs."""
-    stop = threading.Event()
-    show = _show_bar if sys.stderr.isatty() else _log_lines
-    thread = threading.Thread(target=show, args=[progress, stop], daemon=True)
     if not progress.todo:
         yield
         return
+    stop = threading.Event()
+    show = _show_bar if sys.stderr.isatty() else _log_lines
+    thread = threading.Thread(target=show, args=[progress, stop], daemon=True)
     thread.start()
     try:
         yield

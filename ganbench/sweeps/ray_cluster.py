@@ -19,8 +19,9 @@ from hydra.core.utils import JobReturn, configure_log, setup_globals
 from omegaconf import DictConfig
 
 from ganbench.errors import Refused
-from ganbench.sweeps.cluster import Fate, follow_runs, log_begin, sweep_folder
+from ganbench.sweeps.cluster import Fate, follow_runs, sweep_folder
 from ganbench.sweeps.jobs import Job
+from ganbench.sweeps.launcher import log_begin
 from ganbench.sweeps.outcomes import from_here
 from ganbench.sweeps.remote import Order, Task, write_orders
 from ganbench.sweeps.shared_folder import check_shared_folder, held_probe

@@ -25,11 +25,13 @@ from ganbench.config.messages import setting
 from ganbench.errors import Refused, did_you_mean
 from ganbench.runs.lock import run_lock
 from ganbench.runs.signals import Interrupted
-from ganbench.sweeps.cluster import Fate, follow_runs, log_begin, sweep_folder
+from ganbench.sweeps.cluster import Fate, follow_runs, sweep_folder
 from ganbench.sweeps.jobs import Job
+from ganbench.sweeps.launcher import log_begin
 from ganbench.sweeps.outcomes import from_here
 from ganbench.sweeps.remote import Order, Task, write_orders
 from ganbench.sweeps.shared_folder import check_shared_folder
+from ganbench.sweeps.slurm_task import job_state
 
 log = logging.getLogger("ganbench")
 
@@ -304,9 +306,7 @@ class SlurmRuns:
     def fate(self, task: Task) -> Fate:
         """Ask Slurm's controller, which forgets after minutes, and its accounting, which not every cluster has."""
         assert isinstance(task, ArrayTask)
-        shown = _slurm("scontrol", "show", "job", task.name).stdout
-        match = re.search(r"JobState=(\w+)", shown)
-        state = match[1] if match else _accounted_state(task.name)
+        state = job_state(task.name) or _accounted_state(task.name)
         end = f"its Slurm task {task.name} {f'ended as {state}' if state else 'is gone'}"
         if not task.log.exists():
             end += f", and has written nothing into {from_here(task.record)}: do its nodes see that folder?"

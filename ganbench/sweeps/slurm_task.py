@@ -20,7 +20,7 @@ def main() -> None:
     folder = Path(task.order().folder)
     before = images_done(folder)
     status = make_run(task)
-    if status["status"] == "interrupted" and _state() == "RUNNING":
+    if status["status"] == "interrupted" and job_state(_task()) == "RUNNING":
         status = _queue_again(folder, status, before)
     if status["status"] == "queued again":
         sys.exit(143)
@@ -46,10 +46,11 @@ def _queue_again(folder: Path, status: Status, before: int) -> Status:
     return {"status": "queued again"}
 
 
-def _state() -> str:
-    shown = subprocess.run(["scontrol", "show", "job", _task()], capture_output=True, text=True, check=False).stdout
+def job_state(task: str) -> str | None:
+    """Return the state of a task, such as RUNNING; None if Slurm's controller does not know it any more."""
+    shown = subprocess.run(["scontrol", "show", "job", task], capture_output=True, text=True, check=False).stdout
     match = re.search(r"JobState=(\w+)", shown)
-    return match[1] if match else "unknown"
+    return match[1] if match else None
 
 
 def _task() -> str:
