@@ -223,3 +223,14 @@ def test_its_result_is_the_same_and_so_are_its_errors() -> None:
 def test_an_exception_that_a_library_loses_counts_at_the_end_of_the_block() -> None:
     with pytest.raises(Interrupted), GracefulStop() as stop, stop.at_once(), suppress(BaseException):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_so_does_one_that_a_library_replaces() -> None:
+    """OmegaConf and Hydra raise errors of their own for whatever is raised inside them; one without a signal stays."""
+    with pytest.raises(Interrupted), GracefulStop() as stop, stop.at_once():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Interrupted:
+            raise ValueError("betas cannot be resolved") from None
+    with pytest.raises(ValueError, match="betas"), GracefulStop() as stop, stop.at_once():
+        raise ValueError("betas cannot be resolved")

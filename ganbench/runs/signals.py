@@ -60,12 +60,15 @@ class GracefulStop:
     def at_once(self) -> Iterator[None]:
         """Raise Interrupted inside the block as soon as a signal comes: for long work of which nothing is saved.
 
-        Where a library swallows the exception, the signal counts at the end of the block.
+        Where a library swallows the exception, or raises another in its place, the signal counts all the same.
         """
         self.exit_if_requested()
         self._at_once = True
         try:
             yield
+        except Exception:
+            self.exit_if_requested()
+            raise
         finally:
             self._at_once = False
         self.exit_if_requested()
