@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -120,11 +121,13 @@ def launch(
     """Start the command line in a session of its own. Tests call `ganbench` or `start`, which also end it.
 
     A light one begins without torch, and writes so to its standard error at its end if it has imported it.
-    With flags or variables for Python it is started from scratch, as everywhere but on Linux.
+    With flags or variables for Python it is started from scratch, as everywhere but on Linux; not so for a folder in
+    PYTHONPATH that hides nothing.
     """
-    is_for_python = bool(flags) or any(name.startswith("PYTHON") for name in environment)
+    is_for_python = bool(flags) or any(map(changes_imports, environment.items()))
     if sys.platform == "linux" and not is_for_python:
-        surroundings = os.environ | {"PYTHONPATH": prefork.search_path()} | environment
+        path = os.pathsep.join(filter(None, [prefork.search_path(), environment.pop("PYTHONPATH", None)]))
+        surroundings = os.environ | {"PYTHONPATH": path} | environment
         return prefork.Forked(prefork_server(light), module, list(arguments), cwd, surroundings, stdout)
     path = os.pathsep.join([str(REPOSITORY), environment.pop("PYTHONPATH", "")])
     return subprocess.Popen(
@@ -136,6 +139,15 @@ def launch(
         text=True,
         start_new_session=True,
     )
+
+
+def changes_imports(variable: tuple[str, str]) -> bool:
+    """Return whether a variable, of this name and value, changes what Python does, or hides a module from it."""
+    name, value = variable
+    if name == "PYTHONPATH":
+        names = {file.stem for file in Path(value).iterdir()} - {"sitecustomize"}
+        return any(find_spec(name) for name in names if name.isidentifier())
+    return name.startswith("PYTHON")
 
 
 def prefork_server(light: bool) -> prefork.Server:

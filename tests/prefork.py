@@ -41,6 +41,7 @@ IMPORTS = (
 LIGHT_IMPORTS = ("ganbench.sweeps.launcher", "hydra._internal.hydra", "hydra.core.plugins")
 TORCH_WAS_IMPORTED = "torch was imported"  # what a fork of a light server writes at its end if that is so
 LONGEST_REQUEST = 1 << 20
+IS_LIGHT = sys.orig_argv[-1] == "light"  # as are the forks of such a server
 
 
 def search_path() -> str:
@@ -201,8 +202,10 @@ def become(module: str, arguments: list[str], cwd: str, environment: dict[str, s
     os.chdir(cwd)
     sys.path[0] = cwd
     sys.argv[1:] = arguments
+    sys.orig_argv = [sys.executable, "-m", module, *arguments]
     code = 0
     fork_fork_servers()
+    customize_site()
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
@@ -210,7 +213,7 @@ def become(module: str, arguments: list[str], cwd: str, environment: dict[str, s
     except BaseException:
         code = 1
         traceback.print_exc()
-    if is_light() and "torch" in sys.modules:
+    if IS_LIGHT and "torch" in sys.modules:
         print(TORCH_WAS_IMPORTED, file=sys.stderr)
     # As Python ends, but for taking all modules apart.
     threading._shutdown()
@@ -220,9 +223,11 @@ def become(module: str, arguments: list[str], cwd: str, environment: dict[str, s
     os._exit(code)
 
 
-def is_light() -> bool:
-    """Tell whether this process is a light server or a fork of one."""
-    return sys.orig_argv[-1] == "light"
+def customize_site() -> None:
+    """Do what Python does at its start with a sitecustomize.py that PYTHONPATH leads to."""
+    for folder in os.environ["PYTHONPATH"].split(os.pathsep):
+        if (Path(folder) / "sitecustomize.py").exists():
+            runpy.run_path(str(Path(folder) / "sitecustomize.py"))
 
 
 def fork_fork_servers() -> None:
@@ -245,6 +250,9 @@ def fork_fork_servers() -> None:
             _forget_parent(kept)
             if os.getppid() != launcher:  # a sweep that was refused meanwhile needs no server
                 os._exit(0)
+            sys.setprofile(None)
+            sys.orig_argv = [os.fsdecode(path), *arguments[1:]]
+            customize_site()
             exec(code, {"__name__": "__main__"})
         finally:
             os._exit(1)
@@ -274,7 +282,7 @@ def _exit_code(end: SystemExit) -> int:
 
 if __name__ == "__main__":
     gc.disable()
-    for name in LIGHT_IMPORTS if is_light() else IMPORTS:
+    for name in LIGHT_IMPORTS if IS_LIGHT else IMPORTS:
         with suppress(ImportError):  # then each command line says what is missing
             import_module(name)
     gc.freeze()  # collecting what is imported would copy all its memory in each fork
