@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 # Former names of options (group=option) and of settings, with their present ones.
 RENAMED = {
+    "model=resnet": "model=sngan_resnet",
     "penalty=zero_centred": "penalty=zero_centered",
     "metric=modes": "metric=energy_distance",
     "metric=stacked": "metric=modes_kl",
@@ -40,7 +41,11 @@ OTHER_NAMES = {
     "opt optim optimiser": "the optimizer is optimizer=adam or optimizer=rmsprop",
     "ema ema_decay ema_beta": "the decay of the averaged generator is protocol.ema",
     "z z_dim dim_z nz latent latent_dim latent_size noise_dim": "the number of latent dimensions is model.z_dim",
-    "width ngf ndf nf channels hidden_dim": "the width of the nets is model.width",
+    "width nf channels hidden_dim": "the width of the nets is model.width, or each player's: model.generator.width, "
+    "model.critic.width",
+    "ngf g_width generator_width": "the width of the generator is model.generator.width",
+    "ndf d_width critic_width discriminator_width": "the width of the critic is model.critic.width",
+    "init weight_init init_type initialization initializer": "the initialization of the nets is model.init",
     "norm": "the critic's norm is model.critic_norm",
     "arch architecture backbone net network nets": "the nets are model=..., such as model=dcgan",
     "seeds num_seeds n_seeds": "each seed is a run of its own, and -m seed=0,1,2 makes three",

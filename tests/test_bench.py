@@ -78,7 +78,7 @@ def test_flops_grow_as_expected() -> None:
     assert 3 < gflop[8, 32, 16, 5] / base < 5  # the generator still moves once
 
 
-@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+@pytest.mark.parametrize("model", ["dcgan", "sngan_resnet"])
 @pytest.mark.parametrize("method", ["gan", "hinge", "wgan-gp", "dragan"])
 def test_the_textbook_does_the_same_work(method: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the same weights, noise and points, its step ends with the same weights as ours.

@@ -82,7 +82,9 @@ def test_what_was_changed_in_place_is_reported() -> None:
 def test_the_switch_reaches_the_critic() -> None:
     for direct in (True, False):
         D = build(
-            settings("model=resnet", "model.width=4", f"model.fast_double_backward={str(direct).lower()}").model.critic
+            settings(
+                "model=sngan_resnet", "model.width=4", f"model.fast_double_backward={str(direct).lower()}"
+            ).model.critic
         )
         assert {m.conv for m in D.modules() if isinstance(m, Conv)} == {conv if direct else conv2d}
 

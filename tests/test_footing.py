@@ -63,6 +63,7 @@ CHANGES = {
     "generator": {"overrides": ["model.generator.width=4"], "also": {"generator_weights"}},
     "critic": {"overrides": ["model.critic_norm=none"], "also": {"critic_weights"}},
     "z_dim": {"overrides": ["model.z_dim=32"], "also": {"generator", "generator_weights"}},
+    "init": {"overrides": ["model.init=orthogonal"], "also": {"generator_weights", "critic_weights"}},
     "images": {"overrides": ["protocol.images=6400"]},
     "batch": {"overrides": ["protocol.batch=64"]},
     "ema": {"overrides": ["protocol.ema=0.9"]},

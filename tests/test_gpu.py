@@ -57,7 +57,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+@pytest.mark.parametrize("model", ["dcgan", "sngan_resnet"])
 @pytest.mark.parametrize("method", [*METHODS, "rpgan"])
 def test_a_recorded_iteration_is_the_same(method: str, model: str) -> None:
     side_by_side(settings(f"loss={method}", f"model={model}", "speed=graphs", "protocol.n_critic=2"), CUDA, resumed=2)
@@ -68,7 +68,7 @@ def test_so_is_that_of_every_variant(variant: str) -> None:
     side_by_side(settings("loss=wgan-gp", "speed=graphs", *VARIANTS[variant]), CUDA, resumed=1)
 
 
-@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+@pytest.mark.parametrize("model", ["dcgan", "sngan_resnet"])
 @pytest.mark.parametrize("method", METHODS)
 def test_an_iteration_does_not_depend_on_what_the_process_did_before(method: str, model: str) -> None:
     """A run that is resumed has made fewer backward passes than one that was never stopped."""
@@ -85,7 +85,7 @@ def test_an_iteration_does_not_depend_on_what_the_process_did_before(method: str
 
 
 @pytest.mark.parametrize("speed", ["eager", "graphs"])
-@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+@pytest.mark.parametrize("model", ["dcgan", "sngan_resnet"])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_host_does_not_wait(method: str, model: str, speed: str) -> None:
     """Not within a step, and not where an epoch ends."""
@@ -123,7 +123,7 @@ def test_runs_finish_and_say_what_they_ran_on(method: str, speed: str, precision
 
 
 @pytest.mark.parametrize("speed", ["eager", "graphs"])
-@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+@pytest.mark.parametrize("model", ["dcgan", "sngan_resnet"])
 @pytest.mark.parametrize("method", ["gan", "wgan-gp", "dragan"])
 def test_the_same_run_twice_and_once_interrupted(
     method: str, model: str, speed: str, tmp_path: Path, start: Callable

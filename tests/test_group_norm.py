@@ -69,7 +69,7 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("model", "norm"), [("dcgan", "instance"), ("dcgan", "layer"), ("resnet", "layer")])
+@pytest.mark.parametrize(("model", "norm"), [("dcgan", "instance"), ("dcgan", "layer"), ("sngan_resnet", "layer")])
 def test_a_penalty_takes_half_the_operations(model: str, norm: str) -> None:
     counts, gradients = [], []
     for fast in ("true", "false"):

@@ -12,14 +12,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ganbench import penalties
 from ganbench.bench.costs import NoModuleTracking
-from ganbench.models import dcgan, linear_regions, mlp, resnet
+from ganbench.models import dcgan, linear_regions, mlp, sngan_resnet
 from ganbench.training.train import train
 
 IMAGES, POINTS = (3, 32, 32), (2,)
 CRITICS = {
     **{f"dcgan {norm}": partial(dcgan.Critic, IMAGES, 4, norm) for norm in ("none", "layer", "instance", "spectral")},
-    **{f"resnet {norm}": partial(resnet.Critic, IMAGES, 4, norm) for norm in ("none", "layer", "spectral")},
-    "resnet plain": partial(resnet.Critic, IMAGES, 4, "none", fuse_rescaling=False, fast_double_backward=False),
+    **{f"sngan_resnet {norm}": partial(sngan_resnet.Critic, IMAGES, 4, norm) for norm in ("none", "layer", "spectral")},
+    "sngan_resnet plain": partial(
+        sngan_resnet.Critic, IMAGES, 4, "none", fuse_rescaling=False, fast_double_backward=False
+    ),
     **{f"mlp {norm}": partial(mlp.Critic, POINTS, 16, norm) for norm in ("none", "layer", "spectral")},
 }
 LINEAR_BETWEEN_KINKS = [name for name in CRITICS if not name.endswith(("layer", "instance"))]
@@ -135,7 +137,7 @@ def test_a_curved_critic_would_lose_by_it(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("other", [(), ("dataset=ring", "metric.n_real=256"), ("model=resnet",)])
+@pytest.mark.parametrize("other", [(), ("dataset=ring", "metric.n_real=256"), ("model=sngan_resnet",)])
 def test_the_same_run_without(other: tuple[str, ...], tmp_path: Path) -> None:
     reported = []
     for skip in ("true", "false"):

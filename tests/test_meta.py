@@ -30,7 +30,7 @@ PENALTIES = (
 )
 NETS = {
     "dcgan": ("model=dcgan", "model.width=4"),
-    "resnet": ("model=resnet", "model.width=4"),
+    "sngan_resnet": ("model=sngan_resnet", "model.width=4"),
     "mlp": ("dataset=ring", "model.width=8"),
 }
 CASES = [

@@ -9,7 +9,7 @@ from torch import nn
 
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
-from ganbench.models import dcgan, layers, resnet
+from ganbench.models import dcgan, layers, sngan_resnet
 from ganbench.models.group_norm import GroupNorm
 from ganbench.penalties import input_gradient_norm
 from ganbench.training.train import train
@@ -24,7 +24,7 @@ SMALL = (
 )
 
 
-@pytest.mark.parametrize("layer", [resnet.UpConv, resnet.DownConv])
+@pytest.mark.parametrize("layer", [sngan_resnet.UpConv, sngan_resnet.DownConv])
 @pytest.mark.parametrize("size", [(2, 2), (4, 6), (16, 16)])
 def test_a_fused_layer_is_the_two_one_after_another(layer: type, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
@@ -43,11 +43,11 @@ def test_a_fused_layer_is_the_two_one_after_another(layer: type, size: tuple[int
 @pytest.mark.parametrize("norm", ["none", "layer", "spectral"])
 def test_fused_nets_are_the_paper_s(norm: str) -> None:
     """The critic with the gradient of its slope, which takes two derivatives; the generator with its gradient."""
-    critics = _pair(lambda fused: resnet.Critic((3, 32, 32), 8, norm, fused))
+    critics = _pair(lambda fused: sngan_resnet.Critic((3, 32, 32), 8, norm, fused))
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     _same(*(_told(D, input_gradient_norm(D, x)) for D in critics))
     _same(*(_told(D, D(x)) for D in critics))
-    generators = _pair(lambda fused: resnet.Generator((3, 32, 32), 16, 8, fused))
+    generators = _pair(lambda fused: sngan_resnet.Generator((3, 32, 32), 16, 8, fused))
     z = torch.randn(4, 16, dtype=torch.float64)
     _same(*(_told(G, G(z)) for G in generators))
 
@@ -57,7 +57,7 @@ def test_a_run_with_them(tmp_path: Path) -> None:
     """Fused or not, the records agree: to what rounding leaves after a few steps."""
     reported = []
     for fused in ("true", "false"):
-        cfg = settings("model=resnet", f"model.fuse_rescaling={fused}", "loss=wgan-gp", *SMALL)
+        cfg = settings("model=sngan_resnet", f"model.fuse_rescaling={fused}", "loss=wgan-gp", *SMALL)
         train(cfg, tmp_path / fused)
         reported.append(rows(tmp_path / fused))
     steps = [[row for row in run if "d_loss" in row] for run in reported]
@@ -68,8 +68,8 @@ def test_a_run_with_them(tmp_path: Path) -> None:
 
 
 def test_the_resnet_is_for_images_of_its_size() -> None:
-    with pytest.raises(Refused, match="model=resnet needs images of 32x32, and dataset=ring has"):
-        validate(settings("dataset=ring", "model=resnet"))
+    with pytest.raises(Refused, match="model=sngan_resnet needs images of 32x32, and dataset=ring has"):
+        validate(settings("dataset=ring", "model=sngan_resnet"))
 
 
 def _pair(build) -> list[nn.Module]:

@@ -110,7 +110,10 @@ BAD = [
     ("dataset=cifar10 dataset.shape=[1,32,32]", ["dataset.shape=[1,32,32]", "[3, 32, 32]"]),
     ("dataset=folder dataset.root=x dataset.shape=[3,48,48]", ["model=dcgan", "[3,48,48]", "32x32, 64x64"]),
     ("dataset=folder dataset.root=x dataset.shape=[3,64,32]", ["model=dcgan", "[3,64,32]", "32x32, 64x64"]),
-    ("dataset=folder dataset.root=x dataset.shape=[3,64,64] model=resnet", ["model=resnet", "[3,64,64]", "32x32"]),
+    (
+        "dataset=folder dataset.root=x dataset.shape=[3,64,64] model=sngan_resnet",
+        ["model=sngan_resnet", "[3,64,64]", "32x32"],
+    ),
     ("dataset=folder dataset.root=x dataset.shape=[1,64,64] metric=fd_lenet", ["metric=fd_lenet", "[1,64,64]"]),
     (f"name={'x' * 300}", ["name", "xxx", "100 bytes"]),
     ("name=null", ["name=null must not be null."]),
@@ -210,7 +213,7 @@ BAD += [
     (f"{options} {prefix}{old}{value}".strip(), [f"{old} was renamed; use {new}."])
     for old, new in RENAMED.items()
     if "=" not in old
-    for options in ["model=resnet" if old.startswith("model") else ""]
+    for options in ["model=sngan_resnet" if old.startswith("model") else ""]
     for prefix, value in (("", "=1"), ("+", "=1"), ("++", "=1"), ("~", ""))
     if not prefix or old == "model.fused"  # one stands for all
 ]

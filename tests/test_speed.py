@@ -34,12 +34,16 @@ def losses(folder: Path) -> list[list[float]]:
     return [[row["d_loss"], row["g_loss"], row["d_grad_norm"]] for row in rows(folder) if "d_loss" in row]
 
 
-WAYS = {"dcgan": ("speed.fused_optimizer=true", "speed=channels_last"), "resnet": ("model.fast_double_backward=false",)}
+WAYS = {
+    "dcgan": ("speed.fused_optimizer=true", "speed=channels_last"),
+    "sngan_resnet": ("model.fast_double_backward=false",),
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "model"), [*((method, "dcgan") for method in SIX.split(",")), ("wgan-gp", "resnet"), ("gan", "resnet")]
+    ("method", "model"),
+    [*((method, "dcgan") for method in SIX.split(",")), ("wgan-gp", "sngan_resnet"), ("gan", "sngan_resnet")],
 )
 def test_the_same_losses_to_rounding(method: str, model: str, tmp_path: Path) -> None:
     images = (*TINY, "protocol.images=192", "protocol.n_critic=2", "protocol.lr=0.0002")
@@ -52,7 +56,7 @@ def test_the_same_losses_to_rounding(method: str, model: str, tmp_path: Path) ->
             assert a == pytest.approx(b, rel=2e-3, abs=2e-4)
 
 
-@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+@pytest.mark.parametrize("model", ["dcgan", "sngan_resnet"])
 def test_channels_are_innermost_from_the_images_to_the_logits(model: str) -> None:
     cfg = settings("dataset=stacked_mnist5k", f"model={model}", "model.width=8", "speed=channels_last")
     players = make_players(cfg, CPU)
@@ -162,7 +166,7 @@ def test_what_an_optimizer_has_learnt_outlives_the_way_it_computes(before: str, 
     assert {float(part["step"]) for o in (others.opt_g, others.opt_d) for part in o.state.values()} == {2}
 
 
-@pytest.mark.parametrize("model", ["dcgan", "resnet"])
+@pytest.mark.parametrize("model", ["dcgan", "sngan_resnet"])
 def test_nets_are_wholly_where_their_weights_are(model: str) -> None:
     """A step that fetched something from the host would keep a GPU waiting; `meta` has no way to fetch it."""
     cfg = settings(f"model={model}", "model.width=8")

@@ -94,11 +94,11 @@ def test_names_of_other_programs_lead_to_settings_that_exist(names: str) -> None
 ADVICE = [
     # what is refused, what the refusal says to do, and how the command line then ends
     ("dataset=folder dataset.root=x dataset.shape=[3,64,48]", "such as [3,64,64]", "dataset.shape=[3,64,64]"),
-    ("dataset=folder dataset.root=x dataset.shape=[3,64,48] model=resnet", "[3,64,64]",
+    ("dataset=folder dataset.root=x dataset.shape=[3,64,48] model=sngan_resnet", "[3,64,64]",
      "dataset.shape=[3,64,64] model=dcgan"),
-    ("dataset=folder dataset.root=x dataset.shape=[3,64,64] model=resnet", "use model=dcgan.", "model=dcgan"),
+    ("dataset=folder dataset.root=x dataset.shape=[3,64,64] model=sngan_resnet", "use model=dcgan.", "model=dcgan"),
     ("dataset=ring model=dcgan", "use model=mlp.", "model=mlp"),
-    ("model=mlp", "use model=dcgan, or model=resnet.", "model=resnet"),
+    ("model=mlp", "use model=dcgan, or model=sngan_resnet.", "model=sngan_resnet"),
     ("dataset=ring metric=fid", "use metric=energy_distance.", "metric=energy_distance"),
     ("dataset=ring metric=modes_kl", "use metric=energy_distance.", "metric=energy_distance"),
     ("metric=energy_distance", "use metric=fd_lenet, or metric=fid, or metric=kid.", "metric=kid"),

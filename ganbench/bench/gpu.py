@@ -25,7 +25,7 @@ from ganbench.metrics.images import ImageMetric
 class Sizes(NamedTuple):
     """How much is measured; less only where a test asks whether it can be."""
 
-    nets: tuple[tuple[str, int], ...] = (("dcgan", 64), ("resnet", 64))  # with their width
+    nets: tuple[tuple[str, int], ...] = (("dcgan", 64), ("sngan_resnet", 64))  # with their width
     methods: tuple[str, ...] = ("gan", "wgan-gp")
     batch: int = 64
     repeats: int = 5

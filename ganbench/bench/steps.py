@@ -24,11 +24,11 @@ from ganbench.training.updates import Objective
 
 Z_DIM = 128
 METHODS = ("gan", "hinge", "wgan-gp", "dragan")
-MODELS = {"dcgan": ("model=dcgan",), "resnet": ("model=resnet", "model.critic_norm=none")}
+MODELS = {"dcgan": ("model=dcgan",), "sngan_resnet": ("model=sngan_resnet", "model.critic_norm=none")}
 # Switches off, for the textbook, what is not part of the usual nets and optimizers.
 PLAIN = {
     "dcgan": ("speed.fused_optimizer=false", "+model.critic.fast_double_backward=false"),
-    "resnet": ("speed.fused_optimizer=false", "model.fuse_rescaling=false", "model.fast_double_backward=false"),
+    "sngan_resnet": ("speed.fused_optimizer=false", "model.fuse_rescaling=false", "model.fast_double_backward=false"),
 }
 
 # Further overrides of each variant that is timed, by its name in the results.
@@ -69,7 +69,7 @@ def compare_step_time(
     for name, overrides in (GPU_VARIANTS if device.type == "cuda" else VARIANTS).items():
         makers[name] = partial(ganbench_iteration, compose(*overrides), real)
     mimicry = baselines.mimicry_version()
-    if mimicry and (model, method) == ("resnet", "wgan-gp"):
+    if mimicry and (model, method) == ("sngan_resnet", "wgan-gp"):
         makers[mimicry] = partial(baselines.mimicry_iteration, width, Z_DIM, real)
     with ExitStack() as stack:
         workers = {name: stack.enter_context(WorkerProcess(make, device)) for name, make in makers.items()}

@@ -27,6 +27,10 @@ def whole(low: int, high: int = 10**18) -> Range:
     return Range(words, lambda v: type(v) is int and low <= v <= high)
 
 
+def one_of(*values: str) -> Range:
+    return Range(f"one of: {', '.join(values)}", values.__contains__)
+
+
 def or_value(value: Any, words: str, other: Range) -> Range:
     """Also allow one special value."""
     return Range(f"{other.words}, or {words}", lambda v: v == value or other.accepts(v))
@@ -103,10 +107,17 @@ RANGES: dict[str, Range] = {
     "penalty.weight": NOT_NEGATIVE,
     "penalty.scale": NOT_NEGATIVE,
     "penalty.c": POSITIVE,
+    "model.init": one_of("torch", "dcgan", "orthogonal"),
     "model.width": WIDTH,
+    "model.depth": whole(1, 100),
+    "model.blocks": whole(1, 100),
     "model.z_dim": WIDTH,
     "model.generator.width": WIDTH,
+    "model.generator.depth": whole(1, 100),
+    "model.generator.blocks": whole(1, 100),
     "model.critic.width": WIDTH,
+    "model.critic.depth": whole(1, 100),
+    "model.critic.blocks": whole(1, 100),
     "dataset.shape": list_of("a list of whole numbers from 1 to 4,096", WIDTH.accepts, minimum=1),
     "dataset.n": whole(20, 10_000_000),
     "dataset.modes": whole(1, 10_000),

@@ -37,7 +37,15 @@ FIXED_SHAPES = {
     "ganbench.datasets.cifar10": [3, 32, 32],
 }
 
-SQUARES = [[side, side] for side in (16, 32, 64, 128)]
+# Sides of the square images that each model has nets for.
+SIDES = {
+    "dcgan": (16, 32, 64, 128),
+    "sngan_resnet": (32, 48, 64, 128),
+    "sngan_cnn": (32, 48),
+    "infogan": (28, 32, 64),
+    "r3gan": (16, 32, 64, 128, 256),
+}
+R3GAN_UNIT = 8  # r3gan's 3x3 convolutions have groups of 16 of twice as many channels as the width
 
 DEVICES = ("auto", "cuda", "cpu")
 
@@ -65,6 +73,7 @@ def validate(cfg: DictConfig) -> None:
         _check_targets(cfg, cfg[group], group)
     _check_speed(cfg)
     check_ranges(cfg)
+    _check_r3gan(cfg)
     _check_budget(cfg.protocol)
     resolve(cfg)  # also what no check has read must be readable
 
@@ -228,10 +237,8 @@ def _check_compatibility(cfg: DictConfig) -> None:
     shape = list(cfg.dataset.shape)
     points = len(shape) == 1
     images = len(shape) == 3
-    squares = ", ".join(f"{height}x{width}" for height, width in SQUARES)
     needs = {
-        "model=dcgan": (f"images of {squares}", shape[1:] in SQUARES),
-        "model=resnet": ("images of 32x32", shape[1:] == [32, 32]),
+        **{f"model={model}": (f"images of {_squares(sides)}", _fits(shape, sides)) for model, sides in SIDES.items()},
         "model=mlp": ("points", points),
         "metric=fd_lenet": ("gray images of 32x32", shape == [1, 32, 32]),
         "metric=energy_distance": ("2-D mixtures (ring, grid)", points),
@@ -244,8 +251,35 @@ def _check_compatibility(cfg: DictConfig) -> None:
         if not fits:
             has = setting("dataset.shape", cfg.dataset.shape)
             others = [other for other, (_, suits) in needs.items() if suits and _group(other) == _group(option)]
-            fix = ", or ".join(others) or f"a dataset.shape of {squares}, such as [{shape[0]},64,64]"
+            fix = ", or ".join(others) or _other_shape(shape[0], SIDES[cfg.model.name])
             raise Refused(f"{option} needs {needed}, and dataset={cfg.dataset.name} has {has}; use {fix}.")
+
+
+def _fits(shape: list[int], sides: tuple[int, ...]) -> bool:
+    return shape[1:] in [[side, side] for side in sides]
+
+
+def _squares(sides: tuple[int, ...]) -> str:
+    return ", ".join(f"{side}x{side}" for side in sides)
+
+
+def _other_shape(channels: int, sides: tuple[int, ...]) -> str:
+    """Advise a shape that a model has nets for, where no other model has nets for that of the dataset."""
+    side = 64 if 64 in sides else sides[0]
+    return f"a dataset.shape of {_squares(sides)}, such as [{channels},{side},{side}]"
+
+
+def _check_r3gan(cfg: DictConfig) -> None:
+    """Refuse a width of r3gan that leaves a group of its convolutions with too few channels, at any resolution."""
+    for player in ("generator", "critic"):
+        net = cfg.model[player]
+        if cfg.model.name != "r3gan" or not net["_target_"].startswith("ganbench."):
+            continue
+        unit = R3GAN_UNIT * max(1, cfg.dataset.shape[1] // 32)  # above 32x32 channels halve with each doubling
+        if net.width % unit:
+            typed = setting(original_key(cfg, f"model.{player}.width"), net.width)
+            side = cfg.dataset.shape[1]
+            raise Refused(f"{typed} must be a multiple of {unit} with model=r3gan and images of {side}x{side}.")
 
 
 def _group(option: str) -> str:

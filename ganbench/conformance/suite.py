@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from ganbench import randomness
 from ganbench.config.compose import build, method_label, option_names, resolve
 from ganbench.config.validate import validate
 from ganbench.conformance import critics, dynamics, losses, metrics, penalties, steps
 from ganbench.conformance.checks import Check, Checks, check_true, run_checks
 from ganbench.interfaces import Penalty
+from ganbench.training.players import draw_net
 from ganbench.training.updates import Objective
 
 Compose = Callable[..., DictConfig]  # from overrides
@@ -28,11 +28,17 @@ PAIRS = (
 )
 
 DCGAN = "dataset=mnist5k"
-RESNET = "dataset=mnist5k model=resnet model.width=16"
+RESNET = "dataset=mnist5k model=sngan_resnet model.width=16"
+CNN = "dataset=mnist5k model=sngan_cnn model.width=4"
+INFOGAN = "dataset=mnist5k model=infogan model.width=4"
+R3GAN = "dataset=mnist5k model=r3gan model.width=8"
 MLP = "dataset=ring"
 CRITICS = (
     *(f"{DCGAN} model.critic_norm={norm}" for norm in ("none", "layer", "instance", "spectral")),
     *(f"{RESNET} model.critic_norm={norm}" for norm in ("none", "layer", "spectral")),
+    *(f"{CNN} model.critic_norm={norm}" for norm in ("none", "layer", "instance", "spectral")),
+    *(f"{INFOGAN} model.critic_norm={norm}" for norm in ("none", "layer", "spectral")),
+    R3GAN,
     *(f"{MLP} model.critic_norm={norm}" for norm in ("none", "layer", "spectral")),
 )
 
@@ -153,10 +159,9 @@ def make_objective(cfg: DictConfig) -> Objective:
 
 def make_game(cfg: DictConfig) -> steps.Game:
     """Make D and G as training would initialize them, six samples of the dataset's shape, and six z."""
-    with randomness.seeded_initialization(0, "init/G"):
-        G = build(cfg.model.generator)
-    with randomness.seeded_initialization(0, "init/D"):
-        D = build(cfg.model.critic)
+    cpu = torch.device("cpu")
+    G = draw_net(cfg, "generator", "init/G", cpu)
+    D = draw_net(cfg, "critic", "init/D", cpu)
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(6, *cfg.dataset.shape, generator=rng) * 2 - 1
     z = torch.randn(6, cfg.model.z_dim, generator=rng)

@@ -1,6 +1,8 @@
 """DCGAN for square images (Radford et al. 2015, arXiv:1511.06434), with a critic that has no batch norm.
 
-Channels double with each halving of the image, from `width` channels at half its side down to 4x4 pixels.
+Channels double with each halving of the image, from `width` channels at half its side down to 4x4 pixels. The paper's
+generator for 64x64 has width 128 (1024, 512, 256 and 128 channels) and 100 latent dimensions. Filters are 4x4, as most
+code has them; figure 1 of the paper draws 5x5. Layers before a batch norm have a bias, which it takes away again.
 """
 
 from collections.abc import Callable
@@ -10,8 +12,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganbench.models import layers
+from ganbench.models.blocks import up_block
 from ganbench.models.fast_conv import Conv, Doubling
-from ganbench.models.group_norm import GroupNorm
+from ganbench.models.group_norm import norm_layer
 
 Norm = Literal["none", "layer", "instance", "spectral"]
 
@@ -24,7 +27,7 @@ class Generator(nn.Module):
         widths = _widths(shape[1], width)[::-1]
         w = widths[0]
         self.stem = nn.Sequential(nn.Linear(z_dim, w * 16), nn.Unflatten(1, (w, 4, 4)), nn.BatchNorm2d(w), nn.ReLU())
-        self.body = nn.Sequential(*(_up(n, m) for n, m in pairwise(widths)))
+        self.body = nn.Sequential(*(up_block(n, m) for n, m in pairwise(widths)))
         self.head = nn.Sequential(Doubling(width, shape[0]), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
@@ -65,11 +68,5 @@ def _widths(side: int, width: int) -> list[int]:
     return [width << k for k in range(side.bit_length() - 3)]
 
 
-def _up(n: int, m: int) -> nn.Module:
-    return nn.Sequential(Doubling(n, m), nn.BatchNorm2d(m), nn.ReLU())
-
-
 def _down(n: int, m: int, norm: Norm, wrap: Callable[[nn.Module], nn.Module], fast_double_backward: bool) -> nn.Module:
-    groups = {"layer": 1, "instance": m}.get(norm)
-    norm_layer = GroupNorm(groups, m, fast_double_backward) if groups else nn.Identity()
-    return nn.Sequential(wrap(nn.Conv2d(n, m, 4, 2, 1)), norm_layer, nn.LeakyReLU(0.2))
+    return nn.Sequential(wrap(nn.Conv2d(n, m, 4, 2, 1)), norm_layer(norm, m, fast_double_backward), nn.LeakyReLU(0.2))

@@ -17,6 +17,12 @@ Gradients = tuple[Tensor | None, ...]
 aten = torch.ops.aten
 
 
+def norm_layer(norm: str, channels: int, fast_double_backward: bool) -> nn.Module:
+    """Return "layer" or "instance" norm of images with so many channels; for another name, what does nothing."""
+    groups = {"layer": 1, "instance": channels}.get(norm)
+    return GroupNorm(groups, channels, fast_double_backward) if groups else nn.Identity()
+
+
 class GroupNorm(nn.GroupNorm):
     """torch's GroupNorm on images [N, C, H, W], by `group_norm` unless `fast_double_backward` is false.
 

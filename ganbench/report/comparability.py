@@ -15,6 +15,7 @@ FIXES = {
     "generator": "the same model=... and model.width=...",
     "critic": "the same model=..., model.width=... and model.critic_norm=...",
     "z_dim": "the same model.z_dim=...",
+    "init": "the same model.init=...",
     "images": "the same protocol.images=...",
     "batch": "the same protocol.batch=...",
     "reuse_fakes": "the same protocol.reuse_fakes=...",

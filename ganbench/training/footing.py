@@ -17,7 +17,7 @@ from ganbench.datasets import Data
 from ganbench.disk_cache import sha256
 from ganbench.interfaces import Metric
 from ganbench.runs.identity import method_code_digest, shared_code_digest
-from ganbench.training.players import Players
+from ganbench.training.players import Players, chosen_init
 
 Fields = dict[str, Any]
 
@@ -50,6 +50,7 @@ def _equal(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> Fie
         "generator": architecture(players.G),
         "critic": architecture(players.D),
         "z_dim": cfg.model.z_dim,
+        "init": chosen_init(cfg),
         "images": p.images,
         "batch": p.batch,
         "reuse_fakes": p.reuse_fakes,

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from omegaconf import DictConfig
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from ganbench import randomness
 from ganbench.config.compose import build
 from ganbench.config.signature import accepts_argument
+from ganbench.models.initialization import initialize
 from ganbench.training.device import chosen_memory_format
 from ganbench.training.preflight import check_weights
 
@@ -52,10 +53,21 @@ def make_players(cfg: DictConfig, device: torch.device) -> Players:
 
 def make_generator(cfg: DictConfig, device: torch.device) -> nn.Module:
     """Build the generator, with initial weights from a stream of its own."""
-    with randomness.seeded_initialization(cfg.seed, "init/G"):
-        G = build(cfg.model.generator).to(device, memory_format=chosen_memory_format(cfg))
-    check_weights(G, "generator")
-    return G
+    return draw_net(cfg, "generator", "init/G", device)
+
+
+def draw_net(cfg: DictConfig, player: Literal["generator", "critic"], stream: str, device: torch.device) -> nn.Module:
+    """Build a player's net, with the initial weights that `model.init` asks for, from this stream."""
+    with randomness.seeded_initialization(cfg.seed, stream):
+        net = build(cfg.model[player])
+        check_weights(net, player)
+        initialize(net, chosen_init(cfg))
+    return net.to(device, memory_format=chosen_memory_format(cfg))
+
+
+def chosen_init(cfg: DictConfig) -> str:
+    """Return `model.init`; a net without that setting keeps the weights that it draws itself."""
+    return cfg.model.get("init", "torch")
 
 
 def with_fresh_critic(cfg: DictConfig, players: Players, device: torch.device) -> Players:
@@ -86,9 +98,7 @@ def make_optimizer(cfg: DictConfig, option: DictConfig, net: nn.Module) -> Optim
 
 
 def _make_critic(cfg: DictConfig, device: torch.device) -> tuple[nn.Module, Optimizer]:
-    with randomness.seeded_initialization(cfg.seed, "init/D"):
-        D = build(cfg.model.critic).to(device, memory_format=chosen_memory_format(cfg))
-    check_weights(D, "critic")
+    D = draw_net(cfg, "critic", "init/D", device)
     return D, make_optimizer(cfg, cfg.optimizer.critic, D)
 
 
