@@ -195,7 +195,7 @@ def test_every_size(model: str, side: int) -> None:
     players = make_players(cfg, CPU)
     with torch.no_grad():
         images = players.average.eval()(100 * torch.randn(2, cfg.model.z_dim))
-        assert images.shape == (2, 3, side, side) and 0.5 < images.abs().max() <= 1
+        assert images.shape == (2, 3, side, side) and 0.1 < images.abs().max() <= 1
         assert players.D(images).shape == (2,)
 
 
@@ -275,7 +275,7 @@ TRAINED = [("dcgan", 64), ("sngan_resnet", 48), ("sngan_resnet", 64), ("sngan_cn
 @pytest.mark.parametrize(("model", "side"), TRAINED)
 def test_every_weight_is_trained(model: str, side: int) -> None:
     """By a few updates with a gradient penalty, whose terms stay finite."""
-    cfg = tiny(model, side, "loss=wgan-gp", "protocol.batch=4", "protocol.lr=0.001")
+    cfg = tiny(model, side, "loss=gan", "penalty=gp", "protocol.batch=4")
     players = make_players(cfg, CPU)
     before = [[w.clone() for w in net.parameters()] for net in (players.G, players.D)]
     real = torch.rand(8, 3, side, side) * 2 - 1

@@ -73,9 +73,12 @@ class Critic(nn.Module):
         table = TABLES[shape[1]]
         widths = [width * multiple for multiple in table.critic]
         options = _Options(norm, fuse_rescaling, fast_double_backward)
-        blocks = [_Down(n, m, options) for n, m in pairwise(widths[: table.halvings])]
-        flat = [_Flat(n, m, options) for n, m in pairwise(widths[table.halvings - 1 :])]
-        self.body = nn.Sequential(_First(shape[0], width, options), *blocks, *flat, nn.ReLU())
+        self.body = nn.Sequential(
+            _First(shape[0], width, options),
+            *(_Down(n, m, options) for n, m in pairwise(widths[: table.halvings])),
+            *(_Flat(n, m, options) for n, m in pairwise(widths[table.halvings - 1 :])),
+            nn.ReLU(),
+        )
         self.head = layers.norm_wrapper(norm)(nn.Linear(widths[-1], 1))
 
     def forward(self, x: Tensor) -> Tensor:
