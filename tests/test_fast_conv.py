@@ -8,7 +8,7 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganbench.config.compose import build
-from ganbench.models.fast_conv import Conv, Doubling, conv, doubling
+from ganbench.models.fast_conv import Conv, Doubling, conv, doubling, torch_conv
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -24,6 +24,14 @@ def test_a_convolution_s_two_derivatives(n: int, side: int, stride: int, padding
     given = drawn(2, n, 6, 8), drawn(2, n, side, side), drawn(2)
     assert torch.autograd.gradcheck(lambda x, w, b: conv(x, w, b, stride, padding), given)
     assert torch.autograd.gradgradcheck(lambda x, w, b: conv(x, w, b, stride, padding), given)
+
+
+@pytest.mark.parametrize(("groups", "side", "padding"), [(2, 3, 1), (4, 4, 0)])
+def test_in_groups_and_without_bias(groups: int, side: int, padding: int) -> None:
+    given = drawn(2, 4, 5, 4), drawn(4, 4 // groups, side, side)
+    assert torch.autograd.gradcheck(lambda x, w: conv(x, w, None, 1, padding, groups), given)
+    assert torch.autograd.gradgradcheck(lambda x, w: conv(x, w, None, 1, padding, groups), given)
+    torch.testing.assert_close(conv(*given, None, 1, padding, groups), conv2d(*given, None, 1, padding, groups=groups))
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -86,12 +94,13 @@ def test_the_switch_reaches_the_critic() -> None:
                 "model=sngan_resnet", "model.width=4", f"model.fast_double_backward={str(direct).lower()}"
             ).model.critic
         )
-        assert {m.conv for m in D.modules() if isinstance(m, Conv)} == {conv if direct else conv2d}
+        assert {m.conv for m in D.modules() if isinstance(m, Conv)} == {conv if direct else torch_conv}
 
 
 def test_layers_have_torch_s_weights() -> None:
     for ours, theirs in (
         (Conv(3, 5, 4, 2, 1), nn.Conv2d(3, 5, 4, 2, 1)),
+        (Conv(3, 6, 3, 1, 1, groups=3, bias=False), nn.Conv2d(3, 6, 3, 1, 1, groups=3, bias=False)),
         (Doubling(3, 5), nn.ConvTranspose2d(3, 5, 4, 2, 1)),
     ):
         theirs.load_state_dict(ours.state_dict())

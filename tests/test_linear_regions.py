@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ganbench import penalties
 from ganbench.bench.costs import NoModuleTracking
-from ganbench.models import dcgan, linear_regions, mlp, sngan_resnet
+from ganbench.models import dcgan, infogan, linear_regions, mlp, r3gan, sngan_cnn, sngan_resnet
 from ganbench.training.train import train
 
 IMAGES, POINTS = (3, 32, 32), (2,)
@@ -22,6 +22,9 @@ CRITICS = {
     "sngan_resnet plain": partial(
         sngan_resnet.Critic, IMAGES, 4, "none", fuse_rescaling=False, fast_double_backward=False
     ),
+    **{f"sngan_cnn {norm}": partial(sngan_cnn.Critic, IMAGES, 2, norm) for norm in ("none", "layer", "spectral")},
+    **{f"infogan {norm}": partial(infogan.Critic, IMAGES, 2, norm) for norm in ("none", "layer", "spectral")},
+    "r3gan": partial(r3gan.Critic, IMAGES, 8, 1),
     **{f"mlp {norm}": partial(mlp.Critic, POINTS, 16, norm) for norm in ("none", "layer", "spectral")},
 }
 LINEAR_BETWEEN_KINKS = [name for name in CRITICS if not name.endswith(("layer", "instance"))]

@@ -33,9 +33,15 @@ NETS = {
     "sngan_resnet": ("model=sngan_resnet", "model.width=4"),
     "mlp": ("dataset=ring", "model.width=8"),
 }
+OTHER_NETS = {
+    "sngan_cnn": ("model=sngan_cnn", "model.width=2"),
+    "infogan": ("model=infogan", "model.width=2"),
+    "r3gan": ("model=r3gan", "model.width=8"),
+}
 CASES = [
     *((f"loss={loss}", *NETS[net]) for net in NETS for loss in LOSSES),
     *(("loss=gan", f"penalty={penalty}", *NETS[net]) for net in NETS for penalty in PENALTIES),
+    *((f"loss={loss}", *OTHER_NETS[net]) for net in OTHER_NETS for loss in ("gan", "wgan-gp")),
     *(("loss=wgan-gp", *NETS["dcgan"], f"protocol.reuse_fakes={reuse}") for reuse in ("true", "false")),
     *(("loss=wgan-gp", *NETS["dcgan"], f"model.critic_norm={norm}") for norm in ("none", "layer", "spectral")),
 ]
@@ -100,6 +106,15 @@ CEILINGS = {"gan": 375, "lsgan": 390, "hinge": 385, "wgan-gp": 730, "wgan-lp": 7
 def test_an_iteration_has_no_more_operations_than_it_had(method: str) -> None:
     found = operations(f"loss={method}", *NETS["dcgan"])
     assert 0.9 * CEILINGS[method] < found <= CEILINGS[method]
+
+
+NET_CEILINGS = {"sngan_resnet": 2600, "sngan_cnn": 1620, "infogan": 530, "r3gan": 1360, "mlp": 550}  # of wgan-gp
+
+
+@pytest.mark.parametrize("net", NET_CEILINGS)
+def test_nor_has_one_of_other_nets(net: str) -> None:
+    found = operations("loss=wgan-gp", *{**NETS, **OTHER_NETS}[net])
+    assert 0.9 * NET_CEILINGS[net] < found <= NET_CEILINGS[net]
 
 
 def reads_a_value(D, real: Tensor, fake: Tensor, rng: object) -> Tensor:

@@ -68,7 +68,9 @@ def test_a_run_with_them(tmp_path: Path) -> None:
 
 
 def test_the_resnet_is_for_images_of_its_size() -> None:
-    with pytest.raises(Refused, match="model=sngan_resnet needs images of 32x32, and dataset=ring has"):
+    with pytest.raises(
+        Refused, match="model=sngan_resnet needs images of 32x32, 48x48, 64x64, 128x128, and dataset=ring"
+    ):
         validate(settings("dataset=ring", "model=sngan_resnet"))
 
 

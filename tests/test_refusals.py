@@ -111,8 +111,8 @@ BAD = [
     ("dataset=folder dataset.root=x dataset.shape=[3,48,48]", ["model=dcgan", "[3,48,48]", "32x32, 64x64"]),
     ("dataset=folder dataset.root=x dataset.shape=[3,64,32]", ["model=dcgan", "[3,64,32]", "32x32, 64x64"]),
     (
-        "dataset=folder dataset.root=x dataset.shape=[3,64,64] model=sngan_resnet",
-        ["model=sngan_resnet", "[3,64,64]", "32x32"],
+        "dataset=folder dataset.root=x dataset.shape=[3,64,64] model=sngan_cnn",
+        ["model=sngan_cnn", "[3,64,64]", "48x48"],
     ),
     ("dataset=folder dataset.root=x dataset.shape=[1,64,64] metric=fd_lenet", ["metric=fd_lenet", "[1,64,64]"]),
     (f"name={'x' * 300}", ["name", "xxx", "100 bytes"]),
@@ -205,6 +205,7 @@ BAD = [
     ("penalty=zero_centred", ["penalty=zero_centred was renamed; use penalty=zero_centered."]),
     ("++penalty=zero_centred", ["penalty=zero_centred was renamed; use penalty=zero_centered."]),
     ("~penalty=zero_centred", ["penalty=zero_centred was renamed; use penalty=zero_centered."]),
+    ("model=resnet", ["model=resnet was renamed; use model=sngan_resnet."]),
     ("dataset=ring metric=modes", ["metric=modes was renamed; use metric=energy_distance."]),
     ("dataset=stacked_mnist5k metric=stacked", ["metric=stacked was renamed; use metric=modes_kl."]),
 ]
