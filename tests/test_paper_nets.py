@@ -3,6 +3,7 @@
 The counts that no paper prints are added up here from the papers' tables, layer by layer.
 """
 
+import re
 from functools import partial
 from importlib import import_module
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ganbench.config.compose import build
+from ganbench.config.schema import CONF
 from ganbench.config.validate import SIDES, validate
 from ganbench.errors import Refused
 from ganbench.models import r3gan
@@ -182,6 +184,16 @@ def test_the_numbers_that_others_print() -> None:
     biases = {"generator": 512 * 16 + 256 + 128 + 64 + 3, "critic": 64 + 128 + 256 + 512 + 1}
     assert weights(cfg, "generator") - biases["generator"] == 3_576_704
     assert weights(cfg, "critic") - biases["critic"] + batch_norm(128 + 256 + 512) == 2_765_568
+
+
+def test_the_documented_numbers() -> None:
+    """What conf/README.md says of each net, by what is typed for it and the side of its images."""
+    counts = {(typed, side): (of_generator, of_critic) for typed, side, of_generator, of_critic in PAPERS.values()}
+    row = re.compile(r"^\|[^|]*\| (\d+) \| `model=([^`]*)`[^|]*\| ([\d,]+) \| ([\d,]+) \|$", re.MULTILINE)
+    rows = row.findall((CONF / "README.md").read_text(encoding="utf-8"))
+    assert len(rows) == 11
+    for side, typed, *numbers in rows:
+        assert [f"{n:,}" for n in counts[typed, int(side)]] == numbers
 
 
 EVERY_SIZE = [(model, side) for model, sides in SIDES.items() for side in sides]
