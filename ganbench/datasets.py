@@ -63,6 +63,11 @@ def select_evaluation_split(data: Data, part: str) -> Data:
     return data._replace(train=data.train[order[fifth:]], test=data.train[order[:fifth]])
 
 
+def with_flips(data: Data) -> Data:
+    """Return the data with each training image mirrored, too: an epoch then sees both. The held-out data stay."""
+    return data._replace(train=torch.cat([data.train, data.train.flip(3)]))
+
+
 def to_float(x: Tensor) -> Tensor:
     """Return what the players see: uint8 images as floats in [-1, 1], points as they are."""
     return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
@@ -86,20 +91,20 @@ def concatenate(n: int, parts: Iterable[Tensor]) -> Tensor:
     return whole
 
 
-def real_batch(x: Tensor, seed: int, step: int, size: int) -> Tensor:
+def real_batch(x: Tensor, seed: int, step: int, size: int, stream: str = "data") -> Tensor:
     """Return the floats [size, ...] of critic step `step`: endless shuffled epochs, as a pure function of the step."""
     n = len(x)
     first = step * size  # sample of the endless sequence of epochs
     epochs = range(first // n, (first + size - 1) // n + 1)
-    order = torch.cat([_shuffled_order(seed, epoch, n, x.device) for epoch in epochs])
+    order = torch.cat([_shuffled_order(seed, stream, epoch, n, x.device) for epoch in epochs])
     start = first - epochs[0] * n
     return to_float(x[order[start : start + size]])
 
 
 @lru_cache(maxsize=4)
-def _shuffled_order(seed: int, epoch: int, n: int, device: torch.device) -> Tensor:
+def _shuffled_order(seed: int, stream: str, epoch: int, n: int, device: torch.device) -> Tensor:
     """Return the order of one epoch; cached, since the steps of an epoch share it."""
-    order = torch.randperm(n, generator=randomness.generator(seed, "data", epoch))
+    order = torch.randperm(n, generator=randomness.generator(seed, stream, epoch))
     return order.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else order
 
 

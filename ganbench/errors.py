@@ -38,6 +38,16 @@ OTHER_NAMES = {
     "gan gan_mode gan_type loss_type loss_fn objective criterion method": "the loss is loss=..., such as loss=hinge",
     "beta1 beta2 beta_1 beta_2 b1 b2 betas adam_betas": "Adam's two betas are protocol.betas, as in "
     "protocol.betas=[0.5,0.9]",
+    "eps epsilon adam_eps": "what the optimizer adds to its denominator is optimizer.eps",
+    "lr_decay lr_schedule scheduler lr_scheduler schedule decay": "the decay of the learning rate is "
+    "protocol.lr_decay=linear",
+    "warmup lr_warmup warmup_steps warm_up": "the warm-up of the learning rate, in images, is protocol.lr_warmup",
+    "gen_batch gen_batch_size generator_batch batch_g": "the generator's batch size is protocol.generator_batch",
+    "diffaug diff_aug diffaugment augmentation aug augments": "augmentation is augment=..., such as augment=diffaug",
+    "flip hflip mirror xflip horizontal_flip random_flip": "mirrored training images are protocol.flip_reals=true, and "
+    "flips of reals and fakes augment=flip",
+    "ema_half_life ema_kimg ema_nimg half_life": "the half-life of the averaged generator, in images, is "
+    "protocol.ema_half_life",
     "opt optim optimiser": "the optimizer is optimizer=adam or optimizer=rmsprop",
     "ema ema_decay ema_beta": "the decay of the averaged generator is protocol.ema",
     "z z_dim dim_z nz latent latent_dim latent_size noise_dim": "the number of latent dimensions is model.z_dim",

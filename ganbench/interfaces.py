@@ -1,10 +1,10 @@
-"""What a loss, a penalty, a critic and a metric are: the protocols that users' own classes fit, too.
+"""What a loss, a penalty, a critic, an augmentation and a metric are: the protocols that users' own classes fit, too.
 
 `training/preflight.py` asks losses, penalties and critics for it before the first update of every run.
 """
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,12 @@ class Projection(Protocol):
     """A penalty that also moves the critic's weights, such as clipping: called after each critic update."""
 
     def project(self, D: nn.Module) -> None: ...
+
+
+class Augment(Protocol):
+    """Return images [N, C, H, W] changed, of the same shape and differentiable by x; `rng` is the only noise."""
+
+    def __call__(self, x: Tensor, rng: Any, /) -> Tensor: ...
 
 
 class Metric(Protocol):

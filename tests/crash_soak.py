@@ -43,6 +43,7 @@ def composed(method: str) -> DictConfig:
         "hinge": ("model.critic_norm=spectral",),
         "gan": ("probe=vanishing", "probe.steps=16", "probe.moments=[0.3]", "probe.n=64"),
         "lsgan": ("protocol.n_critic=2", "protocol.images=3840"),
+        "wgan-lp": ("protocol.lr_decay=linear", "protocol.lr_warmup=640", "protocol.generator_batch=48"),
     }
     return settings(f"loss={method}", *RING, "checkpoint_every=4", *more.get(method, ()))
 

@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ganbench.config.compose import build
+from ganbench.config.compose import build, is_augmented
 from ganbench.models import dcgan
 from ganbench.training.batches import Batch, draw_batch
 from ganbench.training.cuda_graphs import CudaGraphIteration, seeded
@@ -22,8 +22,9 @@ CPU = torch.device("cpu")
 def iterating(cfg: DictConfig, players: Players, device: torch.device = CPU) -> Callable[..., list]:
     """The iteration of a run, with keywords that a test may change."""
     autocast, penalty = autocast_and_penalty(cfg.precision, device, build(cfg.penalty))
-    objective = Objective(build(cfg.loss), penalty, autocast)
-    return partial(iterate, players, objective, ema_decay=0.9, reuse_fakes=cfg.protocol.reuse_fakes)
+    augment = build(cfg.augment) if is_augmented(cfg) else None
+    objective = Objective(build(cfg.loss), penalty, autocast, augment)
+    return partial(iterate, players, objective, ema_decay=lambda images: 0.9, reuse_fakes=cfg.protocol.reuse_fakes)
 
 
 def state(players: Players) -> list[Tensor]:

@@ -65,8 +65,9 @@ CHANGES = {
     "z_dim": {"overrides": ["model.z_dim=32"], "also": {"generator", "generator_weights"}},
     "init": {"overrides": ["model.init=orthogonal"], "also": {"generator_weights", "critic_weights"}},
     "images": {"overrides": ["protocol.images=6400"]},
-    "batch": {"overrides": ["protocol.batch=64"]},
-    "ema": {"overrides": ["protocol.ema=0.9"]},
+    "batch": {"overrides": ["protocol.batch=64"], "also": {"generator_batch"}},
+    "augment": {"overrides": ["augment=flip"]},
+    "ema": {"overrides": ["protocol.ema=null", "protocol.ema_half_life=1000"]},
     "evaluations": {"overrides": ["protocol.evaluations=5"]},
     "precision": {"overrides": ["precision=bf16"]},
     "metric": {"overrides": ["metric.name=fd_mine"]},
@@ -86,6 +87,9 @@ CHANGES = {
     "betas": {"overrides": ["protocol.betas=[0.5,0.9]"]},
     "reuse_fakes": {"overrides": ["protocol.reuse_fakes=true"]},
     "n_critic": {"overrides": ["protocol.n_critic=2"]},
+    "lr_schedule": {"overrides": ["protocol.lr_decay=linear"]},
+    "critic_start": {"overrides": ["protocol.critic_start=100"]},
+    "generator_batch": {"overrides": ["protocol.generator_batch=64"]},
     "penalty_weight": {"overrides": ["penalty=gp", "penalty.weight=3"], "against": ["penalty=gp"]},
     "generator_weights": {"overrides": ["seed=1"], "also": {"critic_weights"}},
     "critic_weights": {"overrides": ["seed=1"], "also": {"generator_weights"}},
@@ -200,7 +204,7 @@ def test_what_a_run_stood_on_is_looked_at_again(plain: dict) -> None:
 
 def test_no_such_field(plain: dict) -> None:
     with pytest.raises(
-        NotComparable, match=r"--allow-mismatch betches: there is no footing field betches. Allowed: batch, betas"
+        NotComparable, match=r"--allow-mismatch betches: there is no footing field betches. Allowed: augment, batch, betas"
     ):
         check_comparable([run("a", plain)], ("betches",))
 

@@ -29,7 +29,19 @@ LONG = "x" * 10_000
 HOSTILE = [None, True, "x", "", math.nan, math.inf, -1, 0, 0.5, 10**9, 10**30, [], [1, 2, 3], {"a": 1},
            LONG, "../../x", "${nope}", "a\nb"]  # fmt: skip
 
-GROUPS = ("dataset", "model", "metric", "optimizer", "protocol", "probe", "penalty", "loss", "wandb", "experiment")
+GROUPS = (
+    "dataset",
+    "model",
+    "augment",
+    "metric",
+    "optimizer",
+    "protocol",
+    "probe",
+    "penalty",
+    "loss",
+    "wandb",
+    "experiment",
+)
 # Other options that an option needs.
 REQUIRED = {
     "dataset=folder": ["dataset.root=photos"],
@@ -60,7 +72,7 @@ def unquoted_text(v: Any) -> bool:
 LEGITIMATE = {
     r"seed|probe\.seed": whole(0),
     # As OmegaConf reads a yes or no.
-    r"retry|protocol\.reuse_fakes|wandb\.artifacts": lambda v: type(v) in (bool, int),
+    r"retry|protocol\.(reuse_fakes|flip_reals)|wandb\.artifacts": lambda v: type(v) in (bool, int),
     r"speed\.(channels_last|deterministic|keep_memory|skip_zeros)": lambda v: type(v) in (bool, int),
     r"speed\.benchmark": lambda v: type(v) in (bool, int) and not v,
     r"speed\.fused_optimizer": lambda v: v is None or type(v) in (bool, int),
@@ -75,14 +87,21 @@ LEGITIMATE = {
     r"(protocol|optimizer)\.lr": lambda v: above(0)(v) or v == 10**30,  # which diverges, and that is an answer
     r"protocol\.penalty_weight": lambda v: one_of(0, 10**30)(v) or above(0)(v),
     r"(optimizer\.\w+|protocol\.authors\.[\w-]+)\.lr": above(0),
+    r"optimizer\.eps": lambda v: above(0)(v) or v == 10**30,
+    r"optimizer\.\w+\.eps": above(0),
     r"penalty\.c|dataset\.(std|radius)|loss\.scale": above(0),
     r"loss\.[abc]": above(-1e18),
     r"penalty\.(weight|scale)": lambda v: one_of(0)(v) or above(0)(v),
     r"protocol\.ema": one_of(0, 0.5),
+    r"protocol\.(generator_batch|critic_start|ema_half_life)": one_of(None),
+    r"protocol\.critic_start_steps": whole(0),
+    r"protocol\.critic_start_every": lambda v: v is None or whole(1)(v),
+    r"protocol\.lr_warmup": one_of(0, 1, 3),
+    r"augment\._partial_": one_of(True),
     r"dataset\.test_share": one_of(0.5),
     r"model\.((generator|critic)\.)?(fuse_rescaling|fast_double_backward)": one_of(True),
     r"penalty\.(_partial_|clip)": one_of(True),
-    r"(loss|penalty|model|dataset|metric|probe)\.name": one_of("x"),
+    r"(loss|penalty|model|dataset|augment|metric|probe)\.name": one_of("x"),
     r"(protocol|optimizer)\.name|name|wandb\.project": unquoted_text,
     r"wandb\.entity": lambda v: v is None or unquoted_text(v),
     r"wandb\.(group|name)": lambda v: v is None or v == "../../x" or unquoted_text(v),

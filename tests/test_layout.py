@@ -27,7 +27,7 @@ FLOORS = (
     ),
     ("config",),
     ("models",),
-    ("losses", "penalties", "datasets"),
+    ("losses", "penalties", "augment", "datasets"),
     ("metrics",),
     ("runs",),
     ("training",),

@@ -43,6 +43,11 @@ CASES = [
     *(("loss=gan", f"penalty={penalty}", *NETS[net]) for net in NETS for penalty in PENALTIES),
     *((f"loss={loss}", *OTHER_NETS[net]) for net in OTHER_NETS for loss in ("gan", "wgan-gp")),
     *(("loss=wgan-gp", *NETS["dcgan"], f"protocol.reuse_fakes={reuse}") for reuse in ("true", "false")),
+    *(
+        (f"loss={loss}", *NETS["dcgan"], f"augment={name}")
+        for name in ("flip", "diffaug")
+        for loss in ("wgan-gp", "rpgan")
+    ),
     *(("loss=wgan-gp", *NETS["dcgan"], f"model.critic_norm={norm}") for norm in ("none", "layer", "spectral")),
 ]
 
@@ -76,7 +81,8 @@ def meta_batch(cfg: DictConfig) -> Batch:
     """Two critic updates and one of the generator."""
     real = torch.empty(N, *cfg.dataset.shape, device=META)
     z = torch.empty(N, cfg.model.z_dim, device=META)
-    return Batch([CriticBatch(real, z, Noise(), when={})] * 2, GeneratorBatch(real, z), key=0)  # type: ignore[arg-type]
+    critic = CriticBatch(real, z, Noise(), when={}, augment_rng=Noise())  # type: ignore[arg-type]
+    return Batch([critic] * 2, GeneratorBatch(real, z, augment_rng=Noise()), key=0)  # type: ignore[arg-type]
 
 
 def operations(*overrides: str) -> int:

@@ -173,7 +173,7 @@ def _evaluation(run: Run, row: dict[str, Any], method: str, dataset: str) -> dic
         "run": run.folder.name,
         "status": run.status,
         "images": row["images"],
-        "updates": row["images"] // run.images_per_update,
+        "updates": run.updates(row["images"]),
         "seconds": run.clock[row["images"]],
         "score": row[run.metric],
     }

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ganbench.config.environment import agent_run, environment_variable, runs_folder, wandb_mode
 from ganbench.config.messages import root_cause
-from ganbench.config.schema import CONF, HERE, INCIDENTAL, Config
+from ganbench.config.schema import CONF, HERE, INCIDENTAL, Config, LrDecay
 from ganbench.config.typed import typed_arguments
 
 PLUGINS = "hydra_plugins.ganbench_sweep"
@@ -140,15 +140,21 @@ def method_label(cfg: DictConfig) -> str:
     return _method(cfg.loss.name, cfg.penalty.name)
 
 
+def is_augmented(cfg: DictConfig) -> bool:
+    """Tell whether the critic sees anything but the samples themselves."""
+    return cfg.augment["_target_"] != "ganbench.augment.none"
+
+
 def identifying_settings(config: dict[str, Any]) -> dict[str, Any]:
     """Keep the resolved settings that identify a run; of the incidental ones these are seed and probe."""
     return {key: value for key, value in config.items() if key not in INCIDENTAL or key in ("seed", "probe")}
 
 
 def identity_text(cfg: DictConfig) -> str:
-    """Write what identifies a run; for how long it trains does not, since a run may be extended."""
+    """Write what identifies a run; for how long it trains does not, since a run may be extended, unless rates decay."""
     settings = identifying_settings(resolve(cfg))
-    settings["protocol"].pop("images")
+    if cfg.protocol.lr_decay is LrDecay.none:
+        settings["protocol"].pop("images")
     return json.dumps(settings, sort_keys=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ganbench.config.messages import setting
+from ganbench.config.schema import LrDecay
 from ganbench.errors import Refused, unknown_key_message
 
 NAME = r"[A-Za-z0-9_.-]{0,49}[A-Za-z0-9_-]"  # of an option; it becomes a part of folder names
@@ -66,6 +67,10 @@ def _is_color(value: str) -> bool:
         return False
 
 
+def _is_policy(value: list[str]) -> bool:
+    return 0 < len(set(value)) == len(value) and set(value) <= {"color", "translation", "cutout"}
+
+
 POSITIVE = Range("a finite number > 0", lambda v: 0 < v < math.inf)
 NOT_NEGATIVE = Range("a finite number >= 0", lambda v: 0 <= v < math.inf)
 BETAS = list_of("two numbers >= 0 and < 1", lambda beta: 0 <= beta < 1, 2, 2)
@@ -89,20 +94,30 @@ RANGES: dict[str, Range] = {
     "protocol.name": pattern(NAME_WORDS, NAME),
     "protocol.images": whole(1),
     "protocol.batch": whole(2, 100_000),
+    "protocol.generator_batch": or_null(whole(2, 100_000)),
     "protocol.n_critic": whole(1, 1000),
+    "protocol.critic_start": or_null(whole(1, 1000)),
+    "protocol.critic_start_steps": whole(0),
+    "protocol.critic_start_every": or_null(whole(1)),
     "protocol.lr": POSITIVE,
+    "protocol.lr_decay": Range("none or linear", lambda v: v in ("none", "linear", *LrDecay)),
+    "protocol.lr_warmup": whole(0),
     "protocol.betas": BETAS,
-    "protocol.ema": Range("a number >= 0 and < 1", lambda v: 0 <= v < 1),
+    "protocol.ema": or_null(Range("a number >= 0 and < 1", lambda v: 0 <= v < 1)),
+    "protocol.ema_half_life": or_null(POSITIVE),
     "protocol.penalty_weight": NOT_NEGATIVE,
     "protocol.evaluations": whole(1, 100_000),
     "protocol.log_every": whole(1),
     "protocol.trials": or_null(whole(1)),
     "optimizer.name": pattern(NAME_WORDS, NAME),
     "optimizer.lr": POSITIVE,
+    "optimizer.eps": or_null(POSITIVE),
     "optimizer.generator.lr": POSITIVE,
     "optimizer.generator.betas": BETAS,
+    "optimizer.generator.eps": POSITIVE,
     "optimizer.critic.lr": POSITIVE,
     "optimizer.critic.betas": BETAS,
+    "optimizer.critic.eps": POSITIVE,
     "loss.scale": POSITIVE,
     "penalty.weight": NOT_NEGATIVE,
     "penalty.scale": NOT_NEGATIVE,
@@ -128,6 +143,7 @@ RANGES: dict[str, Range] = {
     "dataset.root": or_null(FILE_PATH),
     "dataset.held_out": or_null(FILE_PATH),
     "dataset.background": Range("a color, such as white or #808080", _is_color),
+    "augment.policy": Range("a list of color, translation and cutout, each once at most", _is_policy),
     "metric.frechet": or_null(pattern(NAME_WORDS, NAME)),
     "metric.n_fake": whole(2, 100_000),
     "metric.n_real": SAMPLES,

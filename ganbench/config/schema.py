@@ -10,7 +10,7 @@ from omegaconf import MISSING
 HERE = Path(__file__).resolve().parent.parent  # the package
 CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if (p / "config.yaml").is_file())
 
-GROUPS = ("loss", "penalty", "model", "dataset", "metric", "probe")
+GROUPS = ("loss", "penalty", "model", "dataset", "augment", "metric", "probe")
 
 # Settings that say where and how a run was made, not what was compared.
 INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "_smoke_", "checkpoint_every", "retry", "sweep")
@@ -27,6 +27,11 @@ class Track(Enum):
     equal = "equal"
     paper = "paper"
     tuned = "tuned"
+
+
+class LrDecay(Enum):
+    none = "none"
+    linear = "linear"
 
 
 class ScoredOn(Enum):
@@ -46,11 +51,19 @@ class Protocol:
     track: Track = MISSING
     images: int = MISSING
     batch: int = MISSING
+    generator_batch: int | None = None
     n_critic: int = MISSING
+    critic_start: int | None = None
+    critic_start_steps: int = 25
+    critic_start_every: int | None = 500
     reuse_fakes: bool = False
+    flip_reals: bool = False
     lr: float = MISSING
+    lr_decay: LrDecay = LrDecay.none
+    lr_warmup: int = 0
     betas: Any = MISSING  # an interpolation of a list cannot have a type
-    ema: float = MISSING
+    ema: float | None = MISSING
+    ema_half_life: float | None = None
     penalty_weight: float = MISSING
     evaluations: int = MISSING
     log_every: int = MISSING
@@ -67,6 +80,7 @@ class Optimizer:
     name: str = MISSING
     lr: float = MISSING
     betas: Any = None
+    eps: float | None = None
     generator: Any = MISSING
     critic: Any = MISSING
 
@@ -113,6 +127,7 @@ class Config:
     penalty: Any = MISSING
     model: Any = MISSING
     dataset: Any = MISSING
+    augment: Any = MISSING
     metric: Any = MISSING
     probe: Any = MISSING
     optimizer: Optimizer = field(default_factory=Optimizer)

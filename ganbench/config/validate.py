@@ -6,7 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ganbench.config.compose import method_label, option_names, resolve
+from ganbench.config.budget import Budget, make_budget
+from ganbench.config.compose import is_augmented, method_label, option_names, resolve
 from ganbench.config.messages import owner, setting
 from ganbench.config.ranges import NAME, NAME_WORDS, check_ranges, check_value, original_key
 from ganbench.config.schema import GROUPS, Config, Track
@@ -21,7 +22,7 @@ from ganbench.config.signature import (
 from ganbench.errors import RENAMED, Refused, did_you_mean, renamed_message, unknown_key_message
 
 # Arguments that code provides, not the configuration.
-GIVEN_BY_CODE = ("D", "real", "fake", "rng", "data", "device", "name", "params")
+GIVEN_BY_CODE = ("D", "real", "fake", "x", "rng", "data", "device", "name", "params")
 
 # Config nodes that are instantiated in addition to the groups.
 TARGET_NODES = ("model.generator", "model.critic", "optimizer.generator", "optimizer.critic", "metric.features")
@@ -75,6 +76,7 @@ def validate(cfg: DictConfig) -> None:
     check_ranges(cfg)
     _check_r3gan(cfg)
     _check_budget(cfg.protocol)
+    _check_training(cfg)
     resolve(cfg)  # also what no check has read must be readable
 
 
@@ -358,16 +360,56 @@ def _check_speed(cfg: DictConfig) -> None:
 
 
 def _check_budget(protocol: DictConfig) -> None:
-    images_per_update = protocol.n_critic * protocol.batch
-    updates, rest = divmod(protocol.images, images_per_update)
-    if rest:
-        nearest = ", ".join(str(n * images_per_update) for n in (updates, updates + 1) if n)
+    budget = make_budget(protocol)
+    typed = setting("protocol.images", protocol.images)
+    if budget.images_before(budget.steps) != protocol.images:
+        nearest = ", ".join(str(budget.images_before(n)) for n in (budget.steps, budget.steps + 1) if n)
+        raise Refused(f"{typed} must be {_whole_budgets(budget)}; nearest: {nearest}.")
+    n = protocol.evaluations
+    if budget.steps < n:
         raise Refused(
-            f"{setting('protocol.images', protocol.images)} must be a multiple of n_critic * batch = "
-            f"{images_per_update}; nearest: {nearest}."
+            f"{setting('protocol.evaluations', n)} must be at most {budget.steps}, the generator updates of {typed}."
         )
-    if updates < protocol.evaluations:
+    if len(budget.evaluations(n)) <= n:
         raise Refused(
-            f"{setting('protocol.evaluations', protocol.evaluations)} must be at most {updates}, the generator updates "
-            f"of {setting('protocol.images', protocol.images)}."
+            f"{setting('protocol.evaluations', n)} leaves two evaluations no generator update apart, since the steps "
+            f"of protocol.critic_start={protocol.critic_start} are long; use fewer, or a larger protocol.images."
         )
+
+
+def _whole_budgets(budget: Budget) -> str:
+    """Say which budgets end with a whole step."""
+    if budget.critic_start is None:
+        return f"a multiple of n_critic * batch = {budget.n_critic * budget.batch}"
+    return f"the images of whole steps, of which some have protocol.critic_start={budget.critic_start} critic updates"
+
+
+def _check_training(cfg: DictConfig) -> None:
+    """Refuse settings of training that contradict each other, or do not fit the data."""
+    p = cfg.protocol
+    if (p.ema is None) is (p.ema_half_life is None):
+        half_life = setting("protocol.ema_half_life", p.ema_half_life)
+        raise Refused(
+            f"{half_life} and {setting('protocol.ema', p.ema)}: exactly one of them must be a number, the half-life in "
+            "images or the decay at each step; set the other to null."
+        )
+    if p.lr_warmup > p.images:
+        typed = setting("protocol.lr_warmup", p.lr_warmup)
+        raise Refused(f"{typed} must be at most {setting('protocol.images', p.images)}, the budget.")
+    if p.reuse_fakes and p.generator_batch not in (None, p.batch):
+        raise Refused(
+            f"protocol.reuse_fakes=true has the generator learn from the critic's {p.batch} fakes, and "
+            f"{setting('protocol.generator_batch', p.generator_batch)}; leave one of the two out."
+        )
+    if p.critic_start is not None and cfg.speed.graphs:
+        raise Refused(
+            f"{setting('protocol.critic_start', p.critic_start)} needs speed.graphs=false, since a recorded iteration "
+            "has the same number of critic updates at every step; use speed=eager."
+        )
+    _check_images_for("protocol.flip_reals=true", p.flip_reals, cfg)
+    _check_images_for(f"augment={cfg.augment.name}", is_augmented(cfg), cfg)
+
+
+def _check_images_for(typed: str, is_set: bool, cfg: DictConfig) -> None:
+    if is_set and len(cfg.dataset.shape) == 1:
+        raise Refused(f"{typed} needs images, and dataset={cfg.dataset.name} has points; leave it out.")

@@ -1,6 +1,7 @@
 """Checks of both updates against gradient descent written out: what moves, by how much, and what does not."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -49,6 +50,7 @@ def check(name: str, objective: Objective, game: Game, critic_update: Callable =
     checks = [
         partial(_critic_update, name, objective, game, critic_update),
         partial(_generator_update, name, objective, game),
+        partial(_augmentation, name, objective, game, critic_update),
         partial(_precision, name, objective, game, critic_update),
     ]
     yield from run_checks("step", name, checks)
@@ -87,6 +89,32 @@ def _generator_update(name: str, objective: Objective, game: Game) -> Checks:
     yield check_close("step", name, description, _weights(G), _weights(twin), rel=1e-3, abs=1e-5)
     description = "the generator's update leaves D unchanged and trainable"
     yield check_true("step", name, description, d_unchanged and d_trainable)
+
+
+def _augmentation(name: str, objective: Objective, game: Game, critic_update: Callable) -> Checks:
+    """Check both updates with an augmentation that halves every sample: nothing may be judged as it was."""
+    loss, penalty = objective.loss, objective.penalty
+    halving = dataclasses.replace(objective, augment=lambda x, rng: x / 2)
+    D, G, real, z = game.copy()
+    twin = copy.deepcopy(D)
+    with torch.no_grad():
+        fake = copy.deepcopy(G)(z)
+    critic_update(descending(D, G, RATE), _critic_batch(real, z), halving)
+    value = loss.d(*twin(torch.cat([real, fake]) / 2).chunk(2))
+    value = value + penalty(twin.eval(), real / 2, fake / 2, seeded_rng(3))
+    _descend(twin, value)
+    if isinstance(penalty, Projection):
+        penalty.project(twin)
+    description = "loss and penalty see reals and fakes augmented alike"
+    yield check_close("step", name, description, _weights(D), _weights(twin), rel=1e-3, abs=1e-5)
+    D, G, real, z = game.copy()
+    judge = copy.deepcopy(D)
+    student = copy.deepcopy(G)
+    generator_update(descending(D, G, RATE), GeneratorBatch(real, z), halving)
+    d_fake, d_real = judge(torch.cat([student(z), real]) / 2).split(len(z))
+    _descend(student, generator_loss(loss, d_fake, d_real))
+    description = "G learns through the augmentation"
+    yield check_close("step", name, description, _weights(G), _weights(student), rel=1e-3, abs=1e-5)
 
 
 class RecordingLoss:

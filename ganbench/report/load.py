@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ganbench.config.budget import make_budget
 from ganbench.config.compose import method_label, resolve
 from ganbench.config.schema import INCIDENTAL
 from ganbench.runs.status import read_footing
@@ -61,7 +62,7 @@ class Run:
     def cost(self, images: int, axis: str) -> float:
         """Convert real images seen to the unit of `axis`."""
         if axis == "steps":
-            return images / self.images_per_update
+            return float(self.updates(images))
         if axis == "t_train":
             return self.clock.get(images, 0.0)
         return images
@@ -76,11 +77,9 @@ class Run:
             clock[row["images"]] = seconds
         return clock
 
-    @property
-    def images_per_update(self) -> int:
-        """Return how many real images the critic sees per generator update."""
-        protocol = self.config.get("protocol", {})
-        return protocol.get("batch", 1) * protocol.get("n_critic", 1)
+    def updates(self, images: int) -> int:
+        """Return how many updates the generator has had once the critic has seen so many real images."""
+        return make_budget(self.config.get("protocol", {})).steps_within(images)
 
     @property
     def scores(self) -> list[float]:

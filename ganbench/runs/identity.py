@@ -38,7 +38,7 @@ def code_digest(cfg: DictConfig) -> str:
 def shared_code_digest(cfg: DictConfig) -> str:
     """Return 12 hexadecimal digits of what all methods run on: ganbench, a user's own data, nets, metric, optimizer."""
     digest = hashlib.sha256(PACKAGE_DIGEST.encode())
-    for group in ("dataset", "model", "metric", "optimizer"):
+    for group in ("dataset", "augment", "model", "metric", "optimizer"):
         digest.update(_users_sources(cfg[group]))
     return digest.hexdigest()[:12]
 

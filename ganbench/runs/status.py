@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from ganbench.config.compose import identifying_settings, resolve
+from ganbench.config.schema import LrDecay
 from ganbench.errors import Refused
 from ganbench.files import write_atomically
 from ganbench.runs.identity import code_digest
@@ -169,9 +170,11 @@ def _budget_of_same_run(folder: Path, cfg: DictConfig) -> int:
     try:
         there = _read_config(folder / "config.yaml", set(here))
     except (OSError, YAMLError, TypeError, ValueError) as error:
+        _raise_if_other_code(folder, cfg, read_status(folder))  # another version may lack a setting of this one
         raise Refused(f"{folder / 'config.yaml'} cannot be read ({error}). Pass another name=...") from None
     budget = there["protocol"]["images"]
     if budget < here["protocol"]["images"]:
+        _raise_if_decaying(folder, there["protocol"], here["protocol"]["images"])
         there["protocol"]["images"] = here["protocol"]["images"]
     difference = _first_difference(_protocol_first(there), _protocol_first(here))
     if difference:
@@ -181,6 +184,15 @@ def _budget_of_same_run(folder: Path, cfg: DictConfig) -> int:
             "Pass another name=..., or set it back."
         )
     return budget
+
+
+def _raise_if_decaying(folder: Path, protocol: dict[str, Any], images: int) -> None:
+    """Refuse to extend a run whose learning rate was laid out for the smaller budget."""
+    if protocol.get("lr_decay") == LrDecay.linear.value:
+        raise Refused(
+            f"{folder} contains a run whose learning rate falls to 0 at protocol.images={protocol['images']}, as "
+            f"lr_decay=linear says, so it cannot be extended to {images}. Pass another name=..., or set it back."
+        )
 
 
 def _read_config(file: Path, keys: set[str]) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ganbench.config.budget import make_budget
 from ganbench.runs.status import read_status
 from ganbench.runs.wandb_privacy import without_names
 
 # The section of its page in which W&B draws a value of metrics.jsonl; all others are scores.
 SECTIONS = {
     "loss": ("d_loss", "g_loss", "d_penalty"),
+    "rate": ("d_lr", "g_lr"),
     "critic": ("d_real", "d_fake", "d_grad_norm", "d_slope_real", "d_slope_fake"),
     "generator": ("g_grad_norm", "g_saturated"),
     "diversity": (
@@ -41,12 +43,12 @@ class Rows:
 
     def __init__(self, cfg: DictConfig):
         self.metric = cfg.metric.name
-        self.images_per_update = cfg.protocol.batch * cfg.protocol.n_critic
+        self.budget = make_budget(cfg.protocol)
 
     def part(self, record: Row) -> Row:
         """Return the part of a row that a record makes: of metrics.jsonl, a probe's, histograms or a path."""
         images = record["images"]
-        row: Row = {"images": images, "generator/updates": images // self.images_per_update}
+        row: Row = {"images": images, "generator/updates": self.budget.steps_within(images)}
         if images == 0:
             row["time/t_train"] = 0.0
         for key, value in record.items():

@@ -56,8 +56,11 @@ class CudaGraphIteration:
         for ours, theirs in zip(self.batch.critic, batch.critic, strict=True):
             ours.real.copy_(theirs.real)
             ours.z.copy_(theirs.z)
-            ours.rng.manual_seed(theirs.rng.initial_seed())
         self.batch.generator.z.copy_(batch.generator.z)
+        if _has_own_reals(batch):
+            self.batch.generator.real.copy_(batch.generator.real)
+        for our_rng, their_rng in zip(_generators(self.batch), _generators(batch), strict=True):
+            our_rng.manual_seed(their_rng.initial_seed())
 
     def _eager(self, iteration: Callable[[Batch], Rows]) -> Callable[[], Replayed]:
         """Return a function that runs the iteration as usual; runs it once, as a capture would."""
@@ -74,8 +77,8 @@ class CudaGraphIteration:
         torch.cuda.current_stream().wait_stream(warm_up_stream)
         graph = torch.cuda.CUDAGraph()
         if torch.torch_version.TorchVersion(torch.__version__) < "2.14":  # later versions register them by themselves
-            for batch in self.batch.critic:
-                graph.register_generator_state(batch.rng)
+            for rng in _generators(self.batch):
+                graph.register_generator_state(rng)
         with torch.cuda.graph(graph):
             replayed = _stacked(iteration(self.batch))
 
@@ -114,12 +117,36 @@ def _check_same(replayed: Rows, expected: Rows) -> None:
 
 
 def _own_copy(batch: Batch) -> Batch:
-    """Copy a batch to addresses of its own; the generator sees the reals of the critic's last update."""
+    """Copy a batch to addresses of its own; where the generator sees the critic's last reals, it still does."""
     critic = [
-        each._replace(real=each.real.clone(), z=each.z.clone(), rng=torch.Generator(each.rng.device))
+        each._replace(
+            real=each.real.clone(),
+            z=each.z.clone(),
+            rng=torch.Generator(each.rng.device),
+            augment_rng=_new_generator(each.augment_rng),
+        )
         for each in batch.critic
     ]
-    return Batch(critic, GeneratorBatch(critic[-1].real, batch.generator.z.clone()), batch.key)
+    generator = GeneratorBatch(
+        real=batch.generator.real.clone() if _has_own_reals(batch) else critic[-1].real,
+        z=batch.generator.z.clone(),
+        augment_rng=_new_generator(batch.generator.augment_rng),
+    )
+    return Batch(critic, generator, batch.key)
+
+
+def _has_own_reals(batch: Batch) -> bool:
+    return batch.generator.real is not batch.critic[-1].real
+
+
+def _new_generator(rng: torch.Generator | None) -> torch.Generator | None:
+    return None if rng is None else torch.Generator(rng.device)
+
+
+def _generators(batch: Batch) -> list[torch.Generator]:
+    """Return the generators of noise of all updates."""
+    augments = [*(each.augment_rng for each in batch.critic), batch.generator.augment_rng]
+    return [*(each.rng for each in batch.critic), *(rng for rng in augments if rng is not None)]
 
 
 @torch.no_grad()

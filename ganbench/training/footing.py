@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganbench import gpu, randomness
+from ganbench.config.compose import is_augmented
+from ganbench.config.schema import LrDecay
 from ganbench.datasets import Data
 from ganbench.disk_cache import sha256
 from ganbench.interfaces import Metric
@@ -54,7 +56,8 @@ def _equal(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> Fie
         "images": p.images,
         "batch": p.batch,
         "reuse_fakes": p.reuse_fakes,
-        "ema": p.ema,
+        "augment": _augment(cfg),
+        "ema": p.ema if p.ema_half_life is None else f"half-life of {p.ema_half_life:g} images",
         "evaluations": p.evaluations,
         "precision": cfg.precision.value,
         "metric": cfg.metric.name,
@@ -79,9 +82,32 @@ def _setting(cfg: DictConfig, players: Players) -> Fields:
         "lr": _per_player(opt_g.defaults["lr"], opt_d.defaults["lr"]),
         "betas": _per_player(_betas(opt_g), _betas(opt_d)),
         "optimizer_options": _per_player(_options(opt_g), _options(opt_d)),
+        "lr_schedule": _lr_schedule(cfg.protocol),
         "n_critic": cfg.protocol.n_critic,
+        "critic_start": _critic_start(cfg.protocol),
+        "generator_batch": cfg.protocol.generator_batch or cfg.protocol.batch,
         "penalty_weight": cfg.penalty.get("weight"),
     }
+
+
+def _augment(cfg: DictConfig) -> Any:
+    """Return what the critic sees of samples; None for the samples themselves, as in runs of earlier versions."""
+    return OmegaConf.to_container(cfg.augment, resolve=True) if is_augmented(cfg) else None
+
+
+def _lr_schedule(p: DictConfig) -> str:
+    """Describe how the rates change."""
+    warmup = [f"warm-up over {p.lr_warmup:,} images"] if p.lr_warmup else []
+    decay = ["linear decay to 0"] if p.lr_decay is LrDecay.linear else []
+    return ", ".join(warmup + decay) or "constant"
+
+
+def _critic_start(p: DictConfig) -> str:
+    """Describe the steps with another number of updates of the critic."""
+    if p.critic_start is None:
+        return "none"
+    again = "" if p.critic_start_every is None else f" and at every {p.critic_start_every:,}th"
+    return f"{p.critic_start} critic updates at the first {p.critic_start_steps:,} steps{again}"
 
 
 def _machine(cfg: DictConfig, players: Players) -> Fields:

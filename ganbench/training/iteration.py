@@ -1,4 +1,4 @@
-"""One iteration of training: `n_critic` updates of the critic, one of the generator, and the average's move."""
+"""One iteration of training: updates of the critic, one of the generator, and the average's move."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,16 +23,24 @@ def make_iteration(cfg: DictConfig, players: Players, objective: Objective, draw
 
     `draw` returns the batch that is so many steps ahead. Raise Refused for an objective that cannot be captured.
     """
-    run = partial(iterate, players, objective, ema_decay=cfg.protocol.ema, reuse_fakes=cfg.protocol.reuse_fakes)
+    p = cfg.protocol
+    decay = partial(ema_decay, decay=p.ema, half_life=p.ema_half_life)
+    run = partial(iterate, players, objective, ema_decay=decay, reuse_fakes=p.reuse_fakes)
     return CudaGraphIteration(run, players, [draw(0), draw(1)]) if cfg.speed.graphs else seeded(run)
 
 
 def iterate(
-    players: Players, objective: Objective, batch: Batch, *, ema_decay: float, reuse_fakes: bool = False
+    players: Players,
+    objective: Objective,
+    batch: Batch,
+    *,
+    ema_decay: Callable[[int], float],
+    reuse_fakes: bool = False,
 ) -> list[Terms]:
     """Update all players once; return the terms of each update, the generator's last.
 
-    With `reuse_fakes` the generator learns from the samples of the critic's last update. Diverged says when it was.
+    `ema_decay` returns the average's decay for the real images of an iteration. With `reuse_fakes` the generator learns
+    from the samples of the critic's last update. Diverged says when it was.
     """
     *earlier, last = batch.critic
     rows = [_critic_update(players, objective, critic_batch) for critic_batch in earlier]
@@ -43,8 +51,16 @@ def iterate(
     rows.append(_critic_update(players, objective, last._replace(fake=fake)))
     with annotate_divergence(last.when):
         rows.append(generator_update(players, batch.generator._replace(fake=fake), objective))
-    update_average(players.average, players.G, ema_decay)
+    update_average(players.average, players.G, ema_decay(batch.images))
     return rows
+
+
+def ema_decay(images: int, *, decay: float, half_life: float | None) -> float:
+    """Return the share of the average that an iteration leaves: the same at each, or a half after `half_life` images.
+
+    `images` is how many real images the critic sees in the iteration (Karras et al. 2018 and their code).
+    """
+    return decay if half_life is None else 0.5 ** (images / half_life)
 
 
 @torch.no_grad()

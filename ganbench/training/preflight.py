@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from ganbench.errors import Refused
 from ganbench.gpu import refuse_random_kernels
-from ganbench.interfaces import Loss, Metric, Penalty
+from ganbench.interfaces import Augment, Loss, Metric, Penalty
 from ganbench.models.layers import eval_mode
 from ganbench.randomness import generator, seed_globals
 
@@ -181,6 +181,20 @@ def check_penalty(penalty: Penalty, name: str, D: nn.Module, real: Tensor, fake:
             f"penalty {name} gives no gradient to the critic's weights; is create_graph=True missing where the "
             "critic is differentiated?"
         )
+
+
+def check_augment(augment: Augment, name: str, x: Tensor) -> None:
+    """Refuse an augmentation that changes the shape or type of samples x [N, ...], or gives them no gradient."""
+    x = x.detach().requires_grad_()
+    with _asking(f"augment {name} fails for samples of shape {list(x.shape)}", x.device):
+        seen = augment(x, torch.Generator(x.device).manual_seed(0))
+        again = augment(x, torch.Generator(x.device).manual_seed(0))
+    if not isinstance(seen, Tensor) or seen.shape != x.shape or seen.dtype != x.dtype:
+        raise Refused(f"augment {name} must return float32 samples of the shape that it is given, {list(x.shape)}.")
+    if not seen.requires_grad:
+        raise Refused(f"augment {name} gives no gradient to its samples; is something detached in it?")
+    if not torch.equal(seen, again):
+        raise Refused(f"augment {name} does not draw its noise from rng only, or keeps a state; let it do so.")
 
 
 def check_rankable(metric: Metric, name: str) -> None:

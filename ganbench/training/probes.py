@@ -1,6 +1,7 @@
 """Probe whether the generator's gradient vanishes as the critic gets better, on copies: the run does not change."""
 
 import copy
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -69,7 +70,7 @@ class Vanishing:
         target = energy_gradient(G, z, real)
         for name, players in critics.items():
             players = players._replace(G=G)
-            own = Objective(loss, copy.deepcopy(objective.penalty), objective.autocast)
+            own = dataclasses.replace(objective, loss=loss, penalty=copy.deepcopy(objective.penalty))
             done = 0
             alive = True
             for updates in self.update_counts:
@@ -85,8 +86,9 @@ class Vanishing:
             real = real_batch(data.train, self.seed, k, self.batch)
             z = randomness.normal((self.batch, self.z_dim), self.seed, "z_probe", k, real.device)
             rng = randomness.generator(self.seed, "penalty_probe", k, real.device)
+            augment_rng = randomness.generator(self.seed, "augment_probe", k, real.device)
             try:
-                critic_update(players, CriticBatch(real, z, rng, when={}), objective)
+                critic_update(players, CriticBatch(real, z, rng, when={}, augment_rng=augment_rng), objective)
             except Diverged:
                 return False
         skipped = getattr(players.opt_d, "found_inf", None)  # by a fused optimizer, without a word

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from PIL.Image import Image
-from torch import nn
+from torch import Tensor, nn
 
 from ganbench import randomness
-from ganbench.config.compose import build
-from ganbench.datasets import Data, describe_left_out, select_evaluation_split, to_float
-from ganbench.interfaces import Metric, Scores
+from ganbench.config.compose import build, is_augmented
+from ganbench.datasets import Data, describe_left_out, select_evaluation_split, to_float, with_flips
+from ganbench.interfaces import Augment, Metric, Scores
 from ganbench.progress import duration, progress_bar
 from ganbench.runs.recorder import Recorder
 from ganbench.runs.signals import GracefulStop
@@ -38,6 +38,7 @@ from ganbench.training.meter import Meter
 from ganbench.training.pictures import picture_size, sample_picture
 from ganbench.training.players import make_players, with_copied_critic, with_fresh_critic
 from ganbench.training.preflight import (
+    check_augment,
     check_critic,
     check_generator,
     check_loss,
@@ -45,6 +46,7 @@ from ganbench.training.preflight import (
     check_penalty,
     check_rankable,
 )
+from ganbench.training.rates import LearningRates
 from ganbench.training.schedule import make_schedule
 from ganbench.training.updates import Objective
 
@@ -63,6 +65,7 @@ class Run:
             self._load()
         self.vanishing = build(cfg.probe, name=cfg.loss.name)
         self.schedule = make_schedule(cfg, self.vanishing.moments, recorder.earlier_budgets)
+        self.rates = LearningRates(cfg, self.players, self.schedule)
         self.footing = footing(cfg, self.data, self.metric, self.players)
         recorder.write_footing(self.footing)
         self._announce()
@@ -76,6 +79,8 @@ class Run:
         cfg, device = self.cfg, self.device
         self.data = load_data(cfg, device)
         self.metric = load_metric(cfg, self.data, device)
+        if cfg.protocol.flip_reals:  # after the metric: what samples are compared with stays
+            self.data = with_flips(self.data)
         self._seed_globals("own_start", 0)
         self.players = make_players(cfg, device)
         check_generator(self.players.G, cfg.model.z_dim, to_float(self.data.train[:256]))
@@ -84,6 +89,7 @@ class Run:
     def start(self) -> int:
         """Restore the last checkpoint, if there is one; return the step to go on with."""
         first = self.recorder.restore(self.players, self.meter)
+        self.rates.set(self.players, first)  # before an iteration is recorded
         self.iteration: Iteration = make_iteration(
             self.cfg, self.players, self.objective, lambda ahead: draw_batch(self.cfg, self.data.train, first + ahead)
         )
@@ -99,6 +105,8 @@ class Run:
         """Record the mean losses since the last log line."""
         images = self.schedule.images(step)
         self.losses = self.meter.read(images)
+        if self.losses:
+            self.losses |= self.rates.terms(step)
         self.bar.update(images - self.bar.n)
         self.recorder.log(images, self.losses)
 
@@ -141,13 +149,16 @@ class Run:
                 "onward": with_copied_critic(self.cfg, self.players),
                 "scratch": with_fresh_critic(self.cfg, self.players, self.device),
             }
-            rows = self.vanishing(critics, self.objective, self.data, step * self.cfg.protocol.n_critic)
+            for players in critics.values():
+                self.rates.set(players, step)
+            rows = self.vanishing(critics, self.objective, self.data, self.schedule.critic_step(step))
             self.recorder.log_probe(self.schedule.images(step), self.stop.each_at_once(rows))
 
     def update(self, step: int) -> None:
-        """Run one iteration: `n_critic` updates of the critic, one of the generator."""
+        """Run one iteration: updates of the critic, then one of the generator."""
         batch = draw_batch(self.cfg, self.data.train, step)
         self.recorder.now = batch.when[-1]
+        self.rates.set(self.players, step)
         for terms, when in zip(self.iteration(batch), batch.when, strict=True):
             self.meter.add(terms, when)
 
@@ -216,7 +227,16 @@ def make_objective(cfg: DictConfig, device: torch.device, D: nn.Module, data: Da
     check_loss(loss, cfg.loss.name)
     check_penalty(penalty, cfg.penalty.name, D, *to_float(data.train[:8]).chunk(2))
     autocast, penalty = autocast_and_penalty(cfg.precision, device, penalty)
-    return Objective(loss, penalty, autocast)
+    return Objective(loss, penalty, autocast, make_augment(cfg, to_float(data.train[:8])))
+
+
+def make_augment(cfg: DictConfig, x: Tensor) -> Augment | None:
+    """Build the augmentation, if there is one, and refuse one that does not fit samples such as x."""
+    if not is_augmented(cfg):
+        return None
+    augment = build(cfg.augment)
+    check_augment(augment, cfg.augment.name, x)
+    return augment
 
 
 def count_weights(net: nn.Module) -> int:

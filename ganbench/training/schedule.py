@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from ganbench.config.budget import Budget, make_budget
+
 
 @dataclass(frozen=True)
 class Schedule:
     """The steps of a run, one for each generator update, and at which of them it evaluates, probes and saves."""
 
     steps: int
-    images_per_step: int  # real images that the critic sees
+    budget: Budget
     log_every: int
     evaluations: frozenset[int]
     probes: frozenset[int]
@@ -19,7 +21,11 @@ class Schedule:
 
     def images(self, step: int) -> int:
         """Return how many real images the critic has seen before this step."""
-        return step * self.images_per_step
+        return self.budget.images_before(step)
+
+    def critic_step(self, step: int) -> int:
+        """Return how many updates the critic has had before this step."""
+        return self.budget.critic_updates_before(step)
 
     def logs_at(self, step: int) -> bool:
         """Tell whether the losses since the last log line are written at this step."""
@@ -31,16 +37,15 @@ def make_schedule(cfg: DictConfig, probe_moments: Sequence[float], earlier_budge
 
     A run that was extended is also evaluated where it ended before.
     """
-    p = cfg.protocol
-    images_per_step = p.batch * p.n_critic
-    steps = p.images // images_per_step
-    evaluations = frozenset(round(k * steps / p.evaluations) for k in range(p.evaluations + 1))
-    evaluations |= {budget // images_per_step for budget in earlier_budgets}
-    probes = frozenset(round(moment * steps) for moment in probe_moments)
+    budget = make_budget(cfg.protocol)
+    steps = budget.steps
+    evaluations = budget.evaluations(cfg.protocol.evaluations)
+    evaluations |= {budget.steps_within(images) for images in earlier_budgets}
+    probes = frozenset(budget.step_at(moment) for moment in probe_moments)
     return Schedule(
         steps=steps,
-        images_per_step=images_per_step,
-        log_every=p.log_every,
+        budget=budget,
+        log_every=cfg.protocol.log_every,
         evaluations=evaluations,
         probes=probes,
         # Also before what takes long, and may be interrupted.

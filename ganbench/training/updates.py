@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganbench.errors import Diverged
-from ganbench.interfaces import Loss, Penalty, Projection
+from ganbench.interfaces import Augment, Loss, Penalty, Projection
 from ganbench.models.layers import eval_mode
 from ganbench.training.batches import CriticBatch, GeneratorBatch
 from ganbench.training.players import Players
@@ -28,26 +28,31 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Objective:
-    """What the players minimize, and the context in which they compute (the penalty stays outside of it)."""
+    """What the players minimize, the context in which they compute (penalty and augmentation stay outside of it), and
+    how samples are augmented for the critic.
+    """
 
     loss: Loss
     penalty: Penalty
     autocast: Callable[[], AbstractContextManager] = nullcontext
+    augment: Augment | None = None
 
 
 def critic_update(players: Players, batch: CriticBatch, objective: Objective) -> Terms:
-    """Update the critic once on real samples and as many fakes.
+    """Update the critic once on real samples and as many fakes, all of them augmented, for the penalty, too.
 
     Raise Diverged, with weights and optimizer as they were, if a term is not finite (but see `found_inf` above).
     """
     D = players.D
     with objective.autocast():
         fake = _fakes(players.G, batch)
-        logits = D(torch.cat([batch.real, fake]))
+    real, fake = _augmented([batch.real, fake], batch.augment_rng, objective.augment)
+    with objective.autocast():
+        logits = D(torch.cat([real, fake]))
     real_logits, fake_logits = logits.float().chunk(2)
     d_loss = objective.loss.d(real_logits, fake_logits)
     with eval_mode(D):  # so that spectral norm iterates as often without a penalty as with one
-        d_penalty = objective.penalty(D, batch.real, fake.float(), batch.rng)
+        d_penalty = objective.penalty(D, real, fake.float(), batch.rng)
     players.opt_d.zero_grad()
     (d_loss + d_penalty).backward()
     terms = {"d_real": real_logits.mean(), "d_fake": fake_logits.mean(), "d_loss": d_loss, "d_penalty": d_penalty}
@@ -67,7 +72,10 @@ def generator_update(players: Players, batch: GeneratorBatch, objective: Objecti
     D.requires_grad_(False)
     with objective.autocast():
         fake = players.G(batch.z) if batch.fake is None else batch.fake
-        logits = D(torch.cat([fake, batch.real]) if is_relativistic(loss) else fake)
+    judged = [fake, batch.real] if is_relativistic(loss) else [fake]
+    judged = _augmented(judged, batch.augment_rng, objective.augment)
+    with objective.autocast():
+        logits = D(torch.cat(judged) if len(judged) > 1 else judged[0])
     logits = logits.float()
     logits.retain_grad()
     g_loss = loss.g(*logits.split(len(batch.z)))
@@ -100,6 +108,14 @@ def raise_if_not_finite(terms: Terms) -> None:
 @torch.no_grad()
 def _fakes(G: nn.Module, batch: CriticBatch) -> Tensor:
     return G(batch.z) if batch.fake is None else batch.fake.detach()
+
+
+def _augmented(batches: list[Tensor], rng: torch.Generator | None, augment: Augment | None) -> list[Tensor]:
+    """Return batches as the critic is to see them: in one batch, so that no augmentation can tell them apart."""
+    if augment is None:
+        return batches
+    together = augment(torch.cat([batch.float() for batch in batches]), rng)
+    return list(together.split([len(batch) for batch in batches]))
 
 
 def _move(optimizer: Optimizer, terms: Terms) -> Terms:

@@ -1,5 +1,6 @@
 """Deliberately wrong versions, most of them found in public code. The suite must catch every one of them."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -424,6 +425,23 @@ def penalty_under_autocast(players: Players, batch: CriticBatch, objective: Obje
     return updates.critic_update(players, batch, Objective(objective.loss, inside, objective.autocast))
 
 
+def augments_only_the_reals(players: Players, batch: CriticBatch, objective: Objective) -> Terms:
+    """Seen by the critic as a difference between the two, and soon by the samples (Zhao et al. 2020, section 3)."""
+    augment = objective.augment or (lambda x, rng: x)
+    alone = dataclasses.replace(objective, augment=None)
+    return updates.critic_update(players, batch._replace(real=augment(batch.real, batch.augment_rng)), alone)
+
+
+def penalty_without_augmentation(players: Players, batch: CriticBatch, objective: Objective) -> Terms:
+    with torch.no_grad():
+        fake = players.G(batch.z)
+
+    def at_the_samples(D, augmented_real, augmented_fake, rng):
+        return objective.penalty(D, batch.real, fake, rng)
+
+    return updates.critic_update(players, batch, dataclasses.replace(objective, penalty=at_the_samples))
+
+
 def through_the_generator(players: Players, batch: CriticBatch, objective: Objective) -> None:
     """The fakes not detached, and G's optimizer run by the critic's gradient."""
     D, G = players.D, players.G
@@ -442,6 +460,8 @@ STEPS = [
     Mutant("separate optimizer step for the penalty", "wgan-gp", lambda s: own_step_for_the_penalty),
     Mutant("penalty inside autocast", "wgan-gp", lambda s: penalty_under_autocast),
     Mutant("critic's update also moves G", "wgan-gp", lambda s: through_the_generator),
+    Mutant("augments the reals and not the fakes", "wgan-gp", lambda s: augments_only_the_reals),
+    Mutant("penalty at samples that are not augmented", "wgan-gp", lambda s: penalty_without_augmentation),
 ]
 
 
