@@ -422,7 +422,7 @@ def penalty_under_autocast(players: Players, batch: CriticBatch, objective: Obje
         with objective.autocast():
             return objective.penalty(*arguments)
 
-    return updates.critic_update(players, batch, Objective(objective.loss, inside, objective.autocast))
+    return updates.critic_update(players, batch, dataclasses.replace(objective, penalty=inside))
 
 
 def augments_only_the_reals(players: Players, batch: CriticBatch, objective: Objective) -> Terms:
