@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ganbench.config.compose import build, is_augmented
 from ganbench.models import dcgan
-from ganbench.training.batches import Batch, draw_batch
+from ganbench.training.batches import Batch, Batches
 from ganbench.training.cuda_graphs import CudaGraphIteration, seeded
 from ganbench.training.device import autocast_and_penalty
 from ganbench.training.iteration import Iteration, iterate
@@ -70,8 +70,8 @@ def side_by_side(cfg: DictConfig, device: torch.device, steps: int = 3, resumed:
         iteration = iterating(cfg, players, device)
         run: Iteration = seeded(iteration)
         for step in range(resumed):
-            run(draw_batch(cfg, train, step))
+            run(Batches(cfg, train)(step))
         if fixed:
-            run = CudaGraphIteration(iteration, players, [draw_batch(cfg, train, resumed + k) for k in range(2)])
-        found.append(outcome(run, players, partial(draw_batch, cfg, train), range(resumed, resumed + steps)))
+            run = CudaGraphIteration(iteration, players, [Batches(cfg, train)(resumed + k) for k in range(2)])
+        found.append(outcome(run, players, Batches(cfg, train), range(resumed, resumed + steps)))
     assert_equal(*found)

@@ -204,7 +204,8 @@ def test_what_a_run_stood_on_is_looked_at_again(plain: dict) -> None:
 
 def test_no_such_field(plain: dict) -> None:
     with pytest.raises(
-        NotComparable, match=r"--allow-mismatch betches: there is no footing field betches. Allowed: augment, batch, betas"
+        NotComparable,
+        match=r"--allow-mismatch betches: there is no footing field betches. Allowed: augment, batch",
     ):
         check_comparable([run("a", plain)], ("betches",))
 

@@ -3,7 +3,6 @@
 import json
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from iterations import DROPOUT, assert_equal, iterating, outcome, side_by_side
 from ganbench import gpu
 from ganbench.config.compose import build
 from ganbench.metrics.features import LeNet, embed
-from ganbench.training.batches import draw_batch
+from ganbench.training.batches import Batches
 from ganbench.training.device import configure_process
 from ganbench.training.players import make_players
 from ganbench.training.train import train
@@ -80,9 +79,9 @@ def test_an_iteration_does_not_depend_on_what_the_process_did_before(method: str
     found = []
     for before in (0, 5, 40):
         others = make_players(cfg, CUDA)
-        outcome(iterating(cfg, others, CUDA), others, partial(draw_batch, cfg, data), range(before + 1))
+        outcome(iterating(cfg, others, CUDA), others, Batches(cfg, data), range(before + 1))
         players = make_players(cfg, CUDA)
-        found.append(outcome(iterating(cfg, players, CUDA), players, partial(draw_batch, cfg, data), range(10)))
+        found.append(outcome(iterating(cfg, players, CUDA), players, Batches(cfg, data), range(10)))
     assert_equal(found[0], found[1])
     assert_equal(found[0], found[2])
 
@@ -99,12 +98,12 @@ def test_the_host_does_not_wait(method: str, model: str, speed: str) -> None:
     last = len(data) // cfg.protocol.batch
     run = iterating(cfg, players, CUDA)
     if speed == "graphs":
-        run = CudaGraphIteration(run, players, [draw_batch(cfg, data, step) for step in range(2)])
-    run(draw_batch(cfg, data, 0))
+        run = CudaGraphIteration(run, players, [Batches(cfg, data)(step) for step in range(2)])
+    run(Batches(cfg, data)(0))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in (1, 2, last - 1, last, last + 1):
-            run(draw_batch(cfg, data, step))
+            run(Batches(cfg, data)(step))
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -179,6 +178,6 @@ def test_a_step_leaves_the_same_memory_each_time() -> None:
     players, data = make_players(cfg, CUDA), build(cfg.dataset).to(CUDA).train
     run, held = iterating(cfg, players, CUDA), []
     for step in range(12):
-        run(draw_batch(cfg, data, step))
+        run(Batches(cfg, data)(step))
         held.append(torch.cuda.memory_allocated())
     assert len(set(held[4:])) == 1

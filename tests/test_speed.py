@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from ganbench.config.compose import build
 from ganbench.datasets import Data
 from ganbench.errors import Refused
 from ganbench.models.dcgan import Generator
-from ganbench.training.batches import draw_batch
+from ganbench.training.batches import Batches
 from ganbench.training.device import to_memory_format
 from ganbench.training.iteration import make_iteration
 from ganbench.training.players import make_players
@@ -62,7 +61,7 @@ def test_channels_are_innermost_from_the_images_to_the_logits(model: str) -> Non
     players = make_players(cfg, CPU)
     images = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8)
     data = to_memory_format(Data(images, images), cfg)
-    inputs, seen = draw_batch(cfg, data.train, 0), []
+    inputs, seen = Batches(cfg, data.train)(0), []
     for net in players[:3]:
         for layer in net.modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
@@ -112,7 +111,7 @@ def test_fakes_that_are_reused_are_those_of_the_same_z(method: str) -> None:
         made = []
         players.G.register_forward_hook(lambda *call, made=made: made.append(call[2]))
         for step in range(2):
-            inputs = draw_batch(cfg, digits.train, step)
+            inputs = Batches(cfg, digits.train)(step)
             same_z = inputs._replace(generator=inputs.generator._replace(z=inputs.critic[-1].z))
             iterating(cfg, players)(inputs if reuse else same_z, reuse_fakes=reuse)
         weights = [w for net in players[:2] for w in net.parameters()]
@@ -156,12 +155,12 @@ def test_what_an_optimizer_has_learnt_outlives_the_way_it_computes(before: str, 
     """As when a run that was begun on a CPU goes on on a GPU, or the other way round."""
     cfg = settings("model.width=8", f"speed.fused_optimizer={before}")
     digits, players = build(cfg.dataset).train, make_players(cfg, CPU)
-    iterating(cfg, players)(draw_batch(cfg, digits, 0))
+    iterating(cfg, players)(Batches(cfg, digits)(0))
     saved = copy.deepcopy(players.state_dict())
     others = make_players(settings("model.width=8", f"speed.fused_optimizer={after}"), CPU)
     others.load_state_dict(saved)
     assert all(torch.equal(a, b) for a, b in zip(state(players), state(others), strict=True))
-    rows = [iterating(cfg, each)(draw_batch(cfg, digits, 1)) for each in (players, others)]
+    rows = [iterating(cfg, each)(Batches(cfg, digits)(1)) for each in (players, others)]
     assert rows[0][0]["d_loss"].item() == pytest.approx(rows[1][0]["d_loss"].item(), rel=1e-5)
     assert {float(part["step"]) for o in (others.opt_g, others.opt_d) for part in o.state.values()} == {2}
 
@@ -239,7 +238,7 @@ def test_a_loss_that_a_recording_would_freeze_is_refused() -> None:
     with pytest.raises(
         Refused, match=r"a recorded iteration gives d_penalty = .*counts its calls.*; use speed=eager\.$"
     ):
-        make_iteration(cfg, players, objective, partial(draw_batch, cfg, digits))
+        make_iteration(cfg, players, objective, Batches(cfg, digits))
     assert all(torch.equal(a, b) for a, b in zip(before, players.G.state_dict().values(), strict=True))
 
 

@@ -1,7 +1,7 @@
 """Settings that papers train with: schedules of the learning rate, batches, flips, the average's half-life, a start."""
 
 import copy
-from functools import partial
+import json
 from pathlib import Path
 
 import pytest
@@ -9,15 +9,18 @@ import torch
 from conftest import TINY, ganbench, rows, settings
 from crash_soak import digest
 from iterations import CPU, assert_equal, iterating, outcome
+from omegaconf import OmegaConf
 
 from ganbench.config.budget import make_budget
-from ganbench.config.compose import build
+from ganbench.config.compose import build, load_config, resolve
 from ganbench.config.validate import validate
 from ganbench.datasets import Data, real_batch, with_flips
 from ganbench.errors import Refused
+from ganbench.report.load import load_runs
 from ganbench.runs import checkpoint
+from ganbench.runs.status import existing_status
 from ganbench.runs.wandb_rows import Rows
-from ganbench.training.batches import draw_batch
+from ganbench.training.batches import Batches
 from ganbench.training.cuda_graphs import CudaGraphIteration
 from ganbench.training.iteration import ema_decay, iterate, seeded, update_average
 from ganbench.training.players import make_players
@@ -100,7 +103,7 @@ def test_a_recorded_iteration_reads_rates_where_they_were_when_it_was_recorded()
         lr.set(players, 0)
         iteration = iterating(cfg, players)
         run = (
-            CudaGraphIteration(iteration, players, [draw_batch(cfg, data, k) for k in (0, 1)])
+            CudaGraphIteration(iteration, players, [Batches(cfg, data)(k) for k in (0, 1)])
             if graphs
             else seeded(iteration)
         )
@@ -110,7 +113,7 @@ def test_a_recorded_iteration_reads_rates_where_they_were_when_it_was_recorded()
             lr.set(players, batch.when[0]["step"])
             return run(batch)
 
-        found.append(outcome(step, players, partial(draw_batch, cfg, data), range(4)))
+        found.append(outcome(step, players, Batches(cfg, data), range(4)))
         assert addresses == [id(o.param_groups[0]["lr"]) for o in (players.opt_g, players.opt_d)]
         assert players.opt_g.param_groups[0]["lr"].item() == pytest.approx(0.002 * 5 / 8)
         saved = copy.deepcopy(players.state_dict())
@@ -143,7 +146,7 @@ def test_an_iteration_s_images_are_all_that_the_critic_sees(n_critic: int) -> No
     players = make_players(cfg, CPU)
     seen: list[int] = []
     objective = iterating(cfg, players).args[1]
-    batch = draw_batch(cfg, build(cfg.dataset).train, 0)
+    batch = Batches(cfg, build(cfg.dataset).train)(0)
     iterate(players, objective, batch, ema_decay=lambda images: seen.append(images) or 0.5)
     assert seen == [8 * n_critic]
 
@@ -156,8 +159,8 @@ def test_an_iteration_s_images_are_all_that_the_critic_sees(n_critic: int) -> No
 def test_the_generator_s_batch_is_its_own(loss: str, n: int) -> None:
     cfg = settings(f"loss={loss}", f"protocol.generator_batch={n}", "protocol.n_critic=2", "dataset=ring", *SMALL)
     data = build(cfg.dataset).train
-    plain = draw_batch(settings(f"loss={loss}", "protocol.n_critic=2", "dataset=ring", *SMALL), data, 3)
-    batch = draw_batch(cfg, data, 3)
+    plain = Batches(settings(f"loss={loss}", "protocol.n_critic=2", "dataset=ring", *SMALL), data)(3)
+    batch = Batches(cfg, data)(3)
     assert [len(each.real) for each in batch.critic] == [8, 8] and len(batch.generator.z) == n
     assert all(
         torch.equal(a.real, b.real) and torch.equal(a.z, b.z) for a, b in zip(batch.critic, plain.critic, strict=True)
@@ -189,11 +192,11 @@ def test_at_fixed_addresses_it_is_the_same(options: str) -> None:
         players = make_players(cfg, CPU)
         iteration = iterating(cfg, players)
         run = (
-            CudaGraphIteration(iteration, players, [draw_batch(cfg, data, k) for k in (0, 1)])
+            CudaGraphIteration(iteration, players, [Batches(cfg, data)(k) for k in (0, 1)])
             if graphs
             else seeded(iteration)
         )
-        found.append(outcome(run, players, partial(draw_batch, cfg, data), range(3)))
+        found.append(outcome(run, players, Batches(cfg, data), range(3)))
     assert_equal(*found)
 
 
@@ -350,6 +353,27 @@ def test_a_run_whose_rate_decays_is_not_extended(tmp_path: Path) -> None:
             continue
         assert again.returncode == 2
         assert "learning rate falls to 0 at protocol.images=64" in again.stderr and "another name=" in again.stderr
+
+
+def test_a_folder_of_an_earlier_version_is_read_and_refused_as_one(tmp_path: Path) -> None:
+    """It has none of these settings."""
+    cfg = settings("loss=gan", *TINY)
+    old = resolve(cfg)
+    now = dict(old["protocol"])
+    kept = ("images", "batch", "n_critic", "evaluations", "track", "name", "ema", "scored_on")
+    del old["augment"]
+    old["protocol"] = {key: now[key] for key in kept}
+    OmegaConf.save(OmegaConf.create(old), tmp_path / "config.yaml")
+    (tmp_path / "status.json").write_text(json.dumps({"status": "failed", "label": "gan", "code": "0" * 12}))
+    with pytest.raises(Refused, match="contains a run made with other code"):
+        existing_status(tmp_path, cfg)
+    loaded = load_config(tmp_path / "config.yaml").protocol
+    assert {key for key in now if key in loaded and loaded[key] != cfg.protocol[key]} == set()
+    (tmp_path / "metrics.jsonl").touch()
+    (run,) = load_runs(tmp_path)
+    assert run.status == "failed" and [run.updates(images) for images in (0, 32, 128)] == [0, 1, 4]
+    run.config["protocol"] |= {"critic_start": 3, "critic_start_steps": 1}
+    assert [run.updates(images) for images in (0, 32, 96, 128)] == [0, 0, 1, 2]
 
 
 REFUSED = [

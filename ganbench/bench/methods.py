@@ -22,7 +22,7 @@ from ganbench.report import cost
 from ganbench.report.compare import Method, group_by_method
 from ganbench.report.load import load_runs
 from ganbench.runs.identity import method_code_digest, shared_code_digest
-from ganbench.training.batches import draw_batch
+from ganbench.training.batches import Batches
 from ganbench.training.device import choose_device, configure_process
 from ganbench.training.iteration import make_iteration
 from ganbench.training.players import make_players
@@ -94,12 +94,13 @@ def updates_of(cfg: DictConfig, updates: int, device: torch.device) -> Iteration
     data = load_data(cfg, device)
     players = make_players(cfg, device)
     objective = make_objective(cfg, device, players.D, data)
-    iteration = make_iteration(cfg, players, objective, partial(draw_batch, cfg, data.train))
+    batches = Batches(cfg, data.train)
+    iteration = make_iteration(cfg, players, objective, batches)
     steps = count()
 
     def turn() -> None:
         for _ in range(updates):
-            iteration(draw_batch(cfg, data.train, next(steps)))
+            iteration(batches(next(steps)))
 
     return turn
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ganbench.bench import baselines
 from ganbench.config.compose import build, compose_config
-from ganbench.training.batches import draw_batch
+from ganbench.training.batches import Batches
 from ganbench.training.device import autocast_and_penalty, chosen_memory_format, configure_process
 from ganbench.training.iteration import make_iteration
 from ganbench.training.players import make_players
@@ -101,9 +101,10 @@ def ganbench_iteration(cfg: DictConfig, real: Tensor, device: torch.device) -> I
     autocast, penalty = autocast_and_penalty(cfg.precision, device, build(cfg.penalty))
     train = real.to(device, memory_format=chosen_memory_format(cfg))
     objective = Objective(build(cfg.loss), penalty, autocast)
-    iteration = make_iteration(cfg, players, objective, partial(draw_batch, cfg, train))
+    batches = Batches(cfg, train)
+    iteration = make_iteration(cfg, players, objective, batches)
     steps = count()
-    return lambda: iteration(draw_batch(cfg, train, next(steps)))
+    return lambda: iteration(batches(next(steps)))
 
 
 Timed = Callable[[], tuple[float, float]]  # runs something and returns its seconds, and the host's, as `seconds` does

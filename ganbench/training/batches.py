@@ -51,35 +51,49 @@ class Batch(NamedTuple):
         return sum(len(batch.real) for batch in self.critic)
 
 
-def draw_batch(cfg: DictConfig, train: Tensor, step: int) -> Batch:
-    """Draw the batch of step `step` from the training data [M, ...], on its device."""
-    budget = make_budget(cfg.protocol)
-    updates = range(budget.critic_updates_before(step), budget.critic_updates_before(step + 1))
-    critic = [_critic_batch(cfg, train, step, k) for k in updates]
-    generator = _generator_batch(cfg, train, step, critic[-1].real)
-    return Batch(critic, generator, randomness.key(cfg.seed, "own", step))
+class Batches:
+    """The batches of a run, drawn from its training data [M, ...] and on their device, each as a function of its step.
 
+    What the configuration says is read once: at every step that would take as long as the drawing itself.
+    """
 
-def _critic_batch(cfg: DictConfig, train: Tensor, step: int, critic_step: int) -> CriticBatch:
-    n = cfg.protocol.batch
-    return CriticBatch(
-        real=real_batch(train, cfg.seed, critic_step, n),
-        z=randomness.normal((n, cfg.model.z_dim), cfg.seed, "z_d", critic_step, train.device),
-        rng=randomness.generator(cfg.seed, "penalty", critic_step, train.device),
-        when={"step": step, "critic_step": critic_step, "images": (critic_step + 1) * n},
-        augment_rng=_augment_rng(cfg, "augment_d", critic_step, train.device),
-    )
+    def __init__(self, cfg: DictConfig, train: Tensor):
+        self.train = train
+        self.seed = cfg.seed
+        self.z_dim = cfg.model.z_dim
+        self.budget = make_budget(cfg.protocol)
+        self.generator_batch = cfg.protocol.generator_batch or cfg.protocol.batch
+        self.is_augmented = is_augmented(cfg)
 
+    def __call__(self, step: int) -> Batch:
+        """Draw the batch of a step."""
+        updates = range(self.budget.critic_updates_before(step), self.budget.critic_updates_before(step + 1))
+        critic = [self._of_critic(step, k) for k in updates]
+        return Batch(critic, self._of_generator(step, critic[-1].real), randomness.key(self.seed, "own", step))
 
-def _generator_batch(cfg: DictConfig, train: Tensor, step: int, last: Tensor) -> GeneratorBatch:
-    """Draw what the generator's update consumes; as many reals as fakes, the critic's `last` ones if that is right."""
-    n = cfg.protocol.generator_batch or cfg.protocol.batch
-    return GeneratorBatch(
-        real=last if n == len(last) else real_batch(train, cfg.seed, step, n, stream="data_g"),
-        z=randomness.normal((n, cfg.model.z_dim), cfg.seed, "z_g", step, train.device),
-        augment_rng=_augment_rng(cfg, "augment_g", step, train.device),
-    )
+    def _of_critic(self, step: int, critic_step: int) -> CriticBatch:
+        n = self.budget.batch
+        return CriticBatch(
+            real=real_batch(self.train, self.seed, critic_step, n),
+            z=self._latents(n, "z_d", critic_step),
+            rng=randomness.generator(self.seed, "penalty", critic_step, self.train.device),
+            when={"step": step, "critic_step": critic_step, "images": (critic_step + 1) * n},
+            augment_rng=self._augment_rng("augment_d", critic_step),
+        )
 
+    def _of_generator(self, step: int, last: Tensor) -> GeneratorBatch:
+        """Draw as many reals as fakes: the critic's `last` ones if that is right, else from a stream of their own."""
+        n = self.generator_batch
+        return GeneratorBatch(
+            real=last if n == len(last) else real_batch(self.train, self.seed, step, n, stream="data_g"),
+            z=self._latents(n, "z_g", step),
+            augment_rng=self._augment_rng("augment_g", step),
+        )
 
-def _augment_rng(cfg: DictConfig, stream: str, counter: int, device: torch.device) -> torch.Generator | None:
-    return randomness.generator(cfg.seed, stream, counter, device) if is_augmented(cfg) else None
+    def _latents(self, n: int, stream: str, counter: int) -> Tensor:
+        return randomness.normal((n, self.z_dim), self.seed, stream, counter, self.train.device)
+
+    def _augment_rng(self, stream: str, counter: int) -> torch.Generator | None:
+        if not self.is_augmented:
+            return None
+        return randomness.generator(self.seed, stream, counter, self.train.device)

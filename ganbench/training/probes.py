@@ -86,7 +86,9 @@ class Vanishing:
             real = real_batch(data.train, self.seed, k, self.batch)
             z = randomness.normal((self.batch, self.z_dim), self.seed, "z_probe", k, real.device)
             rng = randomness.generator(self.seed, "penalty_probe", k, real.device)
-            augment_rng = randomness.generator(self.seed, "augment_probe", k, real.device)
+            augment_rng = (
+                randomness.generator(self.seed, "augment_probe", k, real.device) if objective.augment else None
+            )
             try:
                 critic_update(players, CriticBatch(real, z, rng, when={}, augment_rng=augment_rng), objective)
             except Diverged:

@@ -19,7 +19,7 @@ from ganbench.interfaces import Augment, Metric, Scores
 from ganbench.progress import duration, progress_bar
 from ganbench.runs.recorder import Recorder
 from ganbench.runs.signals import GracefulStop
-from ganbench.training.batches import draw_batch
+from ganbench.training.batches import Batches
 from ganbench.training.device import autocast_and_penalty, to_memory_format
 from ganbench.training.evaluate import (
     Judgement,
@@ -65,6 +65,7 @@ class Run:
             self._load()
         self.vanishing = build(cfg.probe, name=cfg.loss.name)
         self.schedule = make_schedule(cfg, self.vanishing.moments, recorder.earlier_budgets)
+        self.batches = Batches(cfg, self.data.train)
         self.rates = LearningRates(cfg, self.players, self.schedule)
         self.footing = footing(cfg, self.data, self.metric, self.players)
         recorder.write_footing(self.footing)
@@ -91,7 +92,7 @@ class Run:
         first = self.recorder.restore(self.players, self.meter)
         self.rates.set(self.players, first)  # before an iteration is recorded
         self.iteration: Iteration = make_iteration(
-            self.cfg, self.players, self.objective, lambda ahead: draw_batch(self.cfg, self.data.train, first + ahead)
+            self.cfg, self.players, self.objective, lambda ahead: self.batches(first + ahead)
         )
         return first
 
@@ -156,7 +157,7 @@ class Run:
 
     def update(self, step: int) -> None:
         """Run one iteration: updates of the critic, then one of the generator."""
-        batch = draw_batch(self.cfg, self.data.train, step)
+        batch = self.batches(step)
         self.recorder.now = batch.when[-1]
         self.rates.set(self.players, step)
         for terms, when in zip(self.iteration(batch), batch.when, strict=True):
