@@ -21,7 +21,7 @@ from ganbench.errors import Refused
 from ganbench.models import r3gan
 from ganbench.models.initialization import initialize
 from ganbench.penalties import input_gradient_norm
-from ganbench.training.batches import draw_batch
+from ganbench.training.batches import Batches
 from ganbench.training.players import make_players
 from ganbench.training.preflight import check_critic, check_generator
 
@@ -292,8 +292,9 @@ def test_every_weight_is_trained(model: str, side: int) -> None:
     before = [[w.clone() for w in net.parameters()] for net in (players.G, players.D)]
     real = torch.rand(8, 3, side, side) * 2 - 1
     iterate = iterating(cfg, players)
+    batches = Batches(cfg, real)
     for step in range(3):
-        for terms in iterate(draw_batch(cfg, real, step)):
+        for terms in iterate(batches(step)):
             assert all(bool(torch.isfinite(term)) for term in terms.values())
     for net, weights_before in zip((players.G, players.D), before, strict=True):
         assert all(not torch.equal(w, was) for w, was in zip(net.parameters(), weights_before, strict=True))

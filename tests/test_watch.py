@@ -26,6 +26,7 @@ from conftest import PATIENCE, REPOSITORY, RING, ganbench, launch, report, setti
 from omegaconf import OmegaConf
 from playwright.sync_api import Browser
 
+from ganbench.report import live as live_module
 from ganbench.report.live import LiveReport, LiveSweep
 from ganbench.runs.live import PENALIZED, LiveRun, Plan, remaining_seconds
 from ganbench.sweeps import progress as sweep_progress
@@ -359,15 +360,20 @@ def test_only_pages_of_this_machine_get_answers(ended: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_report_of_a_live_sweep_is_made_again_only_now_and_then(ended: Path) -> None:
+def test_the_report_of_a_live_sweep_is_made_again_only_now_and_then(
+    ended: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep = LiveSweep(ended)
     sweep.refresh()
     assert sweep.progress()["ended"] == 2 and sweep.progress()["left"] is None
     live = LiveReport(ended, ())
-    assert live.is_due(1, is_last=False)
+    assert not live.is_due(1, is_last=False)  # this process has taken more time than that since it began
+    monkeypatch.setattr(live_module, "SHARE_OF_TIME", 1e9)
+    assert live.is_due(1, is_last=False) and not live.is_due(0, is_last=True)
     live.make(1)
     assert list(live.pages) == ["report.html"] and "2 GAN methods on ring" in live.pages["report.html"]
-    assert not live.is_due(2, is_last=False)  # too soon after the first
+    monkeypatch.undo()
+    assert not live.is_due(1, is_last=True) and not live.is_due(2, is_last=False)
     assert live.is_due(2, is_last=True)
 
 

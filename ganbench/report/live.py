@@ -21,7 +21,7 @@ REPORT = "report.html"
 LONG_SILENCE = 60.0  # seconds
 LOSSES = ("d_loss", "g_loss")
 MOST_POINTS = 60  # of a curve of losses, which is a line of metrics.jsonl each 25 updates
-# A report may take this share of the time since the one before, for the runs need the cores.
+# This process may take this share of the cores' time, but for its last report, for the runs need the cores.
 SHARE_OF_TIME = 0.01
 
 
@@ -111,22 +111,22 @@ class LiveReport:
         self.allowed = allowed
         self.n_ended = 0  # how many runs had ended when it was made
         self.pages: dict[str, str] = {}  # by their path from the folder, as the report's command would write them
-        self._not_before = 0.0
+        self._since = time.monotonic()
 
     def is_due(self, n_ended: int, is_last: bool) -> bool:
         """Return whether to make it again: if more runs have ended, and not too soon, but for the last time."""
-        return n_ended != self.n_ended and (is_last or time.monotonic() >= self._not_before)
+        if n_ended == self.n_ended:
+            return False
+        cores_time = (time.monotonic() - self._since) * (os.cpu_count() or 1)
+        return is_last or time.process_time() < SHARE_OF_TIME * cores_time
 
     def make(self, n_ended: int) -> None:
         """Make the pages anew; one page with a sentence if there is nothing to compare."""
-        began = time.process_time()
         self.n_ended = n_ended
         try:
             self.pages = self._make()
         except (FileNotFoundError, Refused, NotComparable) as error:
             self.pages = {REPORT: render("sentence.html.j2", title=self.folder.name, sentence=str(error))}
-        took = time.process_time() - began
-        self._not_before = time.monotonic() + took / SHARE_OF_TIME / (os.cpu_count() or 1)
 
     def _make(self) -> dict[str, str]:
         studies = [study for sweep in sweep_folders(self.folder) or [self.folder] for study in self._load(sweep)]
