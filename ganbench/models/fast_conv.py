@@ -82,7 +82,7 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, paddin
     """Return torch's conv2d, with a gradient by x whose own gradients cost only two more convolutions.
 
     In torch the gradient by the filters among them is a convolution by filters as large as the images, which takes
-    twice as long, and one convolution for each group. torch.func cannot differentiate this function.
+    twice as long. torch.func cannot differentiate this function.
     """
     device = x.device.type
     if x.dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
