@@ -94,8 +94,6 @@ LEGITIMATE = {
     r"penalty\.(weight|scale)": lambda v: one_of(0)(v) or above(0)(v),
     r"protocol\.ema": one_of(0, 0.5),
     r"protocol\.(generator_batch|critic_start|ema_half_life)": one_of(None),
-    r"protocol\.critic_start_steps": whole(0),
-    r"protocol\.critic_start_every": lambda v: v is None or whole(1)(v),
     r"protocol\.lr_warmup": one_of(0, 1, 3),
     r"augment\._partial_": one_of(True),
     r"dataset\.test_share": one_of(0.5),

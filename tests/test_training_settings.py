@@ -401,12 +401,28 @@ REFUSED = [
     ("optimizer.critic.eps=-1", "optimizer.critic.eps=-1"),
     ("protocol.generator_batch=1", "protocol.generator_batch=1 must be a whole number from 2"),
     ("protocol.critic_start=0", "protocol.critic_start=0"),
+    ("protocol.critic_start_steps=10", "protocol.critic_start_steps=10 needs protocol.critic_start=...; leave it out"),
+    ("protocol.critic_start_every=null", "protocol.critic_start_every=null needs protocol.critic_start"),
     (
         "protocol.critic_start=100 protocol.critic_start_steps=1 protocol.critic_start_every=null "
         "protocol.images=3264 protocol.evaluations=3",
         "protocol.evaluations=3 leaves two evaluations no generator update apart",
     ),
 ]
+
+
+ALLOWED = (
+    "loss=wgan-gp dataset=cifar10 model=resnet protocol.lr=2e-4 protocol.lr_decay=linear protocol.n_critic=5 "
+    "protocol.batch=64 protocol.generator_batch=128 protocol.images=32000000",
+    "loss=wgan optimizer=rmsprop protocol.lr=5e-5 protocol.critic_start=100 protocol.n_critic=5 protocol.images=83200",
+    "augment._target_=ganbench.augment.cutout augment.name=mine",
+    "protocol.reuse_fakes=true protocol.generator_batch=32",
+)
+
+
+@pytest.mark.parametrize("typed", ALLOWED)
+def test_what_papers_and_users_do_is_not(typed: str) -> None:
+    validate(settings(*typed.split()))
 
 
 @pytest.mark.parametrize(("typed", "message"), REFUSED)

@@ -10,7 +10,7 @@ from ganbench.config.budget import Budget, make_budget
 from ganbench.config.compose import is_augmented, method_label, option_names, resolve
 from ganbench.config.messages import owner, setting
 from ganbench.config.ranges import NAME, NAME_WORDS, check_ranges, check_value, original_key
-from ganbench.config.schema import GROUPS, Config, Track
+from ganbench.config.schema import GROUPS, Config, Protocol, Track
 from ganbench.config.signature import (
     Argument,
     NoSuchTarget,
@@ -401,7 +401,11 @@ def _check_training(cfg: DictConfig) -> None:
             f"protocol.reuse_fakes=true has the generator learn from the critic's {p.batch} fakes, and "
             f"{setting('protocol.generator_batch', p.generator_batch)}; leave one of the two out."
         )
-    if p.critic_start is not None and cfg.speed.graphs:
+    if p.critic_start is None:
+        for key in ("critic_start_steps", "critic_start_every"):
+            if p[key] != getattr(Protocol, key):
+                raise Refused(f"{setting(f'protocol.{key}', p[key])} needs protocol.critic_start=...; leave it out.")
+    elif cfg.speed.graphs:
         raise Refused(
             f"{setting('protocol.critic_start', p.critic_start)} needs speed.graphs=false, since a recorded iteration "
             "has the same number of critic updates at every step; use speed=eager."

@@ -193,6 +193,8 @@ def check_augment(augment: Augment, name: str, x: Tensor) -> None:
         raise Refused(f"augment {name} must return float32 samples of the shape that it is given, {list(x.shape)}.")
     if not seen.requires_grad:
         raise Refused(f"augment {name} gives no gradient to its samples; is something detached in it?")
+    with _asking(f"augment {name} fails where it is differentiated", x.device):
+        torch.autograd.grad(seen.sum(), x)
     if not torch.equal(seen, again):
         raise Refused(f"augment {name} does not draw its noise from rng only, or keeps a state; let it do so.")
 
