@@ -90,9 +90,13 @@ def _setting(cfg: DictConfig, players: Players) -> Fields:
     }
 
 
-def _augment(cfg: DictConfig) -> Any:
-    """Return what the critic sees of samples; None for the samples themselves, as in runs of earlier versions."""
-    return OmegaConf.to_container(cfg.augment, resolve=True) if is_augmented(cfg) else None
+def _augment(cfg: DictConfig) -> str | None:
+    """Describe what the critic sees of samples; None for the samples themselves, as in runs of earlier versions."""
+    if not is_augmented(cfg):
+        return None
+    of_hydra = ("name", "_target_", "_partial_")
+    arguments = [f"{key!s}={value}" for key, value in cfg.augment.items() if key not in of_hydra]
+    return f"{cfg.augment['_target_']}({', '.join(arguments)})"
 
 
 def _lr_schedule(p: DictConfig) -> str:
