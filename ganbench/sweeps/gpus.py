@@ -129,7 +129,7 @@ def _free_for(job: Job) -> dict[str, Mebibytes]:
 
 def named_gpu(job: Job) -> int | None:
     """Return the number of the GPU that a run's `device` names; None if it may be any."""
-    number = job.config.device.partition("cuda:")[2]
+    number = job.shared.device.partition("cuda:")[2]
     return int(number) if number else None
 
 

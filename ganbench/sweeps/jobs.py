@@ -23,6 +23,7 @@ from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.files import can_be_made, check_free_space, check_image_folder, is_run_folder
 from ganbench.runs.status import completed_status
+from ganbench.sweeps.composition import Composer, Family, become
 from ganbench.sweeps.outcomes import Status
 
 PROCESS_LAUNCHER = "hydra_plugins.ganbench_sweep.ProcessLauncher"
@@ -35,23 +36,33 @@ class Job:
     """A run of a sweep, composed and checked."""
 
     overrides: Sequence[str]
-    config: DictConfig
+    shared: DictConfig  # the configuration of a run that differs from this one in numbers alone, or of this one
     folder: Path
     completed: Status | None  # its status, if nothing was left to do when it was composed
+    index: int = 0
+    seed: int = 0
+    sweep_dir: str = ""
+    subdir: str = ""  # the path of its folder in the sweep's
 
     @property
-    def index(self) -> int:
-        return self.config.hydra.job.num
+    def config(self) -> DictConfig:
+        """Return the run's own configuration, a new copy each time: what numbers do not change, `shared` says, too."""
+        config = copy.deepcopy(self.shared)
+        become(config, self.overrides, self.index)
+        with open_dict(config):
+            config.hydra.sweep.dir = self.sweep_dir
+            config.hydra.sweep.subdir = self.subdir  # resolved, as the report and the user will see it
+        return config
 
     def completed_status(self) -> Status | None:
         """Return the status if nothing is left to do by now: another launcher may have made the run meanwhile."""
-        return completed_status(self.folder, without_hydra(self.config))
+        return completed_status(self.folder, without_hydra(self.config)) if self.folder.exists() else None
 
     def retried(self) -> "Job":
         """Return the same run, to be made again though it has failed."""
-        config = copy.deepcopy(self.config)
-        config.retry = True
-        return replace(self, config=config)
+        shared = copy.deepcopy(self.shared)
+        shared.retry = True
+        return replace(self, shared=shared)
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -75,11 +86,16 @@ def check_run(cfg: DictConfig, folder: Path, check_existing: bool = True, here: 
     status = completed_status(folder, cfg) if check_existing else None
     if status is None:
         check_free_space(folder)
-        _check_wandb_folder(cfg)
-        check_paths(cfg)
-        if here:
-            _check_device(cfg)
+        _check_means(cfg, here)
     return status
+
+
+def _check_means(cfg: DictConfig, here: bool) -> None:
+    """Raise Refused for a run that needs a file, a folder or a GPU which is not there."""
+    _check_wandb_folder(cfg)
+    check_paths(cfg)
+    if here:
+        _check_device(cfg)
 
 
 def _reject_lone_search(cfg: DictConfig) -> None:
@@ -126,9 +142,10 @@ def compose_each(
 ) -> Iterator[Job]:
     """Compose and check one run after another. Raise Refused at the first that cannot be made."""
     config.name = config.name  # resolve it once: `now` in it must not tick between runs
+    composer = Composer(context, config, job_overrides)
     for index, overrides in enumerate(job_overrides, first_index):
         try:
-            job = _compose_one(context, config, overrides, index, check_existing)
+            job = _compose_one(composer, overrides, index, check_existing)
         except (Refused, ConfigCompositionException, OmegaConfBaseException) as error:
             settings = " ".join(override for override in overrides if not override.startswith("hydra."))
             raise Refused(f"run {index + 1} of the sweep ({settings}): {one_line_error(error)}") from None
@@ -151,19 +168,37 @@ def short_folder_names(config: DictConfig, typed: Sequence[Override]) -> str:
     return f"hydra.job.config.override_dirname.exclude_keys={json.dumps(excluded)}"
 
 
-def _compose_one(
-    context: HydraContext, config: DictConfig, overrides: Sequence[str], index: int, check_existing: bool
-) -> Job:
-    job = context.config_loader.load_sweep_config(config, list(overrides))
-    with open_dict(job):
-        job.name = config.name
-        job.hydra.job.id = str(index)
-        job.hydra.job.num = index
-        job.hydra.sweep.dir = str(Path(job.hydra.sweep.dir).absolute())
-        job.hydra.sweep.subdir = str(job.hydra.sweep.subdir)  # resolved here, as the report and the user will see it
-    folder = Path(job.hydra.sweep.dir) / job.hydra.sweep.subdir
-    here = config.hydra.launcher._target_ != CLUSTER_LAUNCHER
-    return Job(overrides, job, folder, check_run(without_hydra(job), folder, check_existing, here))
+def _compose_one(composer: Composer, overrides: Sequence[str], index: int, check_existing: bool) -> Job:
+    """Compose and check a run; of a run that is like one before but for numbers, check these."""
+    here = composer.config.hydra.launcher._target_ != CLUSTER_LAUNCHER
+    family = composer.family(overrides)
+    if family and family.allows(overrides):
+        job = _job(family.composed, family.become(overrides, index), overrides, index)
+        return replace(job, completed=_check_member(family, job, check_existing, here))
+    composed = composer.compose(overrides)
+    become(composed, overrides, index)
+    job = _job(composed, composed, overrides, index)
+    status = check_run(without_hydra(composed), job.folder, check_existing, here)
+    composer.keep(composed, overrides, has_means=status is None)
+    return replace(job, completed=status)
+
+
+def _job(shared: DictConfig, config: DictConfig, overrides: Sequence[str], index: int) -> Job:
+    """Return the run of a configuration, of which only what it `shared` with others is kept."""
+    sweep_dir = str(Path(config.hydra.sweep.dir).absolute())
+    subdir = str(config.hydra.sweep.subdir)
+    return Job(overrides, shared, Path(sweep_dir, subdir), None, index, config.seed, sweep_dir, subdir)
+
+
+def _check_member(family: Family, job: Job, check_existing: bool, here: bool) -> Status | None:
+    """Check what is left to check of a run whose settings are valid, as `check_run` does."""
+    status = job.completed_status() if check_existing else None
+    if status is None:
+        check_free_space(job.folder)
+        if not family.has_means:
+            _check_means(without_hydra(family.composed), here)
+            family.has_means = True
+    return status
 
 
 def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:

@@ -18,7 +18,7 @@ from ganbench.runs.lock import RunLocked
 from ganbench.runs.signals import raise_on_signal
 from ganbench.runs.status import exit_statuses, plan_runs
 from ganbench.sweeps.gpus import Gpus, Place, free_memory, named_gpu, ran_out_of_memory
-from ganbench.sweeps.jobs import Job, check_sweep, compose_each, without_hydra
+from ganbench.sweeps.jobs import Job, check_sweep, compose_each
 from ganbench.sweeps.outcomes import (
     NEXT_STEPS,
     Status,
@@ -123,7 +123,7 @@ class _Sweep:
     def _run_on_device(self, index: int) -> Status:
         """Run on a CPU, or on a GPU that has room for it; once more if others had taken the memory that it needed."""
         job = self.jobs[index]
-        if self.gpus is None or job.config.device == "cpu":
+        if self.gpus is None or job.shared.device == "cpu":
             self.progress.begin(index)
             return self.pool.run_if_free(job)
         with self.gpus.place(job) as place:
@@ -185,13 +185,11 @@ def count_statuses(statuses: list[Status]) -> str:
 
 
 def job_return(job: Job, status: Status) -> JobReturn:
-    """Tell Hydra, and sweepers that optimize it, a run's score."""
+    """Tell Hydra, and sweepers that optimize it, a run's score; its settings, a megabyte, are in its folder."""
     return JobReturn(
         overrides=list(job.overrides),
-        cfg=without_hydra(job.config),
-        hydra_cfg=OmegaConf.masked_copy(job.config, ["hydra"]),
         working_dir=str(job.folder),
-        task_name=job.config.hydra.job.name,
+        task_name=job.shared.hydra.job.name,
         status=JobStatus.COMPLETED,
         _return_value=ranked_score(status),
     )
@@ -204,7 +202,7 @@ def _visible_to(job: Job, place: Place) -> str | None:
 
 def find_gpus(jobs: list[Job], is_bounded: bool) -> Gpus | None:
     """Return the GPUs that runs are placed on; None if all are for a CPU, or no GPU can be asked for its memory."""
-    wanted = any(job.config.device != "cpu" for job in jobs)
+    wanted = any(job.shared.device != "cpu" for job in jobs)
     return Gpus(is_bounded) if wanted and free_memory() else None
 
 
@@ -214,8 +212,8 @@ def concurrent_runs(jobs: list[Job], gpus: Gpus | None) -> int:
     Small runs keep a GPU waiting, so several share one that has the memory; where that cannot be asked, none do.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    by_cores = max(1, cores // max(job.config.threads for job in jobs))
-    if by_cores == 1 or gpus is not None or all(job.config.device == "cpu" for job in jobs):
+    by_cores = max(1, cores // max(job.shared.threads for job in jobs))
+    if by_cores == 1 or gpus is not None or all(job.shared.device == "cpu" for job in jobs):
         return by_cores
     if not torch_finds_gpu():
         return by_cores

@@ -118,7 +118,7 @@ def record_end(job: Job, exitcode: int | None, failure: Failure | None) -> Statu
     """
     message = failure.message if failure else None
     with run_lock(job.folder):
-        status = mark_dead_run(job.folder, exitcode, message, label=method_label(job.config), seed=job.config.seed)
+        status = mark_dead_run(job.folder, exitcode, message, label=method_label(job.shared), seed=job.seed)
     if failure and failure.refused:
         return status | {"status": "refused", "reason": message}
     return status

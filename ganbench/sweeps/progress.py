@@ -125,7 +125,7 @@ def _log_lines(progress: SweepProgress, stop: threading.Event) -> None:
 
 
 def _follow(job: Job) -> LiveRun:
-    return LiveRun(job.folder, Plan.of(job.config))
+    return LiveRun(job.folder, Plan.of(job.shared))
 
 
 def _budget(run: LiveRun) -> int:

@@ -92,7 +92,7 @@ def _check_sizes(settings: Settings, jobs: Sequence[Job], nodes: Sequence[dict[s
             raise Refused(f"hydra.launcher.{key}={value:g} must be a number >= 0.")
         if value > most:
             raise Refused(f"hydra.launcher.{key}={value:g} is more than a node of the Ray cluster has: {most:g}.")
-    if asked["num_gpus"][1] == 0 and any(job.config.device.startswith("cuda") for job in jobs):
+    if asked["num_gpus"][1] == 0 and any(job.shared.device.startswith("cuda") for job in jobs):
         raise Refused("device=cuda needs a GPU, and the Ray cluster has none or hydra.launcher.num_gpus=0.")
     kinds = sorted({key.partition(":")[2] for each in resources for key in each if key.startswith("accelerator_type:")})
     if settings.accelerator_type and settings.accelerator_type not in kinds:
@@ -137,14 +137,14 @@ def _there(arguments: Sequence[str]) -> tuple[Sequence[str], str, dict[str, str]
 
 
 def _cpus(settings: Settings, jobs: Sequence[Job]) -> float:
-    return max(job.config.threads for job in jobs) if settings.num_cpus is None else settings.num_cpus
+    return max(job.shared.threads for job in jobs) if settings.num_cpus is None else settings.num_cpus
 
 
 def _gpus(settings: Settings, jobs: Sequence[Job], nodes: Sequence[dict[str, Any]]) -> float:
     """Return the GPUs of a run: unless set, one where there are any and a run would use it."""
     if settings.num_gpus is not None:
         return settings.num_gpus
-    return int(any(node["Resources"].get("GPU") for node in nodes) and any(job.config.device != "cpu" for job in jobs))
+    return int(any(node["Resources"].get("GPU") for node in nodes) and any(job.shared.device != "cpu" for job in jobs))
 
 
 class RayRuns:

@@ -48,7 +48,7 @@ class Order(NamedTuple):
     @classmethod
     def of(cls, job: Job, sweep: DictConfig) -> "Order":
         """Write down a run of a sweep, whose own configuration is `sweep`."""
-        return cls(str(job.folder), _arguments(job, sweep), method_label(job.config), job.config.seed)
+        return cls(str(job.folder), _arguments(job, sweep), method_label(job.shared), job.seed)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _arguments(job: Job, sweep: DictConfig) -> list[str]:
         for source in sweep.hydra.runtime.config_sources
         if source.provider == "command-line"
     ]
-    place = [f"name={_text(job.config.name)}", f"hydra.run.dir={_text(str(job.folder))}", "hydra.mode=RUN"]
+    place = [f"name={_text(job.shared.name)}", f"hydra.run.dir={_text(str(job.folder))}", "hydra.mode=RUN"]
     return [*own_options, *(override for override in typed if not _is_of_sweep(override)), *place]
 
 

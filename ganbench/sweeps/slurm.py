@@ -179,7 +179,7 @@ def _check_gpus(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind], 
     most = max(node.gpus.get(kind, 0) if kind else sum(node.gpus.values()) for node in nodes)
     if count > most:
         raise Refused(f"hydra.launcher.gpus_per_node={gpus} is more than {where} has: {most} on a node.")
-    if count == 0 and any(job.config.device.startswith("cuda") for job in jobs):
+    if count == 0 and any(job.shared.device.startswith("cuda") for job in jobs):
         raise Refused(
             f"device=cuda needs a GPU, and {where} has none or hydra.launcher.gpus_per_node=0; name a partition that "
             "has, with hydra.launcher.partition=..."
@@ -210,13 +210,13 @@ def _gpus(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind]) -> Any
     """Return the GPUs of a run: unless set, one if it needs one, or would use it and every node has any."""
     if settings.gpus_per_node is not None:
         return settings.gpus_per_node
-    if any(job.config.device.startswith("cuda") for job in jobs):
+    if any(job.shared.device.startswith("cuda") for job in jobs):
         return int(any(node.gpus for node in nodes))
-    return int(any(job.config.device != "cpu" for job in jobs) and all(node.gpus for node in nodes))
+    return int(any(job.shared.device != "cpu" for job in jobs) and all(node.gpus for node in nodes))
 
 
 def _cpus(settings: Settings, jobs: Sequence[Job]) -> Any:
-    return settings.cpus_per_task or max(job.config.threads for job in jobs)
+    return settings.cpus_per_task or max(job.shared.threads for job in jobs)
 
 
 def _sbatch(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind]) -> list[str]:

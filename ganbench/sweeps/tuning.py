@@ -54,13 +54,13 @@ class Method:
 
     @property
     def protocol(self) -> DictConfig:
-        return self.finals[0].config.protocol
+        return self.finals[0].shared.protocol
 
     @property
     def name(self) -> str:
         """Return the name of its runs' folders, without the seed."""
-        first = self.finals[0].config
-        return first.hydra.sweep.subdir.removesuffix(f"-s{first.seed}")
+        first = self.finals[0]
+        return first.subdir.removesuffix(f"-s{first.seed}")
 
     def settings_of(self, trial: int) -> dict[str, Any]:
         """Draw the settings of a trial from the method's search space."""
@@ -158,14 +158,14 @@ def _methods(context: HydraContext, config: DictConfig, job_overrides: Sequence[
 
 def check_search(job: Job) -> None:
     """Raise Refused for a search that cannot be made, or that would not search what it says."""
-    protocol = job.config.protocol
+    protocol = job.shared.protocol
     if protocol.track is not Track.tuned:
         raise Refused(f"protocol={protocol.name} is no search: in a sweep with protocol=tuned every run must be tuned.")
     check_space(protocol)
     for key in protocol.space:
         fix = f"protocol.space searches it; leave it out, or out of the search with '~protocol.space.{key}'."
         _reject_overrides(job.overrides, SEARCHABLE[key], fix)
-    _check_seed(job.config.seed, protocol.trials)
+    _check_seed(job.seed, protocol.trials)
 
 
 def _check_seed(seed: int, trials: int) -> None:
@@ -294,8 +294,8 @@ def _compose_finals(context: HydraContext, config: DictConfig, searches: list[Se
 
 
 def _final_overrides(method: Method, final: Job, choice: list[str]) -> list[str]:
-    subdir = f"hydra.sweep.subdir={quoted(final.config.hydra.sweep.subdir)}"
-    return [*method.overrides, f"seed={final.config.seed}", *choice, subdir]
+    subdir = f"hydra.sweep.subdir={quoted(final.subdir)}"
+    return [*method.overrides, f"seed={final.seed}", *choice, subdir]
 
 
 def _complete(launch: Callable[[list[Job]], object], jobs: list[Job], what: str) -> list[Status]:

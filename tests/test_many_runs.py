@@ -1,0 +1,148 @@
+"""Ten thousand runs, in small: sweeps are composed as Hydra composes them, and reports of many runs draw methods."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ganbench.config.compose import hydra_of_ganbench, resolve
+from ganbench.config.messages import one_line_error
+from ganbench.config.validate import validate
+from ganbench.errors import Refused
+from ganbench.sweeps.jobs import Job, compose_each, without_hydra
+from ganbench.sweeps.task import task
+
+# A loss of a user's own, whose settings copy a seed, and are checked by themselves.
+MINE = """
+from typing import Literal
+
+class Mine:
+    def __init__(self, scale: Literal[1.0, 2.0] = 1.0, shift: float = 0.0, tag: str = ""):
+        self.scale, self.shift = scale, shift
+
+    def d(self, real, fake):
+        return (fake - real).mean()
+
+    def g(self, fake):
+        return -fake.mean()
+"""
+OPTIONS = {
+    "loss/mine.yaml": "name: mine\n_target_: mine.Mine\nscale: 1.0\nshift: 0.0\n",
+    "loss/copies.yaml": "name: copies\n_target_: mine.Mine\nscale: 1.0\nshift: ${protocol.lr}\n",
+    "loss/relative.yaml": "name: relative\n_target_: mine.Mine\nscale: 1.0\nshift: ${.scale}\n",
+    "loss/tagged.yaml": "name: tagged\n_target_: mine.Mine\ntag: of ${seed}\n",
+    "experiment/small.yaml": "# @package _global_\nprotocol: {images: 640, lr: 0.01}\nhydra: {sweeper: {params: {seed: '0,1,2'}}}\n",
+}
+
+
+class Sweep:
+    """A sweep as the sweeper gets it: Hydra's context, the configuration of the sweep, and each run's overrides."""
+
+    def __init__(self, typed: list[str], folder: Path):
+        with hydra_of_ganbench(folder / "options") as hydra:
+            self.context = HydraContext(config_loader=hydra.config_loader, callbacks=None)  # type: ignore[arg-type]
+            typed = [*typed, f"hydra.sweep.dir={folder}/sweep"]
+            self.config = hydra.compose_config("config", typed, RunMode.MULTIRUN)
+            sweeper: Any = Plugins.instance().instantiate_sweeper(
+                config=self.config, hydra_context=self.context, task_function=task
+            )
+            batches = sweeper._batches(list(self.config.hydra.overrides.task))
+            self.overrides = [overrides for batch in batches for overrides in batch]
+
+    def jobs(self) -> Iterator[Job]:
+        return compose_each(self.context, self.config, self.overrides)
+
+    def by_hydra(self, index: int) -> DictConfig:
+        """Compose a run by Hydra, and set what a sweep sets."""
+        composed = self.context.config_loader.load_sweep_config(self.config, list(self.overrides[index]))
+        with open_dict(composed):
+            composed.name = self.config.name
+            composed.hydra.job.id = str(index)
+            composed.hydra.job.num = index
+            composed.hydra.sweep.dir = str(Path(composed.hydra.sweep.dir).absolute())
+            composed.hydra.sweep.subdir = str(composed.hydra.sweep.subdir)
+        return composed
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Make a sweep of a command line, with a user's own options at hand."""
+    (tmp_path / "mine.py").write_text(MINE)
+    for name, text in OPTIONS.items():
+        file = tmp_path / "options" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return lambda typed: Sweep(typed.split(), tmp_path)
+
+
+def everything(config: DictConfig) -> Any:
+    """Return all that a configuration says: as it is written, as it is resolved, and the types of its nodes."""
+    nodes = {key: type(config.protocol._get_node(key)) for key in config.protocol}
+    return OmegaConf.to_container(config, resolve=False), resolve(without_hydra(config)), nodes
+
+
+@pytest.mark.parametrize(
+    ("typed", "by_hydra"),
+    [
+        ("loss=gan,wgan-gp seed=0,1,2 name=a", 2),
+        ("loss=gan,hinge protocol.lr=0.1,0.01,0.002 seed=3,4", 2),
+        ("protocol.lr=1,0.1,2 seed=3", 2),  # a whole number is another kind
+        ("loss=wgan-gp penalty.weight=0.5,1.5 protocol.penalty_weight=3.5,4.5 seed=0,1", 1),
+        ("loss=wgan-gp penalty.weight=0.5,1.5 +penalty.scale=0.5,1.5", 4),  # the second fails the first's signature
+        ("model.width=8,16 seed=0,1 probe=vanishing", 1),
+        ("dataset=ring,grid seed=0,1,2 model.width=16", 2),
+        ("protocol=paper loss=gan,wgan-lp seed=0,1,2", 2),
+        ("protocol=paper protocol.ema=0.9,0.8", 1),
+        ("experiment=small", 1),
+        ("experiment=small seed=5,6 protocol.lr=0.5,0.25", 1),
+        ("experiment=smoke seed=0,1 metric.n_fake=64,128", 2),
+        ("loss=mine loss.scale=1.0,2.0 loss.shift=0.5,0.25 seed=0,1", 2),
+        ("loss=copies,mine protocol.lr=0.1,0.01 seed=0,1", 3),
+        ("loss=relative loss.scale=1.0,2.0 seed=0,1", 4),  # what a relative path names is left to Hydra
+        ("loss=tagged seed=0,1,2", 3),
+        ("seed=0,1 wandb.notes='run-${seed}'", 2),
+        ("seed=0,1 hydra.sweep.subdir='${hydra.job.num}/${seed}-${hydra.job.override_dirname}' protocol.lr=0.1,0.2", 1),
+        ("seed=0,1 optimizer.lr=0.1,0.2 optimizer.critic.lr=0.3,0.4 optimizer.generator.lr='${optimizer.critic.lr}'", 1),
+        ("seed=0,1,1e3", 2),
+        ("~probe.seed seed=0,1,2", 1),
+        ("checkpoint_every=10,20 protocol.log_every=5,6 name=b", 1),
+    ],
+)
+def test_each_run_is_what_hydra_composes(typed: str, by_hydra: int, sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sweep(typed)
+    composed = []
+    load = type(made.context.config_loader).load_sweep_config
+    monkeypatch.setattr(
+        type(made.context.config_loader),
+        "load_sweep_config",
+        lambda *arguments: composed.append(arguments) or load(*arguments),
+    )
+    try:
+        jobs = list(made.jobs())
+        refused = None
+    except Refused as error:
+        jobs, refused = [], str(error)
+    print(typed, "COUNT", len(composed), by_hydra, refused)
+    assert refused == refusal(made), typed
+    assert jobs or refused
+    for index, job in enumerate(jobs):
+        expected = made.by_hydra(index)
+        assert everything(job.config) == everything(expected)
+        assert (job.index, job.seed) == (index, expected.seed)
+        assert job.folder == Path(expected.hydra.sweep.dir, expected.hydra.sweep.subdir)
+
+
+def refusal(made: Sweep) -> str | None:
+    """Return the sentence that refuses the first run that is not valid, each composed by Hydra and checked."""
+    for index, overrides in enumerate(made.overrides):
+        try:
+            validate(without_hydra(made.by_hydra(index)))
+        except Exception as error:
+            settings = " ".join(override for override in overrides if not override.startswith("hydra."))
+            return f"run {index + 1} of the sweep ({settings}): {one_line_error(error)}"
+    return None
