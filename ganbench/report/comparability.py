@@ -1,8 +1,8 @@
 """Check that runs are on equal footing, by their footing.json, before they are compared."""
 
 import json
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from ganbench.report.load import Run
 
@@ -78,13 +78,20 @@ def mismatches(runs: Iterable[Run]) -> list[Mismatch]:
     differing = _mismatches_in("equal", runs)
     if not own_settings:
         differing += _mismatches_in("setting", runs)
-    for method in dict.fromkeys(run.method for run in runs):
-        of_method = [run for run in runs if run.method == method]
+    for of_method in _grouped(runs, lambda run: run.method).values():
         differing += _mismatches_in("method", of_method)
         differing += _mismatch_of_older_versions(of_method)
-    for seed in sorted({run.seed for run in runs if run.seed is not None}):
-        differing += _mismatches_in("start", [run for run in runs if run.seed == seed])
+    by_seed = _grouped((run for run in runs if run.seed is not None), lambda run: run.seed)
+    for seed in sorted(by_seed):
+        differing += _mismatches_in("start", by_seed[seed])
     return differing
+
+
+def _grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return groups
 
 
 def _mismatch_of_older_versions(runs: list[Run]) -> list[Mismatch]:

@@ -34,7 +34,7 @@ class Method:
     label: str
     runs: list[Run]
 
-    @property
+    @cached_property
     def finals(self) -> dict[int, float]:
         """Return final scores by seed; of two runs with one seed, which the page warns about, the first's."""
         finals: dict[int, float] = {}

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ganbench.errors import Refused
 from ganbench.report.load import Run
 
@@ -71,7 +73,7 @@ def runs_at_once(runs: Iterable[Run]) -> float | None:
         span = _span(run)
         if span is not None:
             by_host[str(run.facts.get("host"))].append(span)
-    averages = [_average_load(span, spans) for spans in by_host.values() for span in spans]
+    averages = [load for spans in by_host.values() for load in _average_loads(np.array(spans))]
     return fmean(averages) if averages else None
 
 
@@ -88,8 +90,8 @@ def _span(run: Run) -> tuple[float, float] | None:
         return None
 
 
-def _average_load(span: tuple[float, float], spans: list[tuple[float, float]]) -> float:
-    """Return how many of the spans, itself included, lie over this one on average."""
-    begin, end = span
-    shared = sum(max(0.0, min(end, other_end) - max(begin, other_begin)) for other_begin, other_end in spans)
-    return shared / (end - begin)
+def _average_loads(spans: np.ndarray) -> list[float]:
+    """Return, for each of the spans [n, 2], how many of them, itself included, lie over it on average."""
+    begins, ends = spans.T
+    shared = [np.maximum(0.0, np.minimum(end, ends) - np.maximum(begin, begins)).sum() for begin, end in spans]
+    return (np.array(shared) / (ends - begins)).tolist()

@@ -1,10 +1,12 @@
 """Read run folders."""
 
+import io
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from ganbench.runs.status import read_footing
 
 TRIALS = "trials"  # the folder, inside a sweep's, of the runs that only choose settings
 BY_DATASET = "by-dataset"  # the folder, inside a sweep's with several data sets, of their pages
+SEED = re.compile(r"^((?:  )?seed: )(0|[1-9][0-9]*)$", re.MULTILINE)  # in config.yaml: that of the run, and its probe's
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Run:
         """Return the name of the dataset; None for an unreadable run."""
         return self.config.get("dataset", {}).get("name")
 
-    @property
+    @cached_property
     def method(self) -> str:
         """Return the settings as text; runs of one method have the same."""
         return json.dumps(self.settings, sort_keys=True)
@@ -168,17 +171,15 @@ def _load(folder: Path) -> Run:
 
 
 def _load_intact(folder: Path, status: dict[str, Any]) -> Run:
-    cfg = OmegaConf.load(folder / "config.yaml")
-    if not isinstance(cfg, DictConfig):
-        raise ValueError("config.yaml is not a mapping")
+    config, label = _load_config(folder / "config.yaml")
     run = Run(
         folder,
         status["status"],
         status.get("reason"),
-        label=method_label(cfg),
-        seed=cfg.seed,
-        metric=cfg.metric.name,
-        config=resolve(cfg),
+        label=label,
+        seed=config["seed"],
+        metric=config["metric"]["name"],
+        config=config,
         facts=status,
         rows=_load_rows(folder / "metrics.jsonl", required=("images",)),
         footing=_load_footing(folder, required=status["status"] in ("finished", "diverged")),
@@ -186,6 +187,38 @@ def _load_intact(folder: Path, status: dict[str, Any]) -> Run:
     )
     _check_types(run)
     return run
+
+
+def _load_config(file: Path) -> tuple[dict[str, Any], str]:
+    """Load a run's settings, and the name of its method.
+
+    Runs of a method differ only in the lines of their seed, so that the rest is read once for all of them.
+    """
+    text = file.read_text(encoding="utf-8")
+    seeds = [int(seed) for _, seed in SEED.findall(text)]
+    try:
+        config, label = _read_text_once(SEED.sub(r"\g<1>0", text))
+    except Exception:
+        return _read_config(file)  # which says what is wrong, and where
+    groups = [key for key, node in config.items() if isinstance(node, dict) and node.get("seed") == 0]
+    if len(set(seeds)) != 1 or len(seeds) != len(groups) + 1 or config["seed"] != 0:
+        return _read_config(file)
+    of_run = {"seed": seeds[0]}
+    return config | of_run | {key: config[key] | of_run for key in groups}, label
+
+
+@lru_cache(maxsize=1000)
+def _read_text_once(text: str) -> tuple[dict[str, Any], str]:
+    return _read_config(io.StringIO(text))
+
+
+def _read_config(file: Path | io.StringIO) -> tuple[dict[str, Any], str]:
+    cfg = OmegaConf.load(file)
+    if not isinstance(cfg, DictConfig):
+        raise ValueError("config.yaml is not a mapping")
+    label = method_label(cfg)
+    _ = cfg.seed, cfg.metric.name  # which must be there
+    return resolve(cfg), label
 
 
 def _check_types(run: Run) -> None:
@@ -200,7 +233,7 @@ def _check_types(run: Run) -> None:
 def _check_numbers(values: dict[str, Any], text: Iterable[str] = ()) -> None:
     """Raise ValueError unless values are numbers, lists of numbers or None; keys in `text` and reasons may be text."""
     for key, value in values.items():
-        if key in text or key.endswith(("_why", "_why_raw")):
+        if value is None or isinstance(value, int | float) or key in text or key.endswith(("_why", "_why_raw")):
             continue
         for item in value if isinstance(value, list) else [value]:
             if not (item is None or isinstance(item, int | float)):
@@ -209,7 +242,12 @@ def _check_numbers(values: dict[str, Any], text: Iterable[str] = ()) -> None:
 
 def _todays_names(values: dict[str, Any]) -> dict[str, Any]:
     """Rename scores that versions before 0.3.0 recorded in British spelling."""
-    return {key.replace("memorisation", "memorization"): value for key, value in values.items()}
+    return {_todays_name(key): value for key, value in values.items()}
+
+
+@cache  # so that all records have the same texts for keys, which are most of what they take in memory
+def _todays_name(key: str) -> str:
+    return key.replace("memorisation", "memorization")
 
 
 def _load_footing(folder: Path, required: bool) -> dict[str, dict[str, Any]]:

@@ -304,7 +304,7 @@ def rank_probabilities(scores: np.ndarray) -> np.ndarray:
     """
     n = scores.shape[1]
     resampled = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
-    means = iqm(scores[:, resampled])  # [methods, resamples]
+    means = np.stack([iqm(each[resampled]) for each in scores])  # [methods, resamples]; one by one, for their memory
     means = np.nan_to_num(means, nan=np.inf)
     # Ranked in both orders of the methods, so that of methods that tie none gains by its place.
     ranks = _ranks(means)

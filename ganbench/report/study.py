@@ -29,6 +29,9 @@ from ganbench.report.load import BY_DATASET, Run, load_runs
 from ganbench.runs.status import planned_runs
 
 TRACKS = {"paper": "each method with its authors' settings", "tuned": "each method with the best of {} random trials"}
+MANY_RUNS = 60  # from one more on, what has a line, a dot or a row for each run has one for each method
+METHODS_IN_DETAIL = 12  # of so many runs, the methods that have figures of their own
+MANY_NOTES = 20
 UNFINISHED = ("interrupted", "running", "failed", "unreadable", "never begun")  # "running": or killed with its sweep
 # What the held-out data of a table may have chosen, by protocol.
 DISCLOSURES = {
@@ -95,6 +98,16 @@ class Study:
     def seeds(self) -> list[int]:
         """Return the seeds that all methods have."""
         return sorted(set.intersection(*(set(method.finals) for method in self.methods)))
+
+    @property
+    def has_many_runs(self) -> bool:
+        """Return whether there are too many runs to show each."""
+        return len(self.runs) > MANY_RUNS
+
+    @property
+    def methods_in_detail(self) -> list[Method]:
+        """Return the methods that have figures and samples of their own: all, or the best of many."""
+        return self.methods[:METHODS_IN_DETAIL] if self.has_many_runs else self.methods
 
     @property
     def is_2d(self) -> bool:
@@ -260,7 +273,7 @@ def _notes(runs: list[Run], methods: list[Method], left_out: set[int]) -> list[s
     """Say what a reader must know before believing the table."""
     notes = [f"{mismatch}." for mismatch in machine_differences(runs)]
     if left_out:
-        seeds = ", ".join(map(str, sorted(left_out)))
+        seeds = shortened([str(seed) for seed in sorted(left_out)])
         notes.append(f"The methods have different seeds; only those that all have are compared (left out: {seeds}).")
     if len({tuple(method.finals) for method in methods}) > 1:
         notes.append(
@@ -271,9 +284,18 @@ def _notes(runs: list[Run], methods: list[Method], left_out: set[int]) -> list[s
     for method in methods:
         if len(method.finals) < len(method.runs):
             notes.append(f"{method.label} has several runs of one seed; the first of each is compared.")
-    for run in runs:
-        notes += [note for note in (_abnormal_end(run), _collapse(run)) if note]
-    return notes
+    of_runs = [note for run in runs for note in (_abnormal_end(run), _collapse(run)) if note]
+    if len(runs) > MANY_RUNS and len(of_runs) > MANY_NOTES:
+        rest = len(of_runs) - MANY_NOTES
+        of_runs[MANY_NOTES:] = [f"{rest} more of such notes on single runs: results.csv has how each run ended."]
+    return notes + of_runs
+
+
+def shortened(names: list[str]) -> str:
+    """List names; of many only the first and how many more there are."""
+    if len(names) <= MANY_RUNS:
+        return ", ".join(names)
+    return f"{', '.join(names[:MANY_NOTES])} and {len(names) - MANY_NOTES} more"
 
 
 def _extension_note(runs: list[Run]) -> list[str]:

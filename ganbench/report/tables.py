@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ganbench.report.compare import Comparison, Method
 from ganbench.report.load import Run
 from ganbench.report.statistics import MAX_SEEDS, center_name, proportion_interval
-from ganbench.report.study import Study, values_at_end
+from ganbench.report.study import MANY_RUNS, Study, values_at_end
 from ganbench.report.tuning import MISSING
 
 HEADERS = (
@@ -277,8 +277,17 @@ def _any_at_wandb(study: Study) -> bool:
 
 def all_runs(study: Study) -> list[list[Cell]]:
     """Return a row per run folder, under `run_headers`, with links from the study's page."""
+    return _rows(study, study.runs)
+
+
+def unfinished_runs(study: Study) -> list[list[Cell]]:
+    """Return such rows of the first runs that have not finished, as many as a page has room for."""
+    return _rows(study, [run for run in study.runs if run.status != "finished"][:MANY_RUNS])
+
+
+def _rows(study: Study, runs: list[Run]) -> list[list[Cell]]:
     with_wandb = _any_at_wandb(study)
-    return [_run(run, study.folder) + [_wandb_cell(run)] * with_wandb for run in study.runs]
+    return [_run(run, study.folder) + [_wandb_cell(run)] * with_wandb for run in runs]
 
 
 def _wandb_cell(run: Run) -> Cell:
@@ -312,7 +321,10 @@ def markdown(study: Study) -> str:
     notes = [f"- {note}" for note in study.notes]
     parts = ["\n".join([f"# {study.title}", "", study.subtitle, "", *study.verdict, "", *notes, ""])]
     real = "" if study.real_reference is None else f"Real training data score {format_number(study.real_reference)}. "
-    parts += [f"{markdown_table([headers(study), *results(study)])}\n{real}{LEGEND} {study.cost_note}\n"]
+    rows = [headers(study), *results(study)]
+    if study.has_many_runs:
+        rows = [row[:-1] for row in rows]  # without the score of every seed, which results.csv has
+    parts += [f"{markdown_table(rows)}\n{real}{LEGEND} {study.cost_note}\n"]
     if scores := other_scores(study):
         table = markdown_table([["method", *other_metrics(study)], *scores])
         parts.append(f"Other scores at the end, mean over seeds:\n\n{table}")

@@ -113,8 +113,9 @@ def become(config: DictConfig, overrides: Sequence[str], index: int) -> None:
     changed = numbers(tuple(overrides))
     for key, line in changed.items():
         OmegaConf.update(config, key, parsed(line).value(), merge=True)
-    before = [parsed(line) for line in config.hydra.overrides.task]
-    task = [parsed(changed.get(each.key_or_group, str(each.input_line))) for each in before]
+    lines = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    assert isinstance(lines, list)
+    task = [parsed(changed.get(parsed(line).key_or_group, line)) for line in lines]
     job = config.hydra.job
     naming = job.config.override_dirname
     with open_dict(config):

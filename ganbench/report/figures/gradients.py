@@ -157,7 +157,7 @@ def _measured_at(study: Study, point: ProbePoint, results: list[ProbeResult]) ->
     def draw(axes: Axes) -> None:
         for result in drawn:
             with drawn_for(result.method.label, axes):
-                _draw_ratios(axes, result, study.color_index[result.method.label])
+                _draw_ratios(axes, result, study.color_index[result.method.label], study.has_many_runs)
         _set_log_axes(axes, drawn)
 
     return Figure(
@@ -168,12 +168,13 @@ def _measured_at(study: Study, point: ProbePoint, results: list[ProbeResult]) ->
     )
 
 
-def _draw_ratios(axes: Axes, result: ProbeResult, index: int) -> None:
-    """Draw a thin line per seed and a thick one for their median."""
+def _draw_ratios(axes: Axes, result: ProbeResult, index: int, of_many: bool) -> None:
+    """Draw a thin line per seed, if there are not too many, and a thick one for their median."""
     style = "--" if result.diagnostic else "-"
     by_update = defaultdict(list)
     for ratios in result.gradient_ratios:
-        axes.plot(*_points(ratios), style, color=color(index), lw=0.7, alpha=0.4)
+        if not of_many:
+            axes.plot(*_points(ratios), style, color=color(index), lw=0.7, alpha=0.4)
         for update, ratio in ratios.items():
             by_update[update].append(ratio)
     medians = {update: median(ratios) for update, ratios in by_update.items()}

@@ -35,11 +35,11 @@ class SampleHistory(NamedTuple):
 
 
 def sample_histories(study: Study) -> list[SampleHistory]:
-    """Load the samples of the first seed that all methods have; of methods that have any."""
+    """Load the samples of the first seed that all methods have; of methods that have any, and of many the best."""
     if not study.seeds:
         return []
     histories = []
-    for method in study.methods:
+    for method in study.methods_in_detail:
         run = next(run for run in method.runs if run.seed == study.seeds[0])
         histories.append(_sample_history(method.label, run))
     return [history for history in histories if history.frames]

@@ -30,6 +30,10 @@ from ganbench.report.study import Study
 COSTS = {"images": "real images seen", "steps": "generator updates", "t_train": "training seconds"}
 
 
+MIDDLE = (0.1, 0.9)  # the quantiles of seeds that a band or a line spans where there are too many to show each
+LEVELS = 400  # of a performance profile, at most
+
+
 class Line(NamedTuple):
     """A method's line in a figure of dots: a dot for each seed, their center and its interval."""
 
@@ -46,11 +50,11 @@ def finals(study: Study) -> Figure:
     lines = [Line(m.label, study.color_index[m.label], m.finite_scores, m.iqm, m.interval) for m in study.methods]
 
     def draw(axes: Axes) -> None:
-        _draw_lines(axes, lines)
+        _draw_lines(axes, lines, study.has_many_runs)
         reference_line(axes, study.real_reference, vertical=True)
         axes.set_xlabel(f"{study.metric} at the end (lower is better)")
 
-    title = f"Final {study.metric} of every seed"
+    title = f"Final {study.metric}" if study.has_many_runs else f"Final {study.metric} of every seed"
     return Figure("finals", title, f"Interquartile means: {centers}.", draw, 5.2, 0.8 + 0.4 * len(lines))
 
 
@@ -68,7 +72,7 @@ def gaps_to_best(study: Study) -> Figure | None:
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=SOFT, lw=1)
-        _draw_lines(axes, lines)
+        _draw_lines(axes, lines, study.has_many_runs)
         axes.set_xlabel(f"{study.metric} minus that of {best.label}")
 
     centers = ", ".join(f"{line.label} {line.center:.3g}" for line in lines)
@@ -84,10 +88,10 @@ def _gap_by_seed(comparison: Comparison) -> list[float]:
     return gaps
 
 
-def _draw_lines(axes: Axes, lines: list[Line]) -> None:
+def _draw_lines(axes: Axes, lines: list[Line], of_many: bool) -> None:
     for y, line in enumerate(lines):
         with drawn_for(line.label, axes):
-            _draw_line(axes, line, y)
+            _draw_line(axes, line, y, of_many)
     axes.set_yticks(range(len(lines)), [textwrap.fill(line.label, 20) for line in lines])
     for text, line in zip(axes.get_yticklabels(), lines, strict=True):
         text.set_gid(METHOD + line.label)
@@ -95,12 +99,17 @@ def _draw_lines(axes: Axes, lines: list[Line]) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def _draw_line(axes: Axes, line: Line, y: int) -> None:
+def _draw_line(axes: Axes, line: Line, y: int, of_many: bool) -> None:
+    """Draw the seeds as dots, or of many a thin line over those in the middle; then their center and its interval."""
     line_color = color(line.color_index)
     if line.interval:
         axes.plot(line.interval, [y, y], color=line_color, lw=2, alpha=0.55)
     if math.isfinite(line.center):
         axes.plot([line.center], [y], "|", ms=20, mew=2.5, color=line_color)
+    dots = [dot for dot in line.dots if math.isfinite(dot)]
+    if of_many and dots:
+        axes.plot(np.quantile(dots, MIDDLE), [y, y], color=line_color, lw=0.8)
+        return
     axes.plot(line.dots, [y] * len(line.dots), "o", ms=5.5, color=line_color, mec=CARD, mew=0.8, alpha=0.9)
 
 
@@ -120,18 +129,32 @@ def _score_vs_cost(study: Study, axis: str) -> Figure:
         axes.set_ylabel(f"{study.metric} (lower is better)")
         short_numbers(axes)
 
-    description = f"A curve for each of {_labels(study.methods)}, with its 95 % interval and a thin line per seed."
+    seeds = "a band for the middle 80 % of the seeds" if study.has_many_runs else "a thin line per seed"
+    description = f"A curve for each of {_labels(study.methods)}, with its 95 % interval and {seeds}."
     return Figure(f"scores-{axis}", f"{study.metric} vs. {COSTS[axis]}", description, draw, 5.2, 3.5)
 
 
 def _draw_score_curves(axes: Axes, study: Study, method: Method, axis: str) -> None:
     index = study.color_index[method.label]
     curve = study.score_curves[method.label]
-    for run in method.runs:
-        axes.plot(*run.curve(study.metric, axis), color=color(index), lw=0.7, alpha=0.4)
+    if not study.has_many_runs:
+        for run in method.runs:
+            axes.plot(*run.curve(study.metric, axis), color=color(index), lw=0.7, alpha=0.4)
     x = [np.mean([run.cost(images, axis) for run in method.runs if images in run.clock]) for images in curve.images]
     axes.fill_between(x, curve.low, curve.high, color=color(index), alpha=0.15, lw=0)
+    if study.has_many_runs:
+        low, high = middle_of_seeds(method, study.metric, curve.images)
+        axes.fill_between(x, low, high, color=color(index), alpha=0.1, lw=0)
     axes.plot(x, inf_as_nan(curve.iqm), color=color(index), lw=2.2, ls=line_style(index), label=method.label)
+
+
+def middle_of_seeds(method: Method, metric: str, points: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return between which scores the middle four fifths of the seeds that have one are, at each evaluation."""
+    curves = [run.series(metric) for run in method.runs]
+    scores = [[each[images] for each in curves if math.isfinite(each.get(images, math.inf))] for images in points]
+    quantiles = [np.quantile(each, MIDDLE) if each else (math.nan, math.nan) for each in scores]
+    low, high = np.array(quantiles).T
+    return low, high
 
 
 def profile(study: Study) -> Figure:
@@ -146,6 +169,8 @@ def performance_profiles(
 ) -> Figure:
     """Draw a step line per method; a run without a score never counts."""
     levels = np.unique([score for each in scores.values() for score in each if math.isfinite(score)])
+    if len(levels) > LEVELS:
+        levels = np.quantile(levels, np.linspace(0, 1, LEVELS))
 
     def draw(axes: Axes) -> None:
         if len(levels):

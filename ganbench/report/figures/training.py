@@ -54,7 +54,7 @@ def mean_curve(method: Method, name: str) -> tuple[list[float], list[float]]:
 
 def by_method(study: Study, names: tuple[str, ...]) -> list[Figure]:
     """Draw a figure per method: the named records against real images seen, each in its own stroke."""
-    figures = [_of_method(study, names, number) for number in range(len(study.methods))]
+    figures = [_of_method(study, names, number) for number in range(len(study.methods_in_detail))]
     return [figure for figure in figures if figure is not None]
 
 
@@ -119,7 +119,7 @@ def _images_on_x(axes: Axes) -> None:
 
 def histograms(study: Study) -> list[Figure]:
     """Draw a figure per method: the share of samples in each class or mode at the end, with a tick for real data."""
-    figures = [_histogram(study, number) for number in range(len(study.methods))]
+    figures = [_histogram(study, number) for number in range(len(study.methods_in_detail))]
     return [figure for figure in figures if figure is not None]
 
 

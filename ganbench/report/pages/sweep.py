@@ -14,7 +14,7 @@ from ganbench.report import latex, tables
 from ganbench.report.figures import gradients, samples, scores, svg, training
 from ganbench.report.figures.svg import Figure
 from ganbench.report.load import Run
-from ganbench.report.study import Study, load_study
+from ganbench.report.study import Study, load_study, shortened
 
 HERE = Path(__file__).parent
 
@@ -122,7 +122,7 @@ def _facts(study: Study) -> dict[str, str]:
 def _ranges(seeds: list[int]) -> str:
     """List seeds; as a range if they are four or more in a row."""
     is_range = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    return f"{seeds[0]} to {seeds[-1]}" if is_range else ", ".join(map(str, seeds))
+    return f"{seeds[0]} to {seeds[-1]}" if is_range else shortened([str(seed) for seed in seeds])
 
 
 def _gradients(study: Study) -> dict[str, Any]:
@@ -177,7 +177,8 @@ def _search(study: Study) -> dict[str, Any]:
 
 
 def _runs(study: Study) -> dict[str, Any]:
-    return {"run_headers": tables.run_headers(study), "runs": tables.all_runs(study), "software": _software(study.runs)}
+    rows = tables.unfinished_runs(study) if study.has_many_runs else tables.all_runs(study)
+    return {"run_headers": tables.run_headers(study), "runs": rows, "software": _software(study.runs)}
 
 
 def _software(runs: Iterable[Run]) -> str:
