@@ -1,20 +1,32 @@
 """Ten thousand runs, in small: sweeps are composed as Hydra composes them, and reports of many runs draw methods."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import many_runs
+import numpy as np
 import pytest
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from test_report import plant
 
-from ganbench.config.compose import hydra_of_ganbench, resolve
+from ganbench.config.compose import hydra_of_ganbench, load_config, resolve
 from ganbench.config.messages import one_line_error
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
+from ganbench.report.figures import scores
+from ganbench.report.load import load_runs
+from ganbench.report.pages.sweep import page
+from ganbench.report.study import METHODS_IN_DETAIL, load_study
+from ganbench.report.tables import csv_of_runs, markdown
+from ganbench.sweeps import jobs
 from ganbench.sweeps.jobs import Job, compose_each, without_hydra
 from ganbench.sweeps.task import task
+
+pytestmark = pytest.mark.slow
 
 # A loss of a user's own, whose settings copy a seed, and are checked by themselves.
 MINE = """
@@ -30,12 +42,13 @@ class Mine:
     def g(self, fake):
         return -fake.mean()
 """
+SMALL = "# @package _global_\nprotocol: {images: 640, lr: 0.01}\nhydra: {sweeper: {params: {seed: '0,1,2'}}}\n"
 OPTIONS = {
     "loss/mine.yaml": "name: mine\n_target_: mine.Mine\nscale: 1.0\nshift: 0.0\n",
     "loss/copies.yaml": "name: copies\n_target_: mine.Mine\nscale: 1.0\nshift: ${protocol.lr}\n",
     "loss/relative.yaml": "name: relative\n_target_: mine.Mine\nscale: 1.0\nshift: ${.scale}\n",
     "loss/tagged.yaml": "name: tagged\n_target_: mine.Mine\ntag: of ${seed}\n",
-    "experiment/small.yaml": "# @package _global_\nprotocol: {images: 640, lr: 0.01}\nhydra: {sweeper: {params: {seed: '0,1,2'}}}\n",
+    "experiment/small.yaml": SMALL,
 }
 
 
@@ -107,7 +120,10 @@ def everything(config: DictConfig) -> Any:
         ("loss=tagged seed=0,1,2", 3),
         ("seed=0,1 wandb.notes='run-${seed}'", 2),
         ("seed=0,1 hydra.sweep.subdir='${hydra.job.num}/${seed}-${hydra.job.override_dirname}' protocol.lr=0.1,0.2", 1),
-        ("seed=0,1 optimizer.lr=0.1,0.2 optimizer.critic.lr=0.3,0.4 optimizer.generator.lr='${optimizer.critic.lr}'", 1),
+        (
+            "seed=0,1 optimizer.lr=0.1,0.2 optimizer.critic.lr=0.3 optimizer.generator.lr='${optimizer.critic.lr}'",
+            1,
+        ),
         ("seed=0,1,1e3", 2),
         ("~probe.seed seed=0,1,2", 1),
         ("checkpoint_every=10,20 protocol.log_every=5,6 name=b", 1),
@@ -123,14 +139,14 @@ def test_each_run_is_what_hydra_composes(typed: str, by_hydra: int, sweep, monke
         lambda *arguments: composed.append(arguments) or load(*arguments),
     )
     try:
-        jobs = list(made.jobs())
+        planned = list(made.jobs())
         refused = None
     except Refused as error:
-        jobs, refused = [], str(error)
+        planned, refused = [], str(error)
     assert len(composed) == by_hydra
     assert refused == refusal(made), typed
-    assert jobs or refused
-    for index, job in enumerate(jobs):
+    assert planned or refused
+    for index, job in enumerate(planned):
         expected = made.by_hydra(index)
         assert everything(job.config) == everything(expected)
         assert (job.index, job.seed) == (index, expected.seed)
@@ -146,3 +162,74 @@ def refusal(made: Sweep) -> str | None:
             settings = " ".join(override for override in overrides if not override.startswith("hydra."))
             return f"run {index + 1} of the sweep ({settings}): {one_line_error(error)}"
     return None
+
+
+@pytest.mark.parametrize("n", [2, 500])
+def test_hydra_composes_no_more_runs_for_more_seeds(n: int, sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sweep(f"loss=gan,hinge protocol.lr=0.1,0.01 seed=range(0,{n})")
+    calls: list[str] = []
+    for owner, name in ((type(made.context.config_loader), "load_sweep_config"), (jobs, "validate")):
+        monkeypatch.setattr(owner, name, counted(calls, name, getattr(owner, name)))
+    planned = list(made.jobs())
+    assert Counter(calls) == {"load_sweep_config": 2, "validate": 2}
+    assert len({job.folder for job in planned}) == len(planned) == 4 * n
+    assert len({id(job.shared) for job in planned}) == 2  # all that takes memory
+
+
+def counted(calls: list[str], name: str, function: Callable) -> Callable:
+    def call(*arguments: Any) -> Any:
+        calls.append(name)
+        return function(*arguments)
+
+    return call
+
+
+def test_a_run_between_valid_ones_is_refused_as_ever(sweep) -> None:
+    for typed in ("seed=0,1,-2,3", "protocol.lr=0.1,0.2,-0.3", "seed=0,1000000000000000000", "protocol.ema=0.5,1.5"):
+        made = sweep(typed)
+        with pytest.raises(Refused) as refused:
+            list(made.jobs())
+        assert str(refused.value) == refusal(made)
+
+
+def test_a_run_that_is_there_with_other_settings_is_refused(sweep) -> None:
+    made = sweep("seed=0,1,2 name=there")
+    *_, last = made.jobs()
+    other = without_hydra(last.config)
+    other.threads = 7
+    last.folder.mkdir(parents=True)
+    (last.folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(resolve(other))))
+    (last.folder / "status.json").write_text('{"status": "finished"}')
+    with pytest.raises(Refused, match=r"run 3 of the sweep \(.*\): .* contains a run with threads=7, not 1"):
+        list(made.jobs())
+
+
+def test_a_report_of_many_runs_shows_methods(tmp_path: Path) -> None:
+    """Plant 20 methods at 15 seeds, and look for what would grow with the number of runs."""
+    first = plant(tmp_path / "first", "gan", 0, 4.0)
+    many_runs.simulate(first, tmp_path / "many", methods=20, seeds=15)
+    study = load_study(tmp_path / "many")
+    assert (len(study.runs), len(study.methods), len(study.seeds)) == (300, 20, 15)
+    text = page(study)
+    assert "300 runs: results.csv, beside this page, has a row for each" in text
+    assert text.count('class="history"') == METHODS_IN_DETAIL
+    assert "a band for the middle 80 % of the seeds" in text
+    unfinished = [run for run in study.runs if run.status != "finished"]
+    assert 0 < len(unfinished) < 20
+    table = text[text.index('<table id="runs-table"') :]
+    assert table.count("<tr>") == 1 + len(unfinished)
+    low, high = scores.middle_of_seeds(study.methods[0], study.metric, [6400])
+    finals = [run.series(study.metric)[6400] for run in study.methods[0].runs]
+    assert (low[0], high[0]) == tuple(np.quantile(finals, (0.1, 0.9)))
+    assert csv_of_runs(study.runs).count("\n") == 301
+    assert "final score per seed" not in markdown(study)
+
+
+def test_settings_that_runs_share_are_read_as_ever(tmp_path: Path) -> None:
+    first = plant(tmp_path / "first", "wgan-gp", 0, 4.0)
+    many_runs.simulate(first, tmp_path / "many", methods=2, seeds=3)
+    odd = tmp_path / "many/gan-0-s2/config.yaml"
+    odd.write_text(odd.read_text().replace("  seed: 2", "  seed: 9"))
+    for run in load_runs(tmp_path / "many"):
+        assert run.config == resolve(load_config(run.folder / "config.yaml"))
+        assert run.config["probe"]["seed"] == (9 if run.folder == odd.parent else run.seed)

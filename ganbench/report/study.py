@@ -31,7 +31,7 @@ from ganbench.runs.status import planned_runs
 TRACKS = {"paper": "each method with its authors' settings", "tuned": "each method with the best of {} random trials"}
 MANY_RUNS = 60  # from one more on, what has a line, a dot or a row for each run has one for each method
 METHODS_IN_DETAIL = 12  # of so many runs, the methods that have figures of their own
-MANY_NOTES = 20
+MANY_NOTES = 10
 UNFINISHED = ("interrupted", "running", "failed", "unreadable", "never begun")  # "running": or killed with its sweep
 # What the held-out data of a table may have chosen, by protocol.
 DISCLOSURES = {

@@ -321,7 +321,7 @@ def markdown(study: Study) -> str:
     notes = [f"- {note}" for note in study.notes]
     parts = ["\n".join([f"# {study.title}", "", study.subtitle, "", *study.verdict, "", *notes, ""])]
     real = "" if study.real_reference is None else f"Real training data score {format_number(study.real_reference)}. "
-    rows = [headers(study), *results(study)]
+    rows: list[list] = [headers(study), *results(study)]
     if study.has_many_runs:
         rows = [row[:-1] for row in rows]  # without the score of every seed, which results.csv has
     parts += [f"{markdown_table(rows)}\n{real}{LEGEND} {study.cost_note}\n"]

@@ -97,17 +97,6 @@ class Family:
         return self.scratch
 
 
-def become(self, overrides: Sequence[str], index: int) -> DictConfig:
-        """Return the configuration of a run; it is the same object for all, and holds until it is asked again."""
-        become(self.scratch, overrides, index)
-        return self.scratch
-
-
-def sweep_folder(config: DictConfig) -> str:
-    """Return the absolute path of the folder of the sweep that a run belongs to."""
-    return str(Path(config.hydra.sweep.dir).absolute())
-
-
 def become(config: DictConfig, overrides: Sequence[str], index: int) -> None:
     """Turn the configuration of a run into that of another of its family, as Hydra would have composed it."""
     changed = numbers(tuple(overrides))
@@ -165,7 +154,7 @@ def _interferes(other: Override, number: Override) -> bool:
 
 
 def _places(key: str, composed: DictConfig) -> list[tuple[str, ast.expr | None]] | None:
-    """List where a number is, itself and its copies, with the annotations there; None if more than copies depends on it.
+    """List where a number and its copies are, with the annotations there; None if more than copies depends on it.
 
     Hydra's own part of the configuration is left out: it is resolved for each run anew.
     """
