@@ -107,7 +107,8 @@ def everything(config: DictConfig) -> Any:
         ("protocol.lr=1,0.1,2 seed=3", 2),  # a whole number is another kind
         ("loss=wgan-gp penalty.weight=0.5,1.5 protocol.penalty_weight=3.5,4.5 seed=0,1", 1),
         ("loss=wgan-gp penalty.weight=0.5,1.5 +penalty.scale=0.5,1.5", 1),  # refused
-        ("model.width=8,16 seed=0,1 probe=vanishing", 1),
+        ("model.width=8,16 seed=0,1 probe=vanishing", 2),
+        ("dataset=cifar10 model=r3gan model.width=32,30 seed=0,1", 2),  # a width of r3gan is checked against its groups
         ("dataset=ring,grid seed=0,1,2 model.width=16", 2),
         ("protocol=paper loss=gan,wgan-lp seed=0,1,2", 2),
         ("protocol=paper protocol.ema=0.9,0.8", 1),

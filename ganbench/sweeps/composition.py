@@ -27,8 +27,8 @@ Shape = tuple[object, ...]
 # Numbers that are judged by themselves alone: no check compares them with another setting.
 INDEPENDENT = (
     *("seed", "checkpoint_every", "protocol.lr", "protocol.ema", "protocol.penalty_weight", "protocol.log_every"),
-    *("optimizer.lr", "optimizer.generator.lr", "optimizer.critic.lr", "loss.scale", "model.width"),
-    *("model.generator.width", "model.critic.width", "penalty.weight", "penalty.scale", "penalty.c", "probe.seed"),
+    *("optimizer.lr", "optimizer.generator.lr", "optimizer.critic.lr", "loss.scale"),
+    *("penalty.weight", "penalty.scale", "penalty.c", "probe.seed"),
 )
 LIMIT = 1e18  # of numbers that pass any check of their size
 RESOLVER = re.compile(r"\$\{([\w.]+):")
