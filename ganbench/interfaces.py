@@ -55,7 +55,10 @@ class Augment(Protocol):
 
 
 class Metric(Protocol):
-    """Score generated samples [n_fake, ...] in the dataset's format."""
+    """Score generated samples [n_fake, ...] in the dataset's format.
+
+    It may have `protocol`, which says how the score is taken (metrics/protocol.py): scores of two never share a table.
+    """
 
     name: str  # key of the score that ranks
     n_fake: int  # how many samples it takes

@@ -65,7 +65,7 @@ def test_frechet_has_no_value_where_it_has_no_meaning() -> None:
     }
     too_many = image_metric(5000, None).real_reference
     assert too_many["fd_lenet"] is None and "the dataset has 4000" in too_many["fd_lenet_why"]
-    with pytest.raises(Refused, match=r"metric\.n_real=2000 must be at most 1000, the number of held-out samples"):
+    with pytest.raises(Refused, match=r"metric\.n_real=2000 must be at most 1000, the number of held-out images"):
         image_metric(64, 2000)
 
 

@@ -10,7 +10,7 @@ from ganbench.config.budget import Budget, make_budget
 from ganbench.config.compose import is_augmented, method_label, option_names, resolve
 from ganbench.config.messages import owner, setting
 from ganbench.config.ranges import NAME, NAME_WORDS, check_ranges, check_value, original_key
-from ganbench.config.schema import GROUPS, Config, Protocol, Track
+from ganbench.config.schema import GROUPS, Config, Protocol, ScoredOn, Track
 from ganbench.config.signature import (
     Argument,
     NoSuchTarget,
@@ -246,8 +246,11 @@ def _check_compatibility(cfg: DictConfig) -> None:
         "metric=energy_distance": ("2-D mixtures (ring, grid)", points),
         "metric=modes_kl": ("stacked digits", shape[:1] == [3] and "stacked" in cfg.dataset["_target_"]),
         "metric=fid": ("images", images),
+        "metric=fid50k": ("images", images),
+        "metric=fd_dinov2": ("images", images),
         "metric=kid": ("images", images),
     }
+    _check_reference(cfg)
     for option in (f"model={cfg.model.name}", f"metric={cfg.metric.name}"):
         needed, fits = needs.get(option, ("", True))
         if not fits:
@@ -282,6 +285,17 @@ def _check_r3gan(cfg: DictConfig) -> None:
             typed = setting(original_key(cfg, f"model.{player}.width"), net.width)
             side = cfg.dataset.shape[1]
             raise Refused(f"{typed} must be a multiple of {unit} with model=r3gan and images of {side}x{side}.")
+
+
+def _check_reference(cfg: DictConfig) -> None:
+    """Refuse to choose settings by how near samples come to images that were trained on."""
+    reference = cfg.metric.get("reference", "held_out")
+    if reference != "held_out" and cfg.protocol.scored_on is ScoredOn.selection:
+        raise Refused(
+            f"metric={cfg.metric.name} compares with images that are trained on ({setting('metric.reference', reference)}), "
+            "and protocol.scored_on=selection, as in the trials of protocol=tuned, chooses by images that are not; use "
+            "metric.reference=held_out."
+        )
 
 
 def _group(option: str) -> str:

@@ -4,6 +4,7 @@ import io
 import pickle
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -15,10 +16,11 @@ from ganbench.datasets import concatenate
 from ganbench.errors import Refused
 from ganbench.files import read_verified
 from ganbench.gpu import without_tf32
+from ganbench.metrics.known_weights import INCEPTION_SHA256, INCEPTION_URL, LENET_SHA256, WRONG_HASH
+from ganbench.metrics.protocol import Provenance
 from ganbench.progress import tracked
 
 LENET_WEIGHTS = Path(__file__).with_name("lenet.safetensors")
-LENET_SHA256 = "d18fc83187446d471f1fb4b6bee1aa4fc7735c7f9bc012f7d315411b36749ba7"
 
 
 @torch.no_grad()
@@ -49,6 +51,7 @@ class LeNet(nn.Module):
             _block(1, 16), _block(16, 32), _block(32, 64), nn.Flatten(), nn.Linear(64 * 16, 64), nn.ReLU()
         )
         self.head = nn.Linear(64, 20)
+        self.provenance = Provenance("LeNet of ganbench", (sha256 or LENET_SHA256) if weights else None)
         if weights:
             _load_safetensors(self, Path(weights).expanduser(), sha256 or LENET_SHA256)
             self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # half the time on a CPU
@@ -78,13 +81,6 @@ def _load_safetensors(net: nn.Module, file: Path, sha256: str) -> None:
         raise _wrong_weights_error(file, net, error) from None
 
 
-# The original FID network, ported to PyTorch by torch-fidelity; the file's name carries the start of its SHA-256.
-INCEPTION_URL = (
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-)
-INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-
-
 class Inception(nn.Module):
     """The Inception-v3 of FID with its own resize to 299x299, from torch-fidelity, with 2,048 features.
 
@@ -99,6 +95,12 @@ class Inception(nn.Module):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Net
 
         file = Path(weights).expanduser() if weights else _standard_inception_file()
+        self.provenance = Provenance(
+            "Inception-v3 of 2015",
+            sha256 or INCEPTION_SHA256,
+            "bilinear resize of TensorFlow 1 to 299x299",
+            f"torch-fidelity {version('torch-fidelity')}",
+        )
         safe_copy = _tensors_only(file, _read_weights(file, sha256 or INCEPTION_SHA256))
         try:
             self.net = Net("inception-v3-compat", ["2048"], feature_extractor_weights_path=safe_copy)
@@ -107,6 +109,10 @@ class Inception(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return _in_cache_sized_parts(lambda part: self.net(part.expand(-1, 3, -1, -1))[0], x, 4)
+
+    def class_logits(self, features: Tensor) -> Tensor:
+        """Return the logits [n, 1008] of the Inception Score from features [n, 2048]: those without the biases."""
+        return features.float() @ self.net.fc.weight.T
 
 
 def _standard_inception_file() -> Path:
@@ -144,8 +150,7 @@ def _read_weights(file: Path, sha256: str) -> bytes:
     """Read a weight file; raise Refused unless it has this SHA-256."""
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise Refused(f"metric.features.sha256={sha256} is not a SHA-256, which has 64 hexadecimal digits.")
-    hint = "put the right file there, or accept another file with its hash, metric.features.sha256=..."
-    return read_verified(file, "SHA-256", sha256, hint, setting="metric.features.weights=")
+    return read_verified(file, "SHA-256", sha256, WRONG_HASH, setting="metric.features.weights=")
 
 
 def _wrong_weights_error(file: Path, net: nn.Module, error: Exception) -> Refused:

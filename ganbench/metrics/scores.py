@@ -20,7 +20,13 @@ def all_usable(*sets: Tensor) -> bool:
 
     Must be asked before comparing: a comparison with a NaN is false, and would be counted as such.
     """
-    return all(bool(x.abs().max() < (MAX_DOUBLE if x.dtype == torch.float64 else MAX_SINGLE)) for x in sets)
+    return all(bool(largest(x) < (MAX_DOUBLE if x.dtype == torch.float64 else MAX_SINGLE)) for x in sets)
+
+
+def largest(x: Tensor) -> Tensor:
+    """Return the largest absolute value, NaN if there is a NaN; needs no copy of x."""
+    lowest, highest = torch.aminmax(x)
+    return torch.maximum(-lowest, highest)
 
 
 def missing(names: Iterable[str], reason: str) -> Scores:
@@ -40,11 +46,14 @@ def explain_non_finite(scores: Scores) -> Scores:
 
 def held_out_samples(test: Tensor, n: int | None) -> Tensor:
     """Return the first n held-out samples, or all for None; raise Refused if there are fewer."""
-    if n is not None and n > len(test):
-        raise Refused(
-            f"metric.n_real={n} must be at most {len(test)}, the number of held-out samples, or null for all of them."
-        )
-    return test[:n]
+    return first_samples(test, n, "held-out samples")
+
+
+def first_samples(x: Tensor, n: int | None, kind: str) -> Tensor:
+    """Return the first n real samples of a kind, or all for None; raise Refused if there are fewer."""
+    if n is not None and n > len(x):
+        raise Refused(f"metric.n_real={n} must be at most {len(x)}, the number of {kind}, or null for all of them.")
+    return x[:n]
 
 
 def real_reference(score: Callable[[Tensor], Scores], names: Iterable[str], train: Tensor, n: int) -> Scores:

@@ -1,7 +1,7 @@
 """Train the classifier of `metric=fd_lenet`: `python -m ganbench.metrics.train_lenet FASHION_MNIST_FOLDER`.
 
 Trains on the 4,000 training digits of mnist5k and the 60,000 training clothes of Fashion-MNIST, with small shifts.
-Writes lenet.safetensors, and prints the accuracy on held-out digits and clothes and the SHA-256 for features.py.
+Writes lenet.safetensors, and prints the accuracy on held-out digits and clothes and the SHA-256 for known_weights.py.
 """
 
 import gzip

@@ -115,6 +115,11 @@ class Run:
         return _todays_names(self.facts.get("real_reference") or self.facts.get("floor") or {})
 
     @property
+    def metric_protocol(self) -> str | None:
+        """Return how the score is taken, in a sentence; None where that is not declared, as before version 0.6."""
+        return self.footing.get("equal", {}).get("metric_protocol")
+
+    @property
     def seconds(self) -> float:
         return self.facts.get("t_train") or math.nan
 
@@ -233,7 +238,9 @@ def _check_types(run: Run) -> None:
 def _check_numbers(values: dict[str, Any], text: Iterable[str] = ()) -> None:
     """Raise ValueError unless values are numbers, lists of numbers or None; keys in `text` and reasons may be text."""
     for key, value in values.items():
-        if value is None or isinstance(value, int | float) or key in text or key.endswith(("_why", "_why_raw")):
+        if value is None or isinstance(value, int | float) or key in text:
+            continue
+        if key.endswith(("_why", "_why_raw", "_protocol")):
             continue
         for item in value if isinstance(value, list) else [value]:
             if not (item is None or isinstance(item, int | float)):

@@ -124,6 +124,7 @@ def summary(out: Path) -> Row:
         "score": None if status["status"] == "diverged" else status.get("score"),
         "score_best": min(scores, default=None),
         "metric": metric,
+        "metric_protocol": (status.get("metric_protocol") or {}).get("sentence"),
         **{
             key: without_names(status.get(key)) for key in ("status", "reason", "collapsed", "commit", "code", "device")
         },

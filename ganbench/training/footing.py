@@ -18,6 +18,7 @@ from ganbench.config.schema import LrDecay
 from ganbench.datasets import Data
 from ganbench.disk_cache import sha256
 from ganbench.interfaces import Metric
+from ganbench.metrics.protocol import Protocol
 from ganbench.runs.identity import method_code_digest, shared_code_digest
 from ganbench.training.players import Players, chosen_init
 
@@ -62,6 +63,7 @@ def _equal(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> Fie
         "precision": cfg.precision.value,
         "metric": cfg.metric.name,
         "metric_network": digest(*_metric_weights(metric)),
+        **_metric_protocol(metric),
         "n_fake": metric.n_fake,
         "n_real": cfg.metric.get("n_real"),
         "k_neighbors": cfg.metric.get("k_neighbors"),
@@ -170,6 +172,11 @@ def _options(optimizer: Optimizer) -> Fields:
     """Return the other optimizer options; falsy ones are dropped: their defaults differ between torch versions."""
     own = {k: v for k, v in optimizer.defaults.items() if k not in ("lr", "betas", "fused", "capturable")}
     return {k: v for k, v in sorted(own.items()) if v is not None and v is not False and v != 0}
+
+
+def _metric_protocol(metric: Metric) -> Fields:
+    protocol: Protocol | None = getattr(metric, "protocol", None)
+    return {"metric_protocol": protocol.sentence} if protocol else {}
 
 
 def _metric_weights(metric: Metric) -> list[Tensor]:

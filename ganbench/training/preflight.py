@@ -205,7 +205,7 @@ def check_rankable(metric: Metric, name: str) -> None:
     if reason:
         raise Refused(
             f"metric={name}: no run can have a score, since {reason}; use metric=kid, which needs no such number, or "
-            "more held-out images and a higher metric.n_fake."
+            "more real images to compare with and a higher metric.n_fake."
         )
 
 
@@ -218,6 +218,11 @@ def check_metric(metric: Metric, name: str) -> None:
         raise Refused(
             f"metric {name}: {type(metric).__name__} needs name={name} and real_reference, a dict with the score of "
             f"real data under {name}."
+        )
+    if not isinstance(getattr(metric, "protocol", None), Protocol | None):
+        raise Refused(
+            f"metric {name}: the protocol of {type(metric).__name__} must be a ganbench.metrics.protocol.Protocol; leave "
+            "it out where there is none."
         )
 
 

@@ -16,6 +16,7 @@ from ganbench import randomness
 from ganbench.config.compose import build, is_augmented
 from ganbench.datasets import Data, describe_left_out, select_evaluation_split, to_float, with_flips
 from ganbench.interfaces import Augment, Metric, Scores
+from ganbench.metrics.protocol import Protocol
 from ganbench.progress import duration, progress_bar
 from ganbench.runs.recorder import Recorder
 from ganbench.runs.signals import GracefulStop
@@ -80,6 +81,7 @@ class Run:
         cfg, device = self.cfg, self.device
         self.data = load_data(cfg, device)
         self.metric = load_metric(cfg, self.data, device)
+        self.protocol: Protocol | None = getattr(self.metric, "protocol", None)
         if cfg.protocol.flip_reals:  # after the metric: what samples are compared with stays
             self.data = with_flips(self.data)
         self._seed_globals("own_start", 0)
@@ -120,7 +122,7 @@ class Run:
                 critic, self.scores, picture = self._evaluate(step)
             if step == 0:
                 self._announce_evaluations(time.perf_counter() - began)
-            self.recorder.log(images, self.scores)
+            self.recorder.log(images, self.scores | self._published_protocol())
             self.recorder.note_collapse()
             self.recorder.log_samples(images, picture)
             self.recorder.log_histograms(images, _histograms(critic))
@@ -140,6 +142,10 @@ class Run:
             scores |= evaluate_raw(self.metric, sampler, self.players.G)
         shown = sampler(self.players.average, n=picture_size(self.data), stream="z_grid")
         return critic, scores, sample_picture(shown, self.data, self.players.D)
+
+    def _published_protocol(self) -> Scores:
+        """Return what a row of scores says of their protocol, where a reader may hold them against those of papers."""
+        return {"metric_protocol": self.protocol.sentence} if self.protocol and self.protocol.published else {}
 
     def probe(self, step: int) -> None:
         """Measure, on copies, whether the generator's gradient vanishes as the critic gets better."""
@@ -193,6 +199,10 @@ class Run:
         weights = {"G": count_weights(self.players.G), "D": count_weights(self.players.D)}
         precision = self.cfg.precision.value
         self.recorder.note(device=device, precision=precision, weights=weights, real_reference=reference)
+        if self.protocol:
+            self.recorder.note(metric_protocol=self.protocol.facts())
+        if self._published_protocol():
+            log.info(self.protocol.sentence)
         if self.data.facts:
             self.recorder.note(data=dict(self.data.facts))
             log.info(_images_line(self.data.facts))

@@ -53,9 +53,10 @@ def theirs(file: Path, layer: str, real: Tensor, fake: Tensor, fid: bool = True)
     """Its first input is the generated one. All samples in one subset, so that no draw is left in KID."""
     layers = {f"feature_layer_{m}": layer for m in ("fid", "kid", "prc")}
     return calculate_metrics(
-        input1=Images(fake), input2=Images(real), fid=fid, kid=True, prc=True, cuda=False, cache=False, verbose=False,
+        input1=Images(fake), input2=Images(real), fid=fid, isc=not fid, kid=True, prc=True, cuda=False, cache=False, verbose=False,
         save_cpu_ram=True, batch_size=4, feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(file), kid_subsets=1, kid_subset_size=len(real), prc_neighborhood=K,
+        isc_splits=10, samples_shuffle=False,
         **layers,
     )  # fmt: skip
 
@@ -64,6 +65,7 @@ def inception(weights: Weights, layer: str) -> Inception:
     """Ours, cut short after a layer: with 64 features a test can afford more samples than features."""
     net = Inception(*map(str, weights))
     net.net = FeatureExtractorInceptionV3("x", [layer], feature_extractor_weights_path=str(weights[0]))
+    net.class_logits = None  # they come of the last layer only
     return net
 
 
@@ -72,6 +74,7 @@ NAMES = {
     "precision": "precision", "recall": "recall",
 }  # fmt: skip
 NAMES_WITHOUT_FID = {ours: theirs for ours, theirs in NAMES.items() if ours != "fid"}
+NAMES_WITHOUT_FID["inception_score"] = "inception_score_mean"
 
 
 def agree(actual: dict, expected: dict, names: dict[str, str] = NAMES, rounding: float = 0.0) -> None:

@@ -1,0 +1,57 @@
+"""What a score of images depends on besides the images: the protocol, which the number carries wherever it goes."""
+
+from typing import Any, NamedTuple
+
+QUANTIZATION = "uint8"  # of every image that is scored, also of a generated one
+REAL_IMAGES = {"held_out": "held-out images", "train": "training images", "all": "training and held-out images"}
+
+
+class Provenance(NamedTuple):
+    """Where features come from, as far as a score depends on it."""
+
+    network: str
+    weights: str | None  # the SHA-256 of their file, or of their values; None for a network without training
+    resize: str | None = None  # how the network changes an image's size; None if it does not, or if that is not known
+    library: str | None = None  # with its version; None for a network that nothing is published with
+
+
+class Protocol(NamedTuple):
+    """How a score of images is taken. Scores of different protocols must not be compared."""
+
+    metric: str
+    n_fake: int
+    n_real: int
+    reference: str  # which real images the samples are compared with: a key of REAL_IMAGES
+    n_available: int  # real images of this kind
+    n_pairs: int | None  # images of either kind that are compared pair by pair; None for all
+    provenance: Provenance
+
+    @property
+    def published(self) -> bool:
+        """Tell whether papers report scores on this network, so that a number may be held against theirs."""
+        return self.provenance.library is not None
+
+    @property
+    def sentence(self) -> str:
+        """Say everything: two protocols are the same if their sentences are."""
+        network, weights, resize, library = self.provenance
+        parts = [
+            f"{self.metric}: {self.n_fake:,} samples against {self._reals()}",
+            f"{network} ({f'weights {weights[:12]}' if weights else 'untrained'}{f', {library}' if library else ''})",
+            f"{QUANTIZATION} images{f', {resize}' if resize else ''}",
+        ]
+        if self.n_pairs:
+            parts.append(f"KID, diversity and memorization of the first {self.n_pairs:,} of each")
+        return "; ".join(parts)
+
+    def _reals(self) -> str:
+        kind = REAL_IMAGES[self.reference]
+        if self.n_real == self.n_available:
+            return f"all {self.n_real:,} {kind}"
+        return f"the first {self.n_real:,} of {self.n_available:,} {kind}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything by name, as JSON holds it, and the sentence."""
+        facts = self._asdict() | self.provenance._asdict() | {"quantization": QUANTIZATION, "sentence": self.sentence}
+        del facts["provenance"]
+        return facts
