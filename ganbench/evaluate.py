@@ -71,7 +71,9 @@ def _line(run: RunFolder, evaluation: dict[str, Any]) -> str:
     name = evaluation["metric"]
     score = _score_or_reason(evaluation["scores"], name)
     reference = _score_or_reason(evaluation["real_reference"], name)
-    return f"{run.folder}: {name} {score} (real data: {reference}) of {evaluation['n_fake']:,} samples"
+    protocol = evaluation.get("metric_protocol")
+    taken = f"; {protocol['sentence']}" if protocol else f" of {evaluation['n_fake']:,} samples"
+    return f"{run.folder}: {name} {score} (real data: {reference}){taken}"
 
 
 def _score_or_reason(scores: dict[str, Any], name: str) -> str:

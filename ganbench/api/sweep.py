@@ -196,8 +196,9 @@ def _html(study: Study) -> Markup:
     header = Markup("").join(Markup("<th>{}</th>").format(name) for name in tables.headers(study)[:-1])
     rows = Markup("").join(_html_row(row[:-1]) for row in tables.results(study))
     notes = Markup("").join(Markup("<li>{}</li>").format(note) for note in study.notes)
-    return Markup("<h4>{}</h4><p>{}</p><table><tr>{}</tr>{}</table><ul>{}</ul>").format(
-        study.title, " ".join(study.verdict), header, rows, notes
+    caption = Markup("<p>{}.</p>").format(study.metric_protocol) if study.metric_protocol else ""
+    return Markup("<h4>{}</h4><p>{}</p><table><tr>{}</tr>{}</table>{}<ul>{}</ul>").format(
+        study.title, " ".join(study.verdict), header, rows, caption, notes
     )
 
 

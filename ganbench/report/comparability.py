@@ -46,6 +46,7 @@ FIXES = {
     "generator_weights": "the same version of ganbench and torch for all runs of a seed",
     "critic_weights": "the same version of ganbench and torch for all runs of a seed",
 }
+METRIC_PROTOCOL = "metric_protocol"  # the one field that is never allowed to differ; older runs do not have it
 OTHER_VERSION = "the same version of ganbench"  # the fix for a field that this version does not know
 
 
@@ -117,13 +118,16 @@ def _mismatches_in(part: str, runs: list[Run]) -> list[Mismatch]:
 def _folders_by_value(field: str, part: str, runs: list[Run]) -> dict[str, list[str]]:
     """Group runs by the field's value.
 
-    Left out are runs without a penalty, which have no `penalty_weight`, and the budget of those that did not finish: a
-    run that diverged would do so with a larger one, too, and may have been left behind when others were extended.
+    Left out are runs without a penalty, which have no `penalty_weight`; older runs, which do not say how the score is
+    taken; and the budget of those that did not finish: a run that diverged would do so with a larger one, too, and may
+    have been left behind when others were extended.
     """
     folders: dict[str, list[str]] = {}
     for run in runs:
         value = run.footing.get(part, {}).get(field)
-        if (value is None and part == "setting") or (field == "images" and run.status != "finished"):
+        if value is None and (part == "setting" or field == METRIC_PROTOCOL):
+            continue
+        if field == "images" and run.status != "finished":
             continue
         text = value if isinstance(value, str) else json.dumps(value)
         folders.setdefault(text, []).append(run.folder.name)
@@ -131,18 +135,34 @@ def _folders_by_value(field: str, part: str, runs: list[Run]) -> dict[str, list[
 
 
 def check_comparable(runs: list[Run], allowed: Iterable[str]) -> list[Mismatch]:
-    """Raise NotComparable for mismatches that are not allowed; return those that are."""
+    """Raise NotComparable for mismatches that are not allowed; return those that are.
+
+    Scores of two protocols are never allowed to share a table.
+    """
+    differing = mismatches(runs)
+    for mismatch in differing:
+        if mismatch.field == METRIC_PROTOCOL:
+            raise NotComparable(mixed_protocols(mismatch.values))
     unknown = [field for field in allowed if field not in FIXES]
     if unknown:
         raise NotComparable(
             f"--allow-mismatch {unknown[0]}: there is no footing field {unknown[0]}. "
             f"Allowed: {', '.join(sorted(FIXES))}."
         )
-    differing = mismatches(runs)
     refused = [mismatch for mismatch in differing if mismatch.field not in allowed]
     if refused:
         raise NotComparable(_refusal(refused))
     return differing
+
+
+def mixed_protocols(folders: dict[str, list[str]]) -> str:
+    """Say that scores were taken by several protocols: by protocol, the folders that have it."""
+    parts = [f"[{protocol}] in {_first_and_count(names)}" for protocol, names in folders.items()]
+    return (
+        f"Scores of two protocols never share a table: {' and '.join(parts)}; rerun with the same metric=..., "
+        "metric.n_fake, metric.n_real, metric.reference, metric.n_pairs and weights, or report them in folders of "
+        "their own."
+    )
 
 
 def _refusal(refused: list[Mismatch]) -> str:

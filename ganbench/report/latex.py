@@ -28,7 +28,8 @@ def results(study: Study) -> str:
     if study.real_reference is not None:
         lines += [r"\midrule", _row(["real data", _number(study.real_reference), "", "", "", ""])]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    return COMMENT.format(metric=study.metric, seeds=seeds) + "\n".join(lines) + "\n"
+    protocol = f"% {study.metric_protocol}.\n" if study.metric_protocol else ""
+    return COMMENT.format(metric=study.metric, seeds=seeds) + protocol + "\n".join(lines) + "\n"
 
 
 def _row(cells: list[str]) -> str:

@@ -116,7 +116,7 @@ class Run:
 
     @property
     def metric_protocol(self) -> str | None:
-        """Return how the score is taken, in a sentence; None where that is not declared, as before version 0.6."""
+        """Return how the score is taken, in a sentence; None where that is not declared, as in older runs."""
         return self.footing.get("equal", {}).get("metric_protocol")
 
     @property

@@ -75,6 +75,16 @@ class Study:
     def real_reference(self) -> float | None:
         return self.real_scores.get(self.metric)
 
+    @cached_property
+    def metric_protocol(self) -> str | None:
+        """Return how the score is taken, in a sentence; None where that is not declared."""
+        return next((run.metric_protocol for run in self.compared_runs if run.metric_protocol), None)
+
+    @property
+    def real_data(self) -> str:
+        """Name the real data of the reference: those that samples are not compared with."""
+        return "held-out" if self.config["metric"].get("reference") == "train" else "training"
+
     @property
     def track(self) -> str:
         """Say which settings the methods have."""

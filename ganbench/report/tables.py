@@ -67,6 +67,7 @@ CSV_FIELDS = (
     "seconds",
     "images_per_second",
     "reason",
+    "metric_protocol",
 )
 RESULT_FIELDS = (
     "method",
@@ -85,6 +86,7 @@ RESULT_FIELDS = (
     "seconds",
     "images_per_second",
     "best_checkpoint",
+    "metric_protocol",
 )
 LEGEND = (
     "Lower is better. IQM: interquartile mean over seeds of the final score (of three seeds the median), which decides "
@@ -320,16 +322,23 @@ def markdown(study: Study) -> str:
     """Return the text of results.md."""
     notes = [f"- {note}" for note in study.notes]
     parts = ["\n".join([f"# {study.title}", "", study.subtitle, "", *study.verdict, "", *notes, ""])]
-    real = "" if study.real_reference is None else f"Real training data score {format_number(study.real_reference)}. "
     rows: list[list] = [headers(study), *results(study)]
     if study.has_many_runs:
         rows = [row[:-1] for row in rows]  # without the score of every seed, which results.csv has
-    parts += [f"{markdown_table(rows)}\n{real}{LEGEND} {study.cost_note}\n"]
+    parts += [f"{markdown_table(rows)}\n{_caption(study)}{LEGEND} {study.cost_note}\n"]
     if scores := other_scores(study):
         table = markdown_table([["method", *other_metrics(study)], *scores])
         parts.append(f"Other scores at the end, mean over seeds:\n\n{table}")
     parts += [f"{caption}\n\n{markdown_table(rows)}" for caption, rows in study.search_tables]
     return "\n".join(parts)
+
+
+def _caption(study: Study) -> str:
+    """Say how the score is taken, where that is declared, and what real data score."""
+    protocol = f"{study.metric_protocol}. " if study.metric_protocol else ""
+    reference = study.real_reference
+    real = "" if reference is None else f"Real {study.real_data} data score {format_number(reference)}. "
+    return protocol + real
 
 
 def csv_of_runs(runs: list[Run]) -> str:
@@ -338,7 +347,7 @@ def csv_of_runs(runs: list[Run]) -> str:
     for run in runs:
         numbers = (run.final, run.best, run.facts.get("images"), run.seconds, run.speed)
         known = [run.folder.name, run.label, run.seed, run.status, run.metric]
-        rows.append([*known, *map(_exact, numbers), run.reason or ""])
+        rows.append([*known, *map(_exact, numbers), run.reason or "", run.metric_protocol or ""])
     return _csv(CSV_FIELDS, rows)
 
 
@@ -347,7 +356,7 @@ def csv_of_results(study: Study) -> str:
     rows = [_csv_result(study, method) for method in study.methods]
     if study.real_reference is not None:
         row: list[object] = ["real data", study.metric, "", _exact(study.real_reference)]
-        rows.append(row + [""] * (len(RESULT_FIELDS) - len(row)))
+        rows.append(row + [""] * (len(RESULT_FIELDS) - len(row) - 1) + [study.metric_protocol or ""])
     return _csv(RESULT_FIELDS, rows)
 
 
@@ -362,6 +371,7 @@ def _csv_result(study: Study, method: Method) -> list[object]:
         "yes" if study.is_among_best(method) else "no",
         _exact(study.timing.seconds.get(method.label) if study.timing else None),
         *map(_exact, (method.seconds, method.speed, method.best)),
+        study.metric_protocol or "",
     ]
 
 

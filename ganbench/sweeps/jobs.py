@@ -22,6 +22,7 @@ from ganbench.config.schema import Precision, Track, WandbMode
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.files import can_be_made, check_free_space, check_image_folder, is_run_folder
+from ganbench.metrics.known_weights import check_weights
 from ganbench.runs.status import completed_status
 from ganbench.sweeps.composition import Composer, Family, become
 from ganbench.sweeps.outcomes import Status
@@ -116,14 +117,24 @@ def _check_wandb_folder(cfg: DictConfig) -> None:
 
 
 def check_paths(cfg: DictConfig) -> None:
-    """Raise Refused for a folder of images, or a file of weights, that is not there."""
+    """Raise Refused for a folder of images, or a file of weights, that is not there or not the right one."""
     if cfg.dataset["_target_"] == "ganbench.datasets.folder":
         for key in ("root", "held_out"):
             if cfg.dataset.get(key) is not None:
                 check_image_folder(f"dataset.{key}", cfg.dataset[key])
+    _check_weights(cfg)
+
+
+def _check_weights(cfg: DictConfig) -> None:
+    """Raise Refused for a file of weights that is not there, or is another than it should be."""
     weights = OmegaConf.select(cfg, "metric.features.weights")
-    if isinstance(weights, str) and not os.path.exists(os.path.expanduser(weights)):
+    if not isinstance(weights, str) or not weights:
+        return
+    file = Path(weights).expanduser()
+    if not file.exists():
         raise Refused(f"metric.features.weights={weights} does not exist; pass the file of the weights.")
+    features = cfg.metric.features
+    check_weights(str(features["_target_"]), file, features.get("sha256"))
 
 
 def _check_device(cfg: DictConfig) -> None:
@@ -206,6 +217,7 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
     for folder, n in Counter(job.folder for job in jobs).items():
         if n > 1:
             raise Refused(f"{n} runs of the sweep would share {folder}: the same run is listed twice. List it once.")
+    _reject_mixed_protocols(jobs)
     _reject_runs_of_other_names(jobs)
     if config.hydra.launcher._target_ in OUR_LAUNCHERS:
         check_value("hydra.launcher.n_jobs", "sweep.parallel", config.hydra.launcher.n_jobs)
@@ -214,6 +226,29 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
             f"sweep.parallel={config.sweep.parallel} has no effect with this hydra/launcher, which decides itself how "
             "many runs go at a time: use sweep.parallel=auto."
         )
+
+
+def _reject_mixed_protocols(jobs: Sequence[Job]) -> None:
+    """Raise Refused if images of one dataset would be scored by several protocols, which never share a table."""
+    first: dict[str, Job] = {}
+    for job in jobs:
+        if "features" not in job.config.metric:
+            continue
+        before = first.setdefault(job.config.dataset.name, job)
+        one, other = (_protocol_settings(each.config) for each in (before, job))
+        if one != other:
+            key = next(key for key in one if one[key] != other[key])
+            raise Refused(
+                f"{before.folder.name} and {job.folder.name} have scores of two protocols, {setting(key, one[key])} and "
+                f"{setting(key, other[key])}, which never share a table: make two sweeps, or score the runs of one by "
+                "another metric with python -m ganbench.evaluate."
+            )
+
+
+def _protocol_settings(cfg: DictConfig) -> dict[str, object]:
+    """Return the settings that decide how a score of images is taken; a file of weights counts by its hash."""
+    keys = ("name", "n_fake", "n_real", "reference", "n_pairs", "features._target_", "features.sha256")
+    return {f"metric.{key}": OmegaConf.select(cfg.metric, key) for key in keys}
 
 
 def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:

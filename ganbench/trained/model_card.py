@@ -95,15 +95,19 @@ def _score(loaded: Run, images: int) -> str:
 
 
 def _other_score(evaluation: Evaluation) -> str:
-    protocol = evaluation | {"n_real": evaluation["settings"].get("n_real")}
+    declared = (evaluation.get("metric_protocol") or {}).get("sentence")
+    protocol = evaluation | {"n_real": evaluation["settings"].get("n_real"), "metric_protocol": declared}
     return _described(evaluation["metric"], evaluation["scores"], evaluation["real_reference"], protocol)
 
 
 def _described(metric: str, scores: dict[str, Any], reference: dict[str, Any], protocol: dict[str, Any]) -> str:
     value = _written(scores[metric])
     real = _written(reference.get(metric))
+    number = f"{metric} {value} (real data: {real}; lower is better)"
+    if protocol.get("metric_protocol"):
+        return f"{number}; {protocol['metric_protocol']}"
     against = f"{protocol['n_real'] or 'all'} {protocol['scored_on'].replace('_', '-')} samples"
-    return f"{metric} {value} (real training data: {real}; lower is better), {protocol['n_fake']} against {against}"
+    return f"{number}, {protocol['n_fake']} against {against}"
 
 
 def _written(value: float | None) -> str:

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from ganbench.errors import Refused
 from ganbench.gpu import refuse_random_kernels
 from ganbench.interfaces import Augment, Loss, Metric, Penalty
+from ganbench.metrics.protocol import Protocol
 from ganbench.models.layers import eval_mode
 from ganbench.randomness import generator, seed_globals
 

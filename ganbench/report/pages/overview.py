@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ganbench.report.comparability import Mismatch, NotComparable
+from ganbench.report.comparability import Mismatch, NotComparable, mixed_protocols
 from ganbench.report.compare import Method, plural
 from ganbench.report.figures import scores
 from ganbench.report.figures.svg import Figure
@@ -90,6 +90,7 @@ def load_studies(folder: Path, allowed: tuple[str, ...] = ()) -> tuple[list[Stud
             "diverged."
         )
     _check_one_track(studies, allowed)
+    _check_one_metric_protocol(studies)
     return studies, left_out
 
 
@@ -110,6 +111,17 @@ def _check_one_track(studies: list[Study], allowed: tuple[str, ...]) -> None:
             f"{Mismatch('track', folders)}: sweeps of different tracks answer different questions and are never mixed "
             "in one table. Report each folder by itself, or name the tracks on the page with --allow-mismatch track"
         )
+
+
+def _check_one_metric_protocol(studies: list[Study]) -> None:
+    """Raise NotComparable if the scores of one dataset were taken by several protocols."""
+    folders: dict[str, dict[str, list[str]]] = {}
+    for study in studies:
+        if study.metric_protocol:
+            folders.setdefault(study.dataset, {}).setdefault(study.metric_protocol, []).append(study.folder.name)
+    for dataset, by_protocol in folders.items():
+        if len(by_protocol) > 1:
+            raise NotComparable(f"{dataset}: {mixed_protocols(by_protocol)}")
 
 
 def _other_code(studies: list[Study]) -> list[str]:
@@ -197,6 +209,7 @@ class Overview:
         lines = [f"# {self.title}", ""]
         for name, link, study in zip(self.names, self.links, self.studies, strict=True):
             lines.append(f"- [{name}]({link}) ({study.subtitle}): {' '.join(study.verdict)}")
+            lines += [f"  - {study.metric_protocol}."] if study.metric_protocol else []
             lines += [f"  - {note}" for note in study.notes]
         lines += [f"- {note}" for note in self.notes]
         lines += ["", LEGEND, ""]
