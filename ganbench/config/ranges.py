@@ -146,9 +146,7 @@ RANGES: dict[str, Range] = {
     "augment.policy": Range("a list of color, translation and cutout, each once at most", _is_policy),
     "metric.frechet": or_null(pattern(NAME_WORDS, NAME)),
     "metric.n_fake": whole(2, 100_000),
-    "metric.reference": pattern(
-        "held_out (test data, as papers say), train, or all, which is both", "held_out|train|all"
-    ),
+    "metric.reference": pattern("held_out (papers: test), train, or all, which is both", "held_out|train|all"),
     "metric.n_real": SAMPLES,
     "metric.n_pairs": SAMPLES,
     "metric.n_train": SAMPLES,

@@ -2,9 +2,9 @@
 
 import copy
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -229,26 +229,37 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
 
 
 def _reject_mixed_protocols(jobs: Sequence[Job]) -> None:
-    """Raise Refused if images of one dataset would be scored by several protocols, which never share a table."""
-    first: dict[str, Job] = {}
-    for job in jobs:
-        if "features" not in job.config.metric:
+    """Raise Refused if images of one dataset would be scored by two protocols, also by that of runs made before."""
+    first: dict[str, tuple[Path, dict[str, object]]] = {}
+    for folder, cfg in [*((job.folder, job.config) for job in jobs), *_runs_beside(jobs)]:
+        if "features" not in cfg.metric:
             continue
-        before = first.setdefault(job.config.dataset.name, job)
-        one, other = (_protocol_settings(each.config) for each in (before, job))
-        if one != other:
-            key = next(key for key in one if one[key] != other[key])
+        protocol = _protocol_settings(cfg)
+        other_folder, other = first.setdefault(cfg.dataset.name, (folder, protocol))
+        differing = [key for key in protocol if protocol[key] != other[key]]
+        if differing:
+            values = " and ".join(setting(differing[0], each[differing[0]]) for each in (other, protocol))
             raise Refused(
-                f"{before.folder.name} and {job.folder.name} have scores of two protocols, {setting(key, one[key])} and "
-                f"{setting(key, other[key])}, which never share a table: make two sweeps, or score the runs of one by "
-                "another metric with python -m ganbench.evaluate."
+                f"{other_folder.name} and {folder.name} would have scores of two protocols, {values}, which never share "
+                "a table: make them in sweeps of different names, or score the runs of one by another metric with "
+                "python -m ganbench.evaluate."
             )
 
 
 def _protocol_settings(cfg: DictConfig) -> dict[str, object]:
     """Return the settings that decide how a score of images is taken; a file of weights counts by its hash."""
-    keys = ("name", "n_fake", "n_real", "reference", "n_pairs", "features._target_", "features.sha256")
-    return {f"metric.{key}": OmegaConf.select(cfg.metric, key) for key in keys}
+    keys = ("n_fake", "n_real", "reference", "n_pairs", "features._target_", "features.sha256")
+    return {"metric": cfg.metric.name} | {f"metric.{key}": OmegaConf.select(cfg.metric, key) for key in keys}
+
+
+def _runs_beside(jobs: Sequence[Job]) -> Iterator[tuple[Path, DictConfig]]:
+    """Yield what is in the sweep's folder already if there are new runs for it: folders and their settings."""
+    planned = {job.folder for job in jobs}
+    for sweep in sorted({job.folder.parent for job in jobs if not job.folder.exists()}):
+        for folder in sorted(sweep.iterdir()) if sweep.is_dir() else ():
+            cfg = _recorded_config(folder) if folder not in planned and is_run_folder(folder) else None
+            if cfg is not None and "metric" in cfg and "dataset" in cfg:
+                yield folder, cfg
 
 
 def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:
@@ -269,7 +280,15 @@ def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:
 
 def _recorded_settings(folder: Path) -> str | None:
     try:
-        config = OmegaConf.load(folder / "config.yaml")
-        return identity_text(config) if isinstance(config, DictConfig) else None
-    except (OSError, YAMLError, KeyError, AttributeError, TypeError):  # whoever resumes or reports it says so
+        config = _recorded_config(folder)
+        return None if config is None else identity_text(config)
+    except (KeyError, AttributeError, TypeError):  # whoever resumes or reports it says so
         return None
+
+
+def _recorded_config(folder: Path) -> DictConfig | None:
+    """Return the settings of a run that was made; None where they cannot be read."""
+    with suppress(OSError, YAMLError):
+        config = OmegaConf.load(folder / "config.yaml")
+        return config if isinstance(config, DictConfig) else None
+    return None

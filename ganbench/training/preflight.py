@@ -222,8 +222,8 @@ def check_metric(metric: Metric, name: str) -> None:
         )
     if not isinstance(getattr(metric, "protocol", None), Protocol | None):
         raise Refused(
-            f"metric {name}: the protocol of {type(metric).__name__} must be a ganbench.metrics.protocol.Protocol; leave "
-            "it out where there is none."
+            f"metric {name}: the protocol of {type(metric).__name__} must be a ganbench.metrics.protocol.Protocol, or "
+            "left out."
         )
 
 

@@ -201,8 +201,8 @@ class Run:
         self.recorder.note(device=device, precision=precision, weights=weights, real_reference=reference)
         if self.protocol:
             self.recorder.note(metric_protocol=self.protocol.facts())
-        if self._published_protocol():
-            log.info(self.protocol.sentence)
+            if self.protocol.published:
+                log.info(self.protocol.sentence)
         if self.data.facts:
             self.recorder.note(data=dict(self.data.facts))
             log.info(_images_line(self.data.facts))

@@ -53,8 +53,8 @@ def theirs(file: Path, layer: str, real: Tensor, fake: Tensor, fid: bool = True)
     """Its first input is the generated one. All samples in one subset, so that no draw is left in KID."""
     layers = {f"feature_layer_{m}": layer for m in ("fid", "kid", "prc")}
     return calculate_metrics(
-        input1=Images(fake), input2=Images(real), fid=fid, isc=not fid, kid=True, prc=True, cuda=False, cache=False, verbose=False,
-        save_cpu_ram=True, batch_size=4, feature_extractor="inception-v3-compat",
+        input1=Images(fake), input2=Images(real), fid=fid, isc=not fid, kid=True, prc=True, cuda=False,
+        cache=False, verbose=False, save_cpu_ram=True, batch_size=4, feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(file), kid_subsets=1, kid_subset_size=len(real), prc_neighborhood=K,
         isc_splits=10, samples_shuffle=False,
         **layers,
