@@ -74,6 +74,8 @@ CHANGES = {
     "metric_network": {"features": OtherNet},
     "n_fake": {"overrides": ["metric.n_fake=310"]},
     "n_real": {"overrides": ["metric.n_real=210"]},
+    "reference": {"overrides": ["+metric.reference=train"]},
+    "n_pairs": {"overrides": ["+metric.n_pairs=100"]},
     "k_neighbors": {"overrides": ["metric.k_neighbors=3"]},
     "streams": {"scheme": 2},
     "scored_on": {"overrides": ["protocol.scored_on=selection"]},

@@ -292,9 +292,9 @@ def _check_reference(cfg: DictConfig) -> None:
     reference = cfg.metric.get("reference", "held_out")
     if reference != "held_out" and cfg.protocol.scored_on is ScoredOn.selection:
         raise Refused(
-            f"{setting('metric.reference', reference)} (metric={cfg.metric.name}) compares with images that are trained "
-            "on, and protocol.scored_on=selection, as in the trials of protocol=tuned, chooses by images that are not; use "
-            "metric.reference=held_out."
+            f"{setting('metric.reference', reference)} (metric={cfg.metric.name}) compares with images that are "
+            "trained on, and protocol.scored_on=selection, as in the trials of protocol=tuned, chooses by images that "
+            "are not; use metric.reference=held_out."
         )
 
 

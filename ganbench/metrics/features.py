@@ -51,7 +51,6 @@ class LeNet(nn.Module):
             _block(1, 16), _block(16, 32), _block(32, 64), nn.Flatten(), nn.Linear(64 * 16, 64), nn.ReLU()
         )
         self.head = nn.Linear(64, 20)
-        self.provenance = Provenance("LeNet of ganbench", (sha256 or LENET_SHA256) if weights else None)
         if weights:
             _load_safetensors(self, Path(weights).expanduser(), sha256 or LENET_SHA256)
             self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # half the time on a CPU

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from ganbench.datasets import Data
-from ganbench.disk_cache import sha256
 from ganbench.errors import Refused
 from ganbench.interfaces import Scores
 from ganbench.metrics.feature_cache import cached_features
@@ -36,10 +35,10 @@ class ImageMetric:
 
     All of them are taken from one pass through the network. The score called `name` ranks: the Fréchet distance, or
     with name="kid" the kernel distance; `frechet` is then the name of the former. `cannot_rank` says why no generator
-    can have that score here; None if one can. `protocol` says how the scores are taken.
+    can have that score here; None if one can.
 
     `features` maps uint8 images [n, C, H, W] to features [n, d]; if it has `classify(features)`, classes are counted,
-    and if it has `class_logits(features)`, there is an Inception Score. It may have a `provenance`.
+    if `class_logits(features)`, there is an Inception Score, and if a `provenance`, the scores have a `protocol`.
     """
 
     def __init__(  # every key of conf/metric/fid.yaml, and the data and device of the run
@@ -77,8 +76,14 @@ class ImageMetric:
         self.names = [*self.distance_names, "kid", *classes, *PRDC_NAMES, "memorization"]
         self.n_features = embed(self.features, self.real_images[:1]).shape[1]
         self.cannot_rank = self._too_few(n_fake) if name == frechet else None
+        self.protocol = self._protocol(len(images))
+
+    def _protocol(self, n_available: int) -> Protocol | None:
+        provenance: Provenance | None = getattr(self.features, "provenance", None)
+        if provenance is None:
+            return None
         n_real = len(self.real_images)
-        self.protocol = Protocol(name, n_fake, n_real, reference, len(images), n_pairs, _provenance(features))
+        return Protocol(self.name, self.n_fake, n_real, self.reference, n_available, self.n_pairs, provenance)
 
     # What depends on real data only is computed once, and not before it is asked for: on a CPU it takes minutes, and a
     # run that cannot be ranked is refused without.
@@ -208,15 +213,6 @@ def _real_images(data: Data, reference: str) -> Tensor:
         case "all":
             return torch.cat([data.train, data.test])
     raise Refused(f"metric.reference={reference} must be one of: {', '.join(REAL_IMAGES)}.")
-
-
-def _provenance(features: nn.Module) -> Provenance:
-    """Return what the network says of itself; of another's network its class and a digest of its weights."""
-    said = getattr(features, "provenance", None)
-    if isinstance(said, Provenance):
-        return said
-    weights = list(features.state_dict().values())
-    return Provenance(type(features).__name__, sha256(*weights) if weights else None)
 
 
 def _unusable(fake: Tensor) -> str | None:

@@ -17,6 +17,7 @@ KNOWN = {  # by class
     "ganbench.metrics.features.LeNet": LENET_SHA256,
     "ganbench.metrics.features.Inception": INCEPTION_SHA256,
 }
+PUBLISHED = ("ganbench.metrics.features.Inception", "ganbench.metrics.dinov2.DinoV2")  # papers' networks
 WRONG_HASH = "put the right file there, or accept another file with its hash, metric.features.sha256=..."
 
 

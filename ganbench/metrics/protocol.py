@@ -10,13 +10,13 @@ class Provenance(NamedTuple):
     """Where features come from, as far as a score depends on it."""
 
     network: str
-    weights: str | None  # the SHA-256 of their file, or of their values; None for a network without training
-    resize: str | None = None  # how the network changes an image's size; None if it does not, or if that is not known
-    library: str | None = None  # with its version; None for a network that nothing is published with
+    weights: str  # the SHA-256 of their file
+    resize: str  # how an image gets the size that the network takes
+    library: str  # with its version
 
 
 class Protocol(NamedTuple):
-    """How a score of images is taken. Scores of different protocols must not be compared."""
+    """How a score of images is taken that papers report, too. Scores of different protocols must not be compared."""
 
     metric: str
     n_fake: int
@@ -27,18 +27,13 @@ class Protocol(NamedTuple):
     provenance: Provenance
 
     @property
-    def published(self) -> bool:
-        """Tell whether papers report scores on this network, so that a number may be held against theirs."""
-        return self.provenance.library is not None
-
-    @property
     def sentence(self) -> str:
         """Say everything: two protocols are the same if their sentences are."""
         network, weights, resize, library = self.provenance
         parts = [
             f"{self.metric}: {self.n_fake:,} samples against {self._reals()}",
-            f"{network} ({f'weights {weights[:12]}' if weights else 'untrained'}{f', {library}' if library else ''})",
-            f"{QUANTIZATION} images{f', {resize}' if resize else ''}",
+            f"{network} (weights {weights[:12]}, {library})",
+            f"{QUANTIZATION} images, {resize}",
         ]
         if self.n_pairs:
             parts.append(f"KID, diversity and memorization of the first {self.n_pairs:,} of each")

@@ -27,6 +27,8 @@ FIXES = {
     "metric_network": "the same metric.features.weights=... and version of ganbench",
     "n_fake": "the same metric.n_fake=...",
     "n_real": "the same metric.n_real=...",
+    "reference": "the same metric.reference=...",
+    "n_pairs": "the same metric.n_pairs=...",
     "k_neighbors": "the same metric.k_neighbors=...",
     "streams": "the same version of ganbench",
     "scored_on": "the same protocol.scored_on=...",
@@ -46,7 +48,9 @@ FIXES = {
     "generator_weights": "the same version of ganbench and torch for all runs of a seed",
     "critic_weights": "the same version of ganbench and torch for all runs of a seed",
 }
-METRIC_PROTOCOL = "metric_protocol"  # the one field that is never allowed to differ; older runs do not have it
+METRIC_PROTOCOL = (
+    "metric_protocol"  # the one field that is never allowed to differ; only scores that papers report have it
+)
 OTHER_VERSION = "the same version of ganbench"  # the fix for a field that this version does not know
 
 
@@ -118,9 +122,9 @@ def _mismatches_in(part: str, runs: list[Run]) -> list[Mismatch]:
 def _folders_by_value(field: str, part: str, runs: list[Run]) -> dict[str, list[str]]:
     """Group runs by the field's value.
 
-    Left out are runs without a penalty, which have no `penalty_weight`; older runs, which do not say how the score is
-    taken; and the budget of those that did not finish: a run that diverged would do so with a larger one, too, and may
-    have been left behind when others were extended.
+    Left out are runs without a penalty, which have no `penalty_weight`; runs that do not say how the score is taken;
+    and the budget of those that did not finish: a run that diverged would do so with a larger one, too, and may have
+    been left behind when others were extended.
     """
     folders: dict[str, list[str]] = {}
     for run in runs:

@@ -22,7 +22,7 @@ from ganbench.config.schema import Precision, Track, WandbMode
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.files import can_be_made, check_free_space, check_image_folder, is_run_folder
-from ganbench.metrics.known_weights import check_weights
+from ganbench.metrics.known_weights import PUBLISHED, check_weights
 from ganbench.runs.status import completed_status
 from ganbench.sweeps.composition import Composer, Family, become
 from ganbench.sweeps.outcomes import Status
@@ -229,10 +229,10 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
 
 
 def _reject_mixed_protocols(jobs: Sequence[Job]) -> None:
-    """Raise Refused if images of one dataset would be scored by two protocols, also by that of runs made before."""
+    """Raise Refused if one dataset would have published scores of two protocols, with those of runs made before."""
     first: dict[str, tuple[Path, dict[str, object]]] = {}
     for folder, cfg in [*((job.folder, job.config) for job in jobs), *_runs_beside(jobs)]:
-        if "features" not in cfg.metric:
+        if OmegaConf.select(cfg, "metric.features._target_") not in PUBLISHED:
             continue
         protocol = _protocol_settings(cfg)
         other_folder, other = first.setdefault(cfg.dataset.name, (folder, protocol))
@@ -240,9 +240,9 @@ def _reject_mixed_protocols(jobs: Sequence[Job]) -> None:
         if differing:
             values = " and ".join(setting(differing[0], each[differing[0]]) for each in (other, protocol))
             raise Refused(
-                f"{other_folder.name} and {folder.name} would have scores of two protocols, {values}, which never share "
-                "a table: make them in sweeps of different names, or score the runs of one by another metric with "
-                "python -m ganbench.evaluate."
+                f"{other_folder.name} and {folder.name} would have scores of two protocols, {values}, which never "
+                "share a table: make them in sweeps of different names, or score the runs of one by another metric "
+                "with python -m ganbench.evaluate."
             )
 
 

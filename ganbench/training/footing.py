@@ -66,6 +66,8 @@ def _equal(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> Fie
         **_metric_protocol(metric),
         "n_fake": metric.n_fake,
         "n_real": cfg.metric.get("n_real"),
+        "reference": cfg.metric.get("reference"),
+        "n_pairs": cfg.metric.get("n_pairs"),
         "k_neighbors": cfg.metric.get("k_neighbors"),
         "streams": randomness.SCHEME,
         "scored_on": p.scored_on.value,

@@ -122,7 +122,7 @@ class Run:
                 critic, self.scores, picture = self._evaluate(step)
             if step == 0:
                 self._announce_evaluations(time.perf_counter() - began)
-            self.recorder.log(images, self.scores | self._published_protocol())
+            self.recorder.log(images, self.scores | self._protocol_of_scores())
             self.recorder.note_collapse()
             self.recorder.log_samples(images, picture)
             self.recorder.log_histograms(images, _histograms(critic))
@@ -143,9 +143,9 @@ class Run:
         shown = sampler(self.players.average, n=picture_size(self.data), stream="z_grid")
         return critic, scores, sample_picture(shown, self.data, self.players.D)
 
-    def _published_protocol(self) -> Scores:
-        """Return what a row of scores says of their protocol, where a reader may hold them against those of papers."""
-        return {"metric_protocol": self.protocol.sentence} if self.protocol and self.protocol.published else {}
+    def _protocol_of_scores(self) -> Scores:
+        """Return what a row of scores says of how they were taken."""
+        return {"metric_protocol": self.protocol.sentence} if self.protocol else {}
 
     def probe(self, step: int) -> None:
         """Measure, on copies, whether the generator's gradient vanishes as the critic gets better."""
@@ -201,8 +201,7 @@ class Run:
         self.recorder.note(device=device, precision=precision, weights=weights, real_reference=reference)
         if self.protocol:
             self.recorder.note(metric_protocol=self.protocol.facts())
-            if self.protocol.published:
-                log.info(self.protocol.sentence)
+            log.info(self.protocol.sentence)
         if self.data.facts:
             self.recorder.note(data=dict(self.data.facts))
             log.info(_images_line(self.data.facts))
