@@ -15,6 +15,7 @@ from ganbench import datasets
 from ganbench.conformance.checks import Checks, check_close, check_true, run_checks, seeded_rng
 from ganbench.metrics.frechet import Moments, distance, extrapolated_distance, moments, root
 from ganbench.metrics.images import ImageMetric
+from ganbench.metrics.inception_score import inception_score
 from ganbench.metrics.kid import kernel_distance
 from ganbench.metrics.modes import ModesMetric, energy_distance, mode_scores
 from ganbench.metrics.prdc import diversity, memorization
@@ -23,7 +24,10 @@ CPU = torch.device("cpu")
 
 
 def check() -> Checks:
-    checks = (frechet, frechet_bias, kid, energy, prdc, memorization_ratio, ring_and_grid, stacked_modes, no_value)
+    checks = (
+        *(frechet, frechet_bias, kid, inception, energy, prdc, memorization_ratio),
+        *(references, ring_and_grid, stacked_modes, no_value),
+    )
     for one in checks:
         yield from run_checks("metrics", one.__name__, [one])
 
@@ -205,6 +209,48 @@ def _distances(point: Tensor, others: Tensor) -> list[float]:
     return [float((point - other).norm()) for other in others]
 
 
+def inception(score: Callable[[Tensor], dict[str, Any]] = inception_score) -> Checks:
+    """Compare with exp of the mutual information of sample and class, which a noisy channel has in closed form."""
+    close = partial(check_close, "metrics", "Inception Score")
+    k, n = 8, 640
+    which = torch.arange(n) % k
+    sure = 1e4 * nn.functional.one_hot(which, k).double()
+    yield close(
+        "1 where all samples are of the same classes",
+        score(torch.randn(k).repeat(n, 1))["inception_score"],
+        1,
+        rel=1e-6,
+    )
+    yield close("k for sure classes in equal shares", score(sure)["inception_score"], k, rel=1e-9)
+    p = 0.6  # of the sample's own class; the others share the rest
+    noisy = torch.where(sure > 0, torch.tensor(math.log(p)).double(), math.log((1 - p) / (k - 1)))
+    expected = k * p**p * ((1 - p) / (k - 1)) ** (1 - p)
+    yield close("k times exp(-entropy) for unsure classes", score(noisy)["inception_score"], expected, rel=1e-9)
+    sorted_by_part = 1e4 * nn.functional.one_hot(torch.arange(n) * 10 // n % k, k).double()
+    yield close("1 if every tenth is of one class", score(sorted_by_part)["inception_score"], 1, rel=1e-9)
+
+
+def references(make: Callable[..., ImageMetric] = ImageMetric) -> Checks:
+    """Compare each reference with a distance that is computed here, from the images that it names."""
+    close = partial(check_close, "metrics", "reference")
+    train, held_out, fake = torch.randint(0, 256, (3, 90, 1, 4, 4), generator=seeded_rng()).to(torch.uint8)
+    train, held_out = train // 2, held_out // 3
+    real = {"train": train, "held_out": held_out, "all": torch.cat([train, held_out])}
+    data = datasets.Data(train, held_out)
+    for reference, images in real.items():
+        metric = _pixel_metric(data, make, n_real=len(images) - 10, reference=reference)
+        expected = distance_by_sqrtm(*(moments(x.flatten(1)) for x in (images[:-10], fake)))
+        yield close(f"{reference}: the distance to these images", metric(fake)["fd"], expected, rel=1e-6)
+        ratio = memorization(*(x.flatten(1).double() for x in (fake, train, held_out)))["memorization"]
+        whole = _pixel_metric(data, make, n_real=None, reference=reference)
+        yield close(f"{reference}: memorization is of training images", whole(fake)["memorization"], ratio, rel=1e-9)
+    of_reals = {"train": held_out[:40], "held_out": train[:40]}
+    for reference, images in of_reals.items():
+        metric = _pixel_metric(data, make, n_real=None, reference=reference)
+        expected = distance_by_sqrtm(*(moments(x.flatten(1)) for x in (real[reference], images)))
+        yield close(f"{reference}: real data are the others", metric.real_reference["fd"], expected, rel=1e-6)
+
+
 def ring_and_grid(diversity: Diversity = diversity) -> Checks:
     """Score samples of the mixture itself: all modes, 1 - e^(-9/2) within three deviations, KL (K-1)/2n."""
     close = partial(check_close, "metrics", "modes")
@@ -250,7 +296,7 @@ def stacked_modes() -> Checks:
 def no_value() -> Checks:
     """Check that a score without a meaning is None with a reason, never a number that stands for something else."""
     images = torch.randint(0, 256, (64, 1, 4, 4), generator=seeded_rng()).to(torch.uint8)
-    metric = _pixel_metric(images)
+    metric = _pixel_metric(datasets.Data(images, images[:40]))
     not_finite = torch.full((40, 16), math.nan, dtype=torch.float64)
     rounded = torch.ones(301, 16, dtype=torch.float64)
     rounded[250:] += 1e-7
@@ -265,11 +311,16 @@ def no_value() -> Checks:
         yield check_true("metrics", "no value", f"{description}: no value, with a reason", no_score and all_reasons)
 
 
-def _pixel_metric(images: Tensor) -> ImageMetric:
+def _pixel_metric(
+    data: datasets.Data,
+    make: Callable[..., ImageMetric] = ImageMetric,
+    n_real: int | None = None,
+    reference: str = "held_out",
+) -> ImageMetric:
     """Return an image metric whose 16 features are the pixels."""
-    return ImageMetric(
-        "fd", nn.Sequential(nn.Flatten(), _ToFloat()), n_fake=40, n_real=None, n_train=None, k_neighbors=5,
-        n_subsets=0, data=datasets.Data(images, images[:40]), device=CPU,
+    return make(
+        "fd", nn.Sequential(nn.Flatten(), _ToFloat()), n_fake=40, n_real=n_real, n_train=None, k_neighbors=5,
+        n_subsets=0, data=data, device=CPU, reference=reference,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ganbench import gpu
 from ganbench.disk_cache import cached, sha256
 from ganbench.metrics import features as networks
-from ganbench.metrics.features import Inception, LeNet, embed
+from ganbench.metrics.features import DinoV2, Inception, LeNet, embed
 
 
 def cached_features(net: nn.Module, x: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def cached_features(net: nn.Module, x: Tensor) -> Tensor:
 
     Caches only ganbench's own networks: what the features of another network depend on is not known.
     """
-    if type(net) not in (LeNet, Inception):
+    if type(net) not in (LeNet, Inception, DinoV2):
         return embed(net, x)
     # In float32, which loses nothing: the networks compute in it.
     features = cached(_key(net, x), "features of real data", lambda: embed(net, x).float().cpu())
@@ -29,7 +29,8 @@ def cached_features(net: nn.Module, x: Tensor) -> Tensor:
 
 def _key(net: nn.Module, x: Tensor) -> str:
     """Hash the images, the network, its code, and what decides how sums are rounded: equal keys, equal bits."""
-    rounding = [torch.__version__, version("torch-fidelity"), torch.get_num_threads(), *_machine(x.device), net]
+    libraries = [torch.__version__, version("torch-fidelity"), getattr(net, "provenance", None)]
+    rounding = [*libraries, torch.get_num_threads(), *_machine(x.device), net]
     description = f"{rounding} {sha256(x, *net.state_dict().values())}".encode()
     return hashlib.sha256(description + Path(networks.__file__).read_bytes()).hexdigest()
 

@@ -11,12 +11,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
+from torchvision.transforms.functional import InterpolationMode, normalize, resize
 
 from ganbench.datasets import concatenate
 from ganbench.errors import Refused
 from ganbench.files import read_verified
 from ganbench.gpu import without_tf32
-from ganbench.metrics.known_weights import INCEPTION_SHA256, INCEPTION_URL, LENET_SHA256, WRONG_HASH
+from ganbench.metrics.known_weights import INCEPTION_SHA256, INCEPTION_URL, LENET_SHA256, WRONG_HASH, check_dinov2
 from ganbench.metrics.protocol import Provenance
 from ganbench.progress import tracked
 
@@ -96,7 +97,7 @@ class Inception(nn.Module):
         file = Path(weights).expanduser() if weights else _standard_inception_file()
         self.provenance = Provenance(
             "Inception-v3 of 2015",
-            sha256 or INCEPTION_SHA256,
+            (sha256 or INCEPTION_SHA256).lower(),
             "bilinear resize of TensorFlow 1 to 299x299",
             f"torch-fidelity {version('torch-fidelity')}",
         )
@@ -112,6 +113,52 @@ class Inception(nn.Module):
     def class_logits(self, features: Tensor) -> Tensor:
         """Return the logits [n, 1008] of the Inception Score from features [n, 2048]: those without the biases."""
         return features.float() @ self.net.fc.weight.T
+
+
+class DinoV2(nn.Module):
+    """A vision transformer of DINOv2, from timm, with the class token of 1,024 numbers (ViT-L/14) as features.
+
+    Images are scaled to 224x224 and normalized as ImageNet's, as Stein et al. 2023 do (arXiv:2306.04675). `weights` is
+    a safetensors file of timm's, or a file of the authors' that holds tensors only, and has the hash `sha256`.
+    `model` is timm's name of the net.
+    """
+
+    cpu_batch = 20  # images, which take seconds
+
+    def __init__(self, weights: str | None, sha256: str | None, model: str = "vit_large_patch14_dinov2"):
+        super().__init__()
+        check_dinov2(weights, sha256)
+        assert weights and sha256
+        from timm import create_model
+
+        file = Path(weights).expanduser()
+        raw = _read_weights(file, sha256)
+        try:
+            state = load(raw) if file.suffix == ".safetensors" else torch.load(_tensors_only(file, raw))
+            source = {"state_dict": state, "hf_hub_id": None, "url": ""}
+            self.net = create_model(model, pretrained=True, pretrained_cfg_overlay=source, img_size=DINOV2_SIZE)
+        except (SafetensorError, RuntimeError, KeyError) as error:
+            raise _wrong_weights_error(file, self, error) from None
+        self.provenance = Provenance(
+            f"DINOv2 {model}",
+            sha256.lower(),
+            f"antialiased bicubic resize to {DINOV2_SIZE}x{DINOV2_SIZE}",
+            f"timm {version('timm')}",
+        )
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _in_cache_sized_parts(lambda part: self.net(self._normalized(part)), x, 4)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        """Return what the net takes, floats [n, 3, 224, 224], for uint8 images."""
+        x = resize(x.expand(-1, 3, -1, -1), [DINOV2_SIZE, DINOV2_SIZE], InterpolationMode.BICUBIC, antialias=True)
+        return normalize(x.float() / 255, IMAGENET_MEAN, IMAGENET_STD)
+
+
+DINOV2_SIZE = 224
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
 def _standard_inception_file() -> Path:

@@ -1,7 +1,10 @@
 """The files of weights whose content is known. Needs no torch, so that another file is refused before anything runs."""
 
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
+from ganbench.errors import Refused
 from ganbench.files import read_verified
 
 # Printed by `python -m ganbench.metrics.train_lenet`.
@@ -17,12 +20,40 @@ KNOWN = {  # by class
     "ganbench.metrics.features.LeNet": LENET_SHA256,
     "ganbench.metrics.features.Inception": INCEPTION_SHA256,
 }
-PUBLISHED = ("ganbench.metrics.features.Inception", "ganbench.metrics.dinov2.DinoV2")  # papers' networks
+DINOV2 = "ganbench.metrics.features.DinoV2"
+PUBLISHED = ("ganbench.metrics.features.Inception", DINOV2)  # what papers report scores on
 WRONG_HASH = "put the right file there, or accept another file with its hash, metric.features.sha256=..."
 
 
-def check_weights(network: str, file: Path, sha256: str | None) -> None:
-    """Raise Refused if a file of weights for the class `network` has not its SHA-256, the known one for None."""
+def check_weights(network: str, weights: str | None, sha256: str | None) -> None:
+    """Raise Refused if the file of weights for the class `network` is not there, or has another SHA-256 than it should:
+    for None the known one.
+    """
+    if network == DINOV2:
+        check_dinov2(weights, sha256)
+    if not isinstance(weights, str) or not weights:
+        return
+    file = Path(weights).expanduser()
+    if not file.exists():
+        raise Refused(f"metric.features.weights={weights} does not exist; pass the file of the weights.")
     expected = sha256 or KNOWN.get(network)
-    if expected:
-        read_verified(file, "SHA-256", expected, WRONG_HASH, setting="metric.features.weights=")
+    if expected and network in (*KNOWN, DINOV2):
+        _verify(file, file.stat().st_mtime_ns, expected)
+
+
+@cache
+def _verify(file: Path, changed: int, sha256: str) -> None:
+    """Read a file for its hash; for all runs of a sweep once, unless it has been `changed` since."""
+    read_verified(file, "SHA-256", sha256, WRONG_HASH, setting="metric.features.weights=")
+
+
+def check_dinov2(weights: str | None, sha256: str | None) -> None:
+    """Raise Refused if DINOv2's weights or their hash were not passed, or timm is not installed."""
+    if not (weights and sha256):
+        raise Refused(
+            "metric=fd_dinov2 needs the file of DINOv2's weights and its SHA-256, which ganbench does not know: take "
+            "model.safetensors of timm/vit_large_patch14_dinov2.lvd142m from Hugging Face, and pass "
+            "metric.features.weights=... and metric.features.sha256=..."
+        )
+    if find_spec("timm") is None:
+        raise Refused("metric=fd_dinov2 needs timm, which is not installed: pip install '.[dinov2]'")

@@ -127,14 +127,9 @@ def check_paths(cfg: DictConfig) -> None:
 
 def _check_weights(cfg: DictConfig) -> None:
     """Raise Refused for a file of weights that is not there, or is another than it should be."""
-    weights = OmegaConf.select(cfg, "metric.features.weights")
-    if not isinstance(weights, str) or not weights:
-        return
-    file = Path(weights).expanduser()
-    if not file.exists():
-        raise Refused(f"metric.features.weights={weights} does not exist; pass the file of the weights.")
-    features = cfg.metric.features
-    check_weights(str(features["_target_"]), file, features.get("sha256"))
+    features = cfg.metric.get("features")
+    if features is not None:
+        check_weights(features["_target_"], features.get("weights"), features.get("sha256"))
 
 
 def _check_device(cfg: DictConfig) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, relu, softplus
 
 from ganbench import losses
-from ganbench.metrics import frechet, prdc
+from ganbench.metrics import frechet, inception_score, prdc
+from ganbench.metrics.images import ImageMetric
 from ganbench.penalties import Clip, interpolate, perturb, uniform_per_sample
 from ganbench.penalties import none as no_penalty
 from ganbench.training import updates
@@ -499,11 +500,36 @@ def memorization_by_means(fake, train, test):
     return {"memorization": float(near / far)}
 
 
+def inception_score_without_parts(logits):
+    return inception_score.inception_score(logits, splits=1)
+
+
+def inception_score_of_entropy(logits):
+    """exp of the marginal's entropy alone: how sure the samples are is left out."""
+    marginal = logits.double().softmax(1).mean(0)
+    return {"inception_score": float((-torch.special.xlogy(marginal, marginal)).sum().exp())}
+
+
+def swapped_references(*args, reference, data, **kwargs):
+    """Held-out images where training images are asked for, and the reverse."""
+    swapped = {"train": "held_out", "held_out": "train", "all": "all"}
+    return ImageMetric(*args, reference=swapped[reference], data=data, **kwargs)
+
+
+def swapped_sets(*args, data, **kwargs):
+    """The right distance for one reference only, and memorization of held-out images."""
+    return ImageMetric(*args, data=data._replace(train=data.test, test=data.train), **kwargs)
+
+
 def density_of_reals(real, fake, k):
     return prdc.diversity(real, fake, k) | {"density": prdc.diversity(fake, real, k)["density"]}
 
 
 METRICS = [
+    Mutant("Inception Score of all samples at once", "inception", lambda s: inception_score_without_parts),
+    Mutant("Inception Score from the marginal only", "inception", lambda s: inception_score_of_entropy),
+    Mutant("training for held-out images as reference", "references", lambda s: swapped_references),
+    Mutant("training and held-out images exchanged", "references", lambda s: swapped_sets),
     Mutant("Fréchet distance without the means", "frechet", lambda s: frechet_without_means),
     Mutant("Fréchet distance from the product of roots", "frechet", lambda s: frechet_by_trace_of_roots),
     Mutant("KID with the diagonals (biased)", "kid", lambda s: kernel_with_diagonals),
