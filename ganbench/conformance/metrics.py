@@ -223,7 +223,7 @@ def inception(score: Callable[[Tensor], dict[str, Any]] = inception_score) -> Ch
     )
     yield close("k for sure classes in equal shares", score(sure)["inception_score"], k, rel=1e-9)
     p = 0.6  # of the sample's own class; the others share the rest
-    noisy = torch.where(sure > 0, torch.tensor(math.log(p)).double(), math.log((1 - p) / (k - 1)))
+    noisy = torch.full_like(sure, math.log((1 - p) / (k - 1))).masked_fill(sure > 0, math.log(p))
     expected = k * p**p * ((1 - p) / (k - 1)) ** (1 - p)
     yield close("k times exp(-entropy) for unsure classes", score(noisy)["inception_score"], expected, rel=1e-9)
     sorted_by_part = 1e4 * nn.functional.one_hot(torch.arange(n) * 10 // n % k, k).double()
