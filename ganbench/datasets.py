@@ -5,25 +5,25 @@ Shuffle and split with `randomness.generator(0, "split")`, and raise Refused for
 conf/dataset/<name>.yaml with `name`, `_target_`, `shape` and the other arguments, and its metric unless it is fd_lenet.
 """
 
-import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ganbench import image_folder, randomness
+from ganbench import dataset_files, randomness
 from ganbench.errors import Refused
-from ganbench.files import check_image_folder, read_verified
-
-if TYPE_CHECKING:  # torchvision takes long to import, and is imported where a dataset needs it
-    from torchvision.datasets import CIFAR10, MNIST
+from ganbench.image_files import View, to_shape
+from ganbench.image_folder import check_parts, count_copies, load_images, load_readable_images, split_folder
+from ganbench.prepared import write
+from ganbench.prepared.sources import Archive, Database, RawFiles, Source
+from ganbench.prepared_images import check_prepared, is_complete, map_prepared
 
 # Of the pixels of all images and then their digits, a byte each.
 MNIST5K_SHA256 = "809ec085d551285cf9efad12c42a6aead98c62f96eb9936cc5b778870773e50d"
@@ -43,6 +43,7 @@ class Data(NamedTuple):
     test: Tensor
     modes: Modes | None = None
     facts: Mapping[str, Any] | None = None  # what was found in a folder of images
+    digests: Mapping[str, str] | None = None  # SHA-256 of `train` and `test`, where they were verified as data loaded
 
     def to(self, device: torch.device) -> "Data":
         """Move everything to the device."""
@@ -60,7 +61,7 @@ def select_evaluation_split(data: Data, part: str) -> Data:
         return data
     order = torch.randperm(len(data.train), generator=randomness.generator(0, "selection"))
     fifth = len(order) // 5
-    return data._replace(train=data.train[order[fifth:]], test=data.train[order[:fifth]])
+    return data._replace(train=data.train[order[fifth:]], test=data.train[order[:fifth]], digests=None)
 
 
 def with_flips(data: Data) -> Data:
@@ -165,14 +166,30 @@ def mnist(root: str, shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
     """Load MNIST, 60,000 + 10,000 digits padded to 32x32; downloads what is not in `root`."""
     from torchvision.datasets import MNIST
 
-    return _idx_images(MNIST, "mnist", Path(root).expanduser(), shape)
+    return _idx_images(MNIST, "mnist", root, shape)
 
 
 def fashion_mnist(root: str, shape: tuple[int, int, int] = (1, 32, 32)) -> Data:
     """Load Fashion-MNIST, 60,000 + 10,000 clothes padded to 32x32; downloads what is not in `root`."""
     from torchvision.datasets import FashionMNIST
 
-    return _idx_images(FashionMNIST, "fashion_mnist", Path(root).expanduser(), shape)
+    return _idx_images(FashionMNIST, "fashion_mnist", root, shape)
+
+
+def _idx_images(source: Any, name: str, root: str, shape: tuple[int, int, int]) -> Data:
+    parts = dataset_files.idx_images(source, name, Path(root).expanduser())
+    train, test = (_pad_to_32(torch.from_numpy(part)[:, None], shape) for part in parts)
+    return Data(train, test)
+
+
+def stacked_mnist(root: str, shape: tuple[int, int, int] = (3, 32, 32), n: int = 60_000) -> Data:
+    """Stack random digits of MNIST, one in each of three channels: 1,000 modes.
+
+    Makes n images for training of the digits to train on, and n / 5 held-out ones of the others.
+    """
+    _check_shape(shape, (3, 32, 32), "stacked 28x28 digits, which are padded to 32x32")
+    digits = mnist(root)
+    return Data(_stack_digits(digits.train, n, "train"), _stack_digits(digits.test, n // 5, "test"))
 
 
 def cifar10(root: str, shape: tuple[int, int, int] = (3, 32, 32)) -> Data:
@@ -180,26 +197,110 @@ def cifar10(root: str, shape: tuple[int, int, int] = (3, 32, 32)) -> Data:
     from torchvision.datasets import CIFAR10
 
     _check_shape(shape, (3, 32, 32), "cifar10")
-    folder = Path(root).expanduser()
-    for file, md5 in _cifar_files(CIFAR10, folder).items():
-        if file.exists():
-            read_verified(file, "MD5", md5, _replace_file_hint("cifar10"))  # before anything of it is unpickled
-    try:
-        parts = [torch.from_numpy(CIFAR10(folder, train=train, download=True).data) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
-        files = f"{CIFAR10.filename} (or its unpacked folder {CIFAR10.base_folder})"
-        raise _missing_dataset_error("cifar10", folder, files, str(error)) from None
-    train, test = (part.permute(0, 3, 1, 2).contiguous() for part in parts)
+    return _channels_first(dataset_files.cifar_images(CIFAR10, "cifar10", Path(root).expanduser()))
+
+
+def cifar100(root: str, shape: tuple[int, int, int] = (3, 32, 32)) -> Data:
+    """Load CIFAR-100, 50,000 + 10,000 color images; downloads what is not in `root`."""
+    from torchvision.datasets import CIFAR100
+
+    _check_shape(shape, (3, 32, 32), "cifar100")
+    return _channels_first(dataset_files.cifar_images(CIFAR100, "cifar100", Path(root).expanduser()))
+
+
+def svhn(root: str, shape: tuple[int, int, int] = (3, 32, 32)) -> Data:
+    """Load SVHN's cropped house numbers, 73,257 + 26,032, without its extra ones; downloads what is not in `root`."""
+    _check_shape(shape, (3, 32, 32), "svhn")
+    return _channels_first(dataset_files.svhn_images(Path(root).expanduser()))
+
+
+def _channels_first(parts: Iterable[np.ndarray]) -> Data:
+    """Take images [N, H, W, C] to train on, and those held out."""
+    train, test = (torch.from_numpy(part).permute(0, 3, 1, 2).contiguous() for part in parts)
     return Data(train, test)
 
 
-def _cifar_files(source: type["CIFAR10"], folder: Path) -> dict[Path, str]:
-    """Return the MD5 of each file that would be opened: the batches, and the archive if it has to be unpacked."""
-    known = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
-    batches = {folder / source.base_folder / name: md5 for name, md5 in known}
-    if all(file.exists() for file in batches):
-        return batches
-    return batches | {folder / source.filename: source.tgz_md5}
+def stl10(root: str, shape: tuple[int, int, int] = (3, 48, 48), filter: str = "lanczos") -> Data:
+    """Load STL-10 scaled from 96x96: the 5,000 labeled and 100,000 unlabeled images to train on, 8,000 held out.
+
+    Downloads what is not in `root`, and prepares the array of scaled images there.
+    """
+    folder = Path(root).expanduser()
+    view = View(to_shape(shape), filter=filter)
+    place = folder / _prepared_name("stl10", view)
+
+    def order() -> tuple[Source, int]:
+        files = RawFiles(*dataset_files.stl10_files(folder), shape=(3, 96, 96))
+        return files, len(files) - files.counts[-1]
+
+    return _prepared_once(place, view, order)
+
+
+def celeba(
+    root: str, shape: tuple[int, int, int] = (3, 64, 64), crop: int | None = 160, filter: str = "lanczos"
+) -> Data:
+    """Load CelebA's aligned faces, cropped to the middle and scaled: 162,770 to train on and the 19,962 of its test.
+
+    The crop of 160x160 is that of Lucic et al. 2018 (arXiv:1711.10337) in their code, compare_gan.
+    Downloads what is not in `root`, if it can, and prepares the array of scaled images there.
+    """
+    folder = Path(root).expanduser()
+    view = View(to_shape(shape), filter=filter, crop=crop)
+    place = folder / _prepared_name("celeba", view)
+
+    def order() -> tuple[Source, int]:
+        archive, parts = dataset_files.celeba_files(folder)
+        train, test = ([f"img_align_celeba/{name}" for name, part in parts.items() if part == k] for k in (0, 2))
+        return Archive(archive, [*train, *test]), len(train)
+
+    return _prepared_once(place, view, order)
+
+
+def lsun(
+    root: str,
+    category: str,
+    shape: tuple[int, int, int] = (3, 64, 64),
+    n_test: int = 10_000,
+    crop: int | None = None,
+    filter: str = "lanczos",
+) -> Data:
+    """Load a category of LSUN's scenes, cropped to the middle and scaled; `n_test` of its training images held out.
+
+    Its own 300 validation images are too few to score against. Prepares the array of scaled images in `root`.
+    """
+    folder = Path(root).expanduser()
+    view = View(to_shape(shape), filter=filter, crop=crop)
+    place = folder / _prepared_name(f"lsun-{category}-{n_test}", view)
+
+    def order() -> tuple[Source, int]:
+        database, opened, keys = dataset_files.lsun_database(folder, category)
+        if len(keys) < n_test + 2:
+            raise Refused(f"dataset.n_test={n_test} leaves none of the {len(keys)} images of {database}; pass fewer.")
+        order = torch.randperm(len(keys), generator=randomness.generator(0, "split")).tolist()
+        shuffled = [keys[i] for i in order]
+        return Database(database, opened, shuffled), len(keys) - n_test
+
+    return _prepared_once(place, view, order)
+
+
+def _prepared_name(name: str, view: View) -> str:
+    crop = f"-crop{view.crop}" if view.crop else ""
+    return f"{name}-{'x'.join(map(str, view.shape))}{crop}-{view.filter}"
+
+
+def _prepared_once(place: Path, view: View, order: Callable[[], tuple[Source, int]]) -> Data:
+    """Map the prepared folder of a public dataset, made of its files if it is not complete."""
+    if not is_complete(place):
+        source, n_train = order()
+        write.prepare(place, write.Order(source, n_train, view, False, {}, f"rm -r {place}"))
+    return Data(**map_prepared(place, f"dataset.root={place.parent}: ")._asdict())
+
+
+def prepared(root: str, shape: tuple[int, int, int] = (3, 64, 64)) -> Data:
+    """Map the images that `python -m ganbench.prepare` has decoded into the folder `root`."""
+    place = Path(root).expanduser()
+    check_prepared(place, shape)
+    return Data(**map_prepared(place, "dataset.root=")._asdict())
 
 
 def folder(
@@ -208,64 +309,36 @@ def folder(
     test_share: float = 0.2,
     held_out: str | None = None,
     background: str = "white",
+    filter: str = "bicubic",
+    crop: int | None = None,
+    on_error: str = "refuse",
 ) -> Data:
     """Load every image below `root`, cropped to the middle and scaled; shape (1, H, W) makes them gray.
 
     Held out are the images below `held_out`; without it those of root/test (or val) where there is a root/train; else
-    `test_share` of all, after a fixed shuffle. Transparent pixels show the `background`.
+    `test_share` of all, after a fixed shuffle. Transparent pixels show the `background`. With on_error="skip" images
+    that cannot be read are left out, and counted.
     """
-    place, listing = _list_images(root, "dataset.root")
-    left_out = listing.left_out
-    if held_out is None:
-        parts = image_folder.split_by_folder(place, listing.files) or _random_split(listing.files, test_share)
-        train_files, test_files = parts
-        left_out["outside train and test"] = len(listing.files) - len(train_files) - len(test_files)
+    train_files, test_files, left_out = split_folder(root, test_share, held_out)
+    files = [*train_files, *test_files]
+    view = View(to_shape(shape), background, filter, crop)
+    n_train = len(train_files)
+    more: dict[str, Any] = {}
+    if on_error == "skip":
+        images, damaged = load_readable_images(files, view)
+        readable = torch.tensor([str(file) not in damaged for file in files])
+        images = images[readable] if damaged else images
+        n_train = int(readable[:n_train].sum())
+        left_out["unreadable"] = len(damaged)
+        more = {"unreadable": sorted(damaged)} if damaged else {}
+        check_parts(root, n_train, len(images) - n_train)
     else:
-        other, others = _list_images(held_out, "dataset.held_out")
-        train_files = [file for file in listing.files if not _is_below(file, other)]
-        test_files = others.files
-        if not _is_below(other, place):
-            left_out += others.left_out
-    for part, files in (("to train on", train_files), ("held out", test_files)):
-        if len(files) < 2:
-            raise Refused(f"dataset.root={root} leaves {len(files)} images {part}, and 2 or more are needed.")
-    images = image_folder.load_images([*train_files, *test_files], shape, background)
-    train = images[: len(train_files)]
-    test = images[len(train_files) :]
-    copies = image_folder.count_copies(test, train)
-    facts = {"train": len(train), "held_out": len(test), "copies": copies, "left_out": dict(+left_out)}
+        images = load_images(files, view)
+    train = images[:n_train]
+    test = images[n_train:]
+    copies = count_copies(test, train)
+    facts = {"train": len(train), "held_out": len(test), "copies": copies, "left_out": dict(+left_out)} | more
     return Data(train, test, facts=facts)
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
-
-
-def _list_images(root: str, name: str) -> tuple[Path, image_folder.Listing]:
-    """List the images of a folder that the setting `name` names; raise Refused for one without enough of them."""
-    place = check_image_folder(name, root)
-    listing = image_folder.list_images(place)
-    fewest = image_folder.FEWEST if name == "dataset.root" else 2
-    if len(listing.files) < fewest:
-        left_out = describe_left_out(listing.left_out)
-        raise Refused(
-            f"{name}={root} must hold at least {fewest} images, in files such as .png or .jpg; found "
-            f"{len(listing.files)}{f' ({left_out})' if left_out else ''}."
-        )
-    return place, listing
-
-
-def _random_split(files: list[Path], test_share: float) -> tuple[list[Path], list[Path]]:
-    order = torch.randperm(len(files), generator=randomness.generator(0, "split")).tolist()
-    shuffled = [files[i] for i in order]
-    n_test = max(2, round(len(files) * test_share))
-    return shuffled[n_test:], shuffled[:n_test]
-
-
-def describe_left_out(left_out: Mapping[str, int]) -> str:
-    """Say what was left out of a folder, such as `left out: 3 .heic, 1 run folder`; nothing for nothing."""
-    counts = ", ".join(f"{n} {what}" for what, n in sorted(left_out.items()) if n)
-    return f"left out: {counts}" if counts else ""
 
 
 def ring(shape: tuple[int] = (2,), n: int = 50_000, modes: int = 8, radius: float = 2.0, std: float = 0.05) -> Data:
@@ -297,51 +370,3 @@ def _pad_to_32(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
 def _check_shape(shape: tuple[int, int, int], allowed: tuple[int, int, int], what: str) -> None:
     if tuple(shape) != allowed:
         raise Refused(f"dataset.shape={list(shape)} must be {list(allowed)} for {what}.")
-
-
-# Training and held-out images; torchvision's list of resources has their MD5.
-IDX_FILES = ("train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz")
-
-
-def _idx_images(source: type["MNIST"], name: str, folder: Path, shape: tuple[int, int, int]) -> Data:
-    """Read the images from the gzipped files only: for the files that torchvision unpacks no digest is known."""
-    md5 = dict(source.resources)
-    train, test = (_read_idx(source, name, folder, file, md5[file]) for file in IDX_FILES)
-    return Data(_pad_to_32(train[:, None], shape), _pad_to_32(test[:, None], shape))
-
-
-def _read_idx(source: type["MNIST"], name: str, folder: Path, file: str, md5: str) -> Tensor:
-    """Read uint8 images [N, 28, 28] from a gzipped IDX file: 16 bytes (magic, count, rows, columns), a byte a pixel."""
-    torchvisions = folder / source.__name__ / "raw"  # where torchvision keeps it
-    place = next((p for p in (folder, torchvisions) if (p / file).exists()), None)
-    if place is None:
-        place = _download(source, name, folder, torchvisions, file)
-    raw = gzip.decompress(read_verified(place / file, "MD5", md5, _replace_file_hint(name)))
-    shape = np.frombuffer(raw, ">u4", 3, 4)
-    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=16).reshape(shape).copy())
-
-
-def _download(source: type["MNIST"], name: str, folder: Path, target: Path, file: str) -> Path:
-    """Download a file into the folder `target`, from the first mirror that has it undamaged; return the folder."""
-    from torchvision.datasets.utils import download_url
-
-    errors = []
-    for mirror in source.mirrors:
-        try:
-            download_url(mirror + file, target, md5=dict(source.resources)[file])
-            return target
-        except (OSError, RuntimeError) as error:
-            errors.append(str(error))
-            (target / file).unlink(missing_ok=True)  # cut short, or another file
-    raise _missing_dataset_error(name, folder, file, "; ".join(errors))
-
-
-def _replace_file_hint(name: str) -> str:
-    return f"remove it, so that dataset={name} downloads it again, or put the right file there"
-
-
-def _missing_dataset_error(name: str, folder: Path, files: str, reason: str) -> Refused:
-    return Refused(
-        f"dataset={name} is not in {folder} and could not be downloaded ({' '.join(reason.split())}); "
-        f"put {files} into {folder}, or pass another folder with dataset.root=..."
-    )

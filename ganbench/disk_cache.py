@@ -50,7 +50,7 @@ def sha256(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for x in tensors:
         digest.update(f"{x.dtype}{tuple(x.shape)}".encode())
-        digest.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -29,13 +29,25 @@ def read_verified(file: Path, algorithm: str, digest: str, fix: str, setting: st
     return content
 
 
+def check_digest(file: Path, algorithm: str, digest: str, fix: str) -> None:
+    """Raise Refused unless the MD5 or SHA-256 of a file that is too large to be read at once is `digest`."""
+    try:
+        with file.open("rb") as stream:
+            actual = hashlib.file_digest(stream, lambda: hashlib.new(algorithm.replace("-", ""), usedforsecurity=False))
+    except OSError as error:
+        raise Refused(f"{file} cannot be read ({error.strerror}): {fix}.") from None
+    if actual.hexdigest() != digest.lower():
+        raise Refused(f"{file} has {algorithm} {actual.hexdigest()}, expected {digest}: {fix}.")
+
+
 def check_image_folder(setting: str, typed: str) -> Path:
     """Return the folder that a setting names, with `~` as one's home; raise Refused unless it is one."""
     folder = Path(os.path.expanduser(typed))
+    name = f"{setting}={typed}" if setting else typed
     if not folder.exists():
-        raise Refused(f"{setting}={typed} does not exist; pass the folder of your images.")
+        raise Refused(f"{name} does not exist; pass the folder of your images.")
     if not folder.is_dir():
-        raise Refused(f"{setting}={typed} is a file; pass the folder of your images.")
+        raise Refused(f"{name} is a file; pass the folder of your images.")
     return folder
 
 

@@ -14,8 +14,9 @@ import torch
 from conftest import ganbench
 from PIL import Image
 
-from ganbench import datasets, disk_cache, image_folder
+from ganbench import datasets, disk_cache, image_files, image_folder
 from ganbench.errors import Refused
+from ganbench.image_files import View
 
 GRAY = (1, 8, 8)
 COLOR = (3, 8, 8)
@@ -81,7 +82,7 @@ def save(file: Path, picture) -> Path:
 @pytest.mark.parametrize("name", PICTURES)
 def test_what_is_read_is_what_is_shown(name: str, tmp_path: Path) -> None:
     picture, suffix, shape, pixel = PICTURES[name]
-    (read,) = image_folder.load_images([save(tmp_path / f"a{suffix}", picture)], shape, "white")
+    (read,) = image_folder.load_images([save(tmp_path / f"a{suffix}", picture)], View(shape))
     assert read[:, 0, 0].tolist() == pytest.approx(pixel, abs=1)
     if name == "rotated":
         assert read[0, :, 0].tolist() == [0] * 4 + [255] * 4 and read[0, 0].tolist() == [0] * 8
@@ -90,14 +91,14 @@ def test_what_is_read_is_what_is_shown(name: str, tmp_path: Path) -> None:
 def test_transparent_pixels_show_the_background(tmp_path: Path) -> None:
     file = save(tmp_path / "a.png", flat("RGBA", (200, 0, 0, 0)))
     for background, pixel in (("black", [0, 0, 0]), ("#010203", [1, 2, 3])):
-        assert image_folder.load_images([file], COLOR, background)[0, :, 0, 0].tolist() == pixel
+        assert image_folder.load_images([file], View(COLOR, background))[0, :, 0, 0].tolist() == pixel
 
 
 @pytest.mark.parametrize("image", [flat("F", 0.5), flat("I", 70000)], ids=["float", "32 bits"])
 def test_numbers_without_a_range_are_refused(image: Image.Image, tmp_path: Path) -> None:
     file = save(tmp_path / "a.tiff", image)
     with pytest.raises(Refused, match=r"^1 of 1 images cannot be read: .*a\.tiff .*no known range; save"):
-        image_folder.load_images([file], GRAY, "white")
+        image_folder.load_images([file], View(GRAY))
 
 
 def photos(folder: Path, n: int = 12, first: int = 0) -> list[Path]:
@@ -122,7 +123,7 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     found = datasets.folder(str(root), COLOR)
     left_out = {"hidden": 2, ".txt": 1, ".heic": 1, ".h5": 1, ".eps": 1, "without a suffix": 1, "run folder": 1}
     assert found.facts == {"train": 12, "held_out": 3, "copies": 0, "left_out": left_out}
-    told = datasets.describe_left_out(left_out)
+    told = image_folder.describe_left_out(left_out)
     assert told == "left out: 1 .eps, 1 .h5, 1 .heic, 1 .txt, 2 hidden, 1 run folder, 1 without a suffix"
 
 
@@ -222,7 +223,7 @@ def test_however_a_file_is_damaged_it_is_named(suffix: str, tmp_path: Path) -> N
         file = tmp_path / f"{i}{suffix}"
         file.write_bytes(content)
         try:
-            assert image_folder.load_images([file], COLOR, "white").shape == (1, *COLOR)
+            assert image_folder.load_images([file], View(COLOR)).shape == (1, *COLOR)
         except Refused as error:
             refused += 1
             assert str(error).startswith(f"1 of 1 images cannot be read: {file} (") and "\n" not in str(error)
@@ -267,13 +268,13 @@ def test_images_are_decoded_once_and_again_when_a_file_changes(tmp_path: Path, m
         Image.new("L", (8, 8), i).save(root / f"{i:02d}.png")
     files = sorted(root.iterdir())
     decoded: list[Path] = []
-    decode = image_folder._load_image
-    monkeypatch.setattr(image_folder, "_load_image", lambda file, *how: decoded.append(file) or decode(file, *how))
+    decode = image_folder.read_picture
+    monkeypatch.setattr(image_folder, "read_picture", lambda file, *how: decoded.append(file) or decode(file, *how))
 
     def load(
         files: list[Path] = files, shape: tuple[int, int, int] = (1, 8, 8), background: str = "white"
     ) -> list[int]:
-        return image_folder.load_images(files, shape, background)[:, 0, 0, 0].tolist()
+        return image_folder.load_images(files, View(shape, background))[:, 0, 0, 0].tolist()
 
     assert load() == load() == list(range(12)) and len(decoded) == 12
     others = (files[:11], (1, 8, 8)), (files, (1, 4, 4)), (files, (1, 8, 8), "black"), (files[::-1], (1, 8, 8))
@@ -332,5 +333,5 @@ def test_sixteen_bits_with_a_transparent_value_show_the_background() -> None:
     pixels[:, 4:] = 257 * 90
     image = Image.fromarray(pixels)
     image.info["transparency"] = 257 * 90
-    shown = np.asarray(image_folder.as_shown(image, "red"))
+    shown = np.asarray(image_files.as_shown(image, "red"))
     assert shown[0, 0].tolist() == [40] * 3 and shown[0, 7].tolist() == [255, 0, 0]

@@ -19,7 +19,11 @@ FLOORS = (
         "disk_cache",
         "randomness",
         "gpu",
+        "dataset_files",
+        "image_files",
         "image_folder",
+        "prepared",
+        "prepared_images",
         "progress",
         "interfaces",
         "theory",
@@ -34,7 +38,7 @@ FLOORS = (
     ("sweeps",),
     ("report",),  # on less than what stands below it: see REPORT_STANDS_ON
     ("trained",),
-    ("__main__", "sample", "export", "evaluate", "dashboard"),
+    ("__main__", "sample", "export", "evaluate", "dashboard", "prepare"),
     ("bench", "conformance", "api"),
 )
 REPORT_STANDS_ON = {"report", "config", "theory", "errors", "files", "progress", "__init__"}
@@ -46,6 +50,7 @@ TORCH_FREE_DASHBOARD = {"dashboard.__init__", "dashboard.__main__"}  # the other
 TORCH_FREE_ROOMS = {
     *("__init__", "__main__", "sample", "export", "evaluate", "api"),
     *("errors", "files", "progress", "theory", "config", "sweeps", "report"),
+    *("image_files", "prepared", "prepare"),
 }
 HEAVY = {"torch", "torchvision", "wandb"}
 

@@ -15,12 +15,12 @@ from conftest import cifar_dataset, ganbench, idx_dataset, md5
 from safetensors.torch import save_file
 
 import ganbench as package
-from ganbench import datasets
+from ganbench import dataset_files, datasets
 from ganbench.errors import Refused
 from ganbench.metrics import features
 from ganbench.metrics.features import Inception, LeNet
 
-TRAIN, TEST = datasets.IDX_FILES
+TRAIN, TEST = dataset_files.IDX_FILES
 
 
 def flipped(raw: bytes) -> bytes:

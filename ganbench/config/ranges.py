@@ -71,6 +71,10 @@ def _is_policy(value: list[str]) -> bool:
     return 0 < len(set(value)) == len(value) and set(value) <= {"color", "translation", "cutout"}
 
 
+def one_of(*names: str) -> Range:
+    return Range(f"one of: {', '.join(names)}", lambda v: v in names)
+
+
 POSITIVE = Range("a finite number > 0", lambda v: 0 < v < math.inf)
 NOT_NEGATIVE = Range("a finite number >= 0", lambda v: 0 <= v < math.inf)
 BETAS = list_of("two numbers >= 0 and < 1", lambda beta: 0 <= beta < 1, 2, 2)
@@ -142,6 +146,14 @@ RANGES: dict[str, Range] = {
     "dataset.test_share": Range("a number > 0 and < 1", lambda v: 0 < v < 1),
     "dataset.root": or_null(FILE_PATH),
     "dataset.held_out": or_null(FILE_PATH),
+    "dataset.filter": one_of("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"),
+    "dataset.crop": or_null(whole(1, 65_536)),
+    "dataset.on_error": one_of("refuse", "skip"),
+    "dataset.n_test": whole(2, 10_000_000),
+    "dataset.category": one_of(
+        *("bedroom", "bridge", "church_outdoor", "classroom", "conference_room"),
+        *("dining_room", "kitchen", "living_room", "restaurant", "tower"),
+    ),
     "dataset.background": Range("a color, such as white or #808080", _is_color),
     "augment.policy": Range("a list of color, translation and cutout, each once at most", _is_policy),
     "metric.frechet": or_null(pattern(NAME_WORDS, NAME)),

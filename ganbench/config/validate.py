@@ -35,7 +35,10 @@ FIXED_SHAPES = {
     "ganbench.datasets.mnist": [1, 32, 32],
     "ganbench.datasets.fashion_mnist": [1, 32, 32],
     "ganbench.datasets.stacked_mnist5k": [3, 32, 32],
+    "ganbench.datasets.stacked_mnist": [3, 32, 32],
     "ganbench.datasets.cifar10": [3, 32, 32],
+    "ganbench.datasets.cifar100": [3, 32, 32],
+    "ganbench.datasets.svhn": [3, 32, 32],
 }
 
 # Sides of the square images that each model has nets for.

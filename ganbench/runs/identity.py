@@ -17,7 +17,7 @@ from ganbench.config.signature import NoSuchTarget, imported_modules, module_fil
 # These start, read, draw, check and use runs: a change there changes no result.
 READ_ONLY_PACKAGES = (
     *("__main__.py", "sweeps", "report", "conformance", "bench", "theory.py"),
-    *("trained", "sample.py", "export.py", "evaluate.py", "api"),
+    *("trained", "sample.py", "export.py", "evaluate.py", "api", "prepare.py"),
 )
 
 STDLIB = Path(sysconfig.get_path("stdlib"))

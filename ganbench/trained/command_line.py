@@ -30,8 +30,11 @@ class Arguments(argparse.ArgumentParser):
 
 
 @contextmanager
-def answered() -> Iterator[None]:
-    """Run a command in the block. Exit with 2 if it is refused, 3 for samples not finite, 1 for a full disk."""
+def answered(unfinished: str = "what was not complete is not kept") -> Iterator[None]:
+    """Run a command in the block. Exit with 2 if it is refused, 3 for samples not finite, 1 for a full disk.
+
+    `unfinished` says what becomes of its work where it is cut short.
+    """
     for number in handled_signals():
         signal.signal(number, _interrupt)
     logging.basicConfig(format="%(message)s")
@@ -47,10 +50,10 @@ def answered() -> Iterator[None]:
         print(f"{error} ({error.facts['value']}), so nothing was written.", file=sys.stderr)
         sys.exit(3)
     except OSError as error:
-        print(f"{' '.join(str(error).split())}; what was not complete is not kept.", file=sys.stderr)
+        print(f"{' '.join(str(error).split())}; {unfinished}.", file=sys.stderr)
         sys.exit(1)
     except Interrupted:
-        write_to_stderr("Interrupted: what was not complete is not kept.\n")
+        write_to_stderr(f"Interrupted: {unfinished}.\n")
         raise
 
 

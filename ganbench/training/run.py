@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ganbench import randomness
 from ganbench.config.compose import build, is_augmented
-from ganbench.datasets import Data, describe_left_out, select_evaluation_split, to_float, with_flips
+from ganbench.datasets import Data, select_evaluation_split, to_float, with_flips
+from ganbench.image_folder import describe_left_out
 from ganbench.interfaces import Augment, Metric, Scores
 from ganbench.metrics.protocol import Protocol
 from ganbench.progress import duration, progress_bar

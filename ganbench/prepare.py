@@ -1,0 +1,129 @@
+"""`python -m ganbench.prepare ROOT --size 64` decodes a large folder of images once, for many runs.
+
+The prepared folder, by default `ROOT-64` beside the other, is what `dataset=prepared dataset.root=ROOT-64` trains on.
+"""
+
+import argparse
+import multiprocessing
+import os
+import threading
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
+
+from PIL import ImageColor
+
+from ganbench.errors import Refused
+from ganbench.files import check_image_folder
+from ganbench.image_files import FILTERS, View
+from ganbench.prepared import write
+from ganbench.prepared.format import Manifest, command
+from ganbench.prepared.sources import Folder, Source
+from ganbench.trained.command_line import Arguments, answered, count
+
+
+def main() -> None:
+    """Run the command line; exit with 2 if it is refused."""
+    with answered("what is done is kept, and the same command goes on"):
+        options = _options()
+        root = check_image_folder("", options.root)
+        place = Path(options.out) if options.out else root.resolve().with_name(f"{root.resolve().name}-{options.size}")
+        _check_place(root, place)
+        print(_summary(place, write.prepare(place, _order(options, root, place), _processes)))
+
+
+def _options() -> argparse.Namespace:
+    parser = Arguments(
+        prog="python -m ganbench.prepare",
+        description="Decode, crop and scale all images of a folder into one array, which runs map into memory. "
+        "Stopped at any time, the same command goes on.",
+    )
+    parser.add_argument("root", metavar="ROOT", help="folder of images, with or without train/ and test/")
+    parser.add_argument("--size", type=count, required=True, metavar="N", help="side of the images in pixels")
+    parser.add_argument("--filter", choices=FILTERS, default="lanczos", help="by which they are scaled (%(default)s)")
+    parser.add_argument("--crop", type=count, metavar="N", help="first keep N x N pixels in the middle (default: all)")
+    parser.add_argument("--gray", action="store_true", help="one channel instead of three")
+    parser.add_argument("--background", type=_color, default="white", help="what transparent pixels show (%(default)s)")
+    parser.add_argument("--on-error", choices=("refuse", "skip"), default="refuse", help="of images that are damaged")
+    held_out = parser.add_mutually_exclusive_group()
+    held_out.add_argument("--test-share", type=_share, default=0.2, help="share that is held out (%(default)s)")
+    held_out.add_argument("--held-out", metavar="FOLDER", help="another folder, whose images are held out")
+    parser.add_argument("--out", metavar="FOLDER", help="where to (default: ROOT-N beside ROOT)")
+    return parser.parse_args()
+
+
+def _color(text: str) -> str:
+    ImageColor.getrgb(text)
+    return text
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be a number > 0 and < 1")
+    return share
+
+
+def _check_place(root: Path, place: Path) -> None:
+    """Raise Refused for a place among the images themselves."""
+    if place.resolve().is_relative_to(root.resolve()):
+        raise Refused(f"--out {place} lies in {root}, among the images that it is made of; pass another folder.")
+
+
+def _order(options: argparse.Namespace, root: Path, place: Path) -> write.Order:
+    """List the images and split them as `dataset=folder` does."""
+    from ganbench.image_folder import split_folder  # only now, since it imports torch
+
+    train, held_out, left_out = split_folder(str(root), options.test_share, options.held_out)
+    names = [os.path.relpath(file, root) for file in (*train, *held_out)]
+    channels = 1 if options.gray else 3
+    view = View((channels, options.size, options.size), options.background, options.filter, options.crop)
+    return write.Order(
+        source=Folder(root, names),
+        n_train=len(train),
+        view=view,
+        skip=options.on_error == "skip",
+        left_out=dict(left_out),
+        again=_again(options, root, place),
+    )
+
+
+def _again(options: argparse.Namespace, root: Path, place: Path) -> str:
+    words: list[object] = ["python", "-m", "ganbench.prepare", root.resolve(), "--size", options.size]
+    words += ["--filter", options.filter, "--background", options.background, "--on-error", options.on_error]
+    words += ["--crop", options.crop] if options.crop else []
+    words += ["--gray"] if options.gray else []
+    words += ["--held-out", options.held_out] if options.held_out else ["--test-share", options.test_share]
+    return command(*words, "--out", place)
+
+
+def _processes(source: Source) -> Executor:
+    """Start a process for each core, given the source."""
+    context = multiprocessing.get_context("spawn")  # a fresh one, without the torch of this process
+    return ProcessPoolExecutor(write.cores(), context, _begin_process, (source,))
+
+
+def _begin_process(source: Source) -> None:
+    write.OWN_SOURCE.append(source)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process once the one that started it has been killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _summary(place: Path, manifest: Manifest) -> str:
+    shape = ",".join(map(str, manifest.view.shape))
+    skipped = f", {len(manifest.skipped):,} skipped" if manifest.skipped else ""
+    return (
+        f"{place} is complete: {manifest.train:,} images to train on, {manifest.held_out:,} held out{skipped}.\n"
+        f"Train on it with: python -m ganbench {command('dataset=prepared', f'dataset.root={place}')} "
+        f"'dataset.shape=[{shape}]'"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Where pictures come from: files of a folder, members of an archive, records of a database, rows of a raw file.
+
+All are read by several threads at once, and a folder by several processes.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ganbench.errors import Refused
+from ganbench.image_files import View, fitted, read_picture
+
+
+class Entry(NamedTuple):
+    """One file that pictures come from, as it was when they were read."""
+
+    name: str  # relative to the source's place
+    size: int  # in bytes
+    mtime_ns: int
+
+
+class Source(Protocol):
+    """Pictures in a fixed order: those to train on first, then those held out."""
+
+    place: Path  # folder or file
+
+    def __len__(self) -> int: ...
+
+    def name(self, i: int) -> str:
+        """Name a picture in messages."""
+        ...
+
+    def entries(self) -> list[Entry]:
+        """List the files that the pictures come from as they are now."""
+        ...
+
+    def read(self, i: int, view: View) -> tuple[np.ndarray, str]:
+        """Return a picture as uint8 [C, H, W], and the SHA-256 of its file. May raise anything."""
+        ...
+
+
+@dataclass
+class Folder:
+    """Image files below a folder; `files` are relative to it, but for those that are held out in another folder."""
+
+    place: Path
+    files: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, i: int) -> str:
+        return str(self.place / self.files[i])
+
+    def entries(self) -> list[Entry]:
+        return [_entry(self.place, file) for file in self.files]
+
+    def read(self, i: int, view: View) -> tuple[np.ndarray, str]:
+        content = (self.place / self.files[i]).read_bytes()
+        return read_picture(io.BytesIO(content), view), hashlib.sha256(content).hexdigest()
+
+
+@dataclass
+class Archive:
+    """Members of a zip file, whose digest is known."""
+
+    place: Path
+    members: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def name(self, i: int) -> str:
+        return f"{self.place}: {self.members[i]}"
+
+    def entries(self) -> list[Entry]:
+        return [_entry(self.place.parent, self.place.name)]
+
+    @cached_property
+    def open_file(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(self.place)
+
+    def read(self, i: int, view: View) -> tuple[np.ndarray, str]:
+        return read_picture(io.BytesIO(self.open_file.read(self.members[i])), view), ""
+
+
+@dataclass
+class RawFiles:
+    """Uncompressed pictures of one shape, one after the other in some files, column by column as STL-10 has them."""
+
+    place: Path
+    files: Sequence[str]
+    shape: tuple[int, int, int]  # channels, width and height
+    counts: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        size = int(np.prod(self.shape))
+        self.counts = [(self.place / file).stat().st_size // size for file in self.files]
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def name(self, i: int) -> str:
+        return f"image {i} of {self.place}"
+
+    def entries(self) -> list[Entry]:
+        return [_entry(self.place, file) for file in self.files]
+
+    def read(self, i: int, view: View) -> tuple[np.ndarray, str]:
+        number = 0  # of the file
+        while i >= self.counts[number]:
+            i -= self.counts[number]
+            number += 1
+        size = int(np.prod(self.shape))
+        pixels = np.fromfile(self.place / self.files[number], np.uint8, size, offset=i * size).reshape(self.shape)
+        return fitted(Image.fromarray(pixels.transpose(2, 1, 0)), view), ""
+
+
+@dataclass
+class Database:
+    """Records of an open LMDB database, each of which is an image file, as LSUN has them. For threads only."""
+
+    place: Path  # a folder with data.mdb
+    opened: Any
+    keys: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def name(self, i: int) -> str:
+        return f"{self.place}: {self.keys[i].decode(errors='replace')}"
+
+    def entries(self) -> list[Entry]:
+        return [_entry(self.place, "data.mdb")]
+
+    def read(self, i: int, view: View) -> tuple[np.ndarray, str]:
+        with self.opened.begin() as transaction:
+            return read_picture(io.BytesIO(transaction.get(self.keys[i])), view), ""
+
+
+def open_database(place: Path) -> Any:
+    """Open an LMDB database for reading. Raise Refused where its library is not installed, or for a damaged file."""
+    try:
+        import lmdb
+    except ImportError:
+        raise Refused("dataset=lsun needs the library lmdb; install it with `pip install lmdb`.") from None
+    try:
+        return lmdb.open(str(place), readonly=True, lock=False, readahead=False, max_readers=512)
+    except lmdb.Error as error:
+        raise Refused(f"dataset=lsun: {place} is no whole LMDB database ({error}); unpack its archive again.") from None
+
+
+def _entry(place: Path, name: str) -> Entry:
+    status = (place / name).stat()
+    return Entry(name, status.st_size, status.st_mtime_ns)

@@ -1,0 +1,90 @@
+"""Map a prepared folder into memory as tensors, once it is known to hold what it was made with."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ganbench.disk_cache import cached, sha256
+from ganbench.errors import Refused
+from ganbench.prepared.format import (
+    ARRAY,
+    MANIFEST,
+    Manifest,
+    change,
+    check_shape,
+    damaged_error,
+    map_array,
+    read_sources,
+)
+from ganbench.prepared.sources import Entry, Folder
+
+log = logging.getLogger("ganbench")
+
+
+class Images(NamedTuple):
+    """The images of a prepared folder, uint8 [N, C, H, W], mapped into memory."""
+
+    train: Tensor
+    test: Tensor
+    facts: dict[str, Any]  # how many there are, and what was left out
+    digests: dict[str, str]  # SHA-256 of both parts, as a run's footing has it
+
+
+def is_complete(place: Path) -> bool:
+    """Tell whether a folder has been prepared to its end."""
+    return (place / MANIFEST).exists()
+
+
+def check_prepared(place: Path, shape: Sequence[int]) -> None:
+    """Raise Refused for a folder that was not prepared, has images of another shape, or is of files that changed."""
+    check_source(place, check_shape(place, shape))
+
+
+def check_source(place: Path, manifest: Manifest) -> None:
+    """Raise Refused if a file that the images were made of has changed; without its folder nothing can be known."""
+    source = Path(manifest.plan["source"])
+    if not source.is_dir():
+        return
+    before = [Entry(*entry[:3]) for entry in read_sources(place, manifest, "dataset.root=")]
+    now = [entry.name for entry in before]
+    present = Folder(source, [name for name in now if (source / name).is_file()])
+    if changed := change(before, present.entries()):
+        raise Refused(
+            f"dataset.root={place}: {changed} in {source} since it was prepared; prepare it again into another folder: "
+            f"`{manifest.again}`."
+        )
+
+
+def map_prepared(place: Path, setting: str) -> Images:
+    """Map a complete prepared folder into memory, and verify it."""
+    manifest = Manifest.read(place, setting)
+    images = torch.from_numpy(map_array(place, manifest, setting))
+    train = images[: manifest.train]
+    test = images[manifest.train :]
+    if _verified_digests(place, train, test) != manifest.digests:
+        raise damaged_error(place, manifest, setting)
+    left_out = manifest.left_out | ({"unreadable": len(manifest.skipped)} if manifest.skipped else {})
+    facts = {"train": len(train), "held_out": len(test), "copies": manifest.copies, "left_out": left_out}
+    facts |= {"unreadable": sorted(manifest.skipped)} if manifest.skipped else {}
+    digests = {"train": manifest.digests["train"], "test": manifest.digests["held_out"]}
+    return Images(train, test, facts, digests)
+
+
+def _verified_digests(place: Path, train: Tensor, test: Tensor) -> dict[str, str]:
+    """Hash the parts of an array; a file that has not changed since then only once."""
+    file = place / ARRAY
+    status = file.stat()
+    identity = f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {len(train)}"
+    key = hashlib.sha256(identity.encode()).hexdigest()
+
+    def digests() -> Tensor:
+        log.info(f"verifying {file}")
+        return torch.tensor([list(bytes.fromhex(sha256(part))) for part in (train, test)], dtype=torch.uint8)
+
+    found = cached(f"{key}-digests", f"the digests of {file}", digests)
+    return {name: bytes(part.tolist()).hex() for name, part in zip(("train", "held_out"), found, strict=True)}
