@@ -6,6 +6,7 @@ The prepared folder, by default `ROOT-64` beside the other, is what `dataset=pre
 import argparse
 import multiprocessing
 import os
+import re
 import threading
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
@@ -52,15 +53,17 @@ def _options() -> argparse.Namespace:
 
 
 def _color(text: str) -> str:
-    ImageColor.getrgb(text)
+    try:
+        ImageColor.getrgb(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} must be a color, such as white or #808080") from None
     return text
 
 
 def _share(text: str) -> float:
-    share = float(text)
-    if not 0 < share < 1:
+    if not re.fullmatch(r"0?\.\d*[1-9]\d*", text):
         raise argparse.ArgumentTypeError(f"{text} must be a number > 0 and < 1")
-    return share
+    return float(text)
 
 
 def _check_place(root: Path, place: Path) -> None:
@@ -73,7 +76,11 @@ def _order(options: argparse.Namespace, root: Path, place: Path) -> write.Order:
     """List the images and split them as `dataset=folder` does."""
     from ganbench.image_folder import split_folder  # only now, since it imports torch
 
-    train, held_out, left_out = split_folder(str(root), options.test_share, options.held_out)
+    try:
+        train, held_out, left_out = split_folder(str(root), options.test_share, options.held_out)
+    except Refused as error:  # in the words of this command line
+        message = str(error).replace("dataset.root=", "").replace("dataset.held_out=", "--held-out ")
+        raise Refused(message) from None
     names = [os.path.relpath(file, root) for file in (*train, *held_out)]
     channels = 1 if options.gray else 3
     view = View((channels, options.size, options.size), options.background, options.filter, options.crop)
@@ -82,7 +89,7 @@ def _order(options: argparse.Namespace, root: Path, place: Path) -> write.Order:
         n_train=len(train),
         view=view,
         skip=options.on_error == "skip",
-        left_out=dict(left_out),
+        left_out=dict(+left_out),
         again=_again(options, root, place),
     )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ganbench.disk_cache import cached, sha256
 from ganbench.errors import Refused
+from ganbench.image_files import list_images
 from ganbench.prepared.format import (
     ARRAY,
     MANIFEST,
@@ -46,14 +48,17 @@ def check_prepared(place: Path, shape: Sequence[int]) -> None:
 
 
 def check_source(place: Path, manifest: Manifest) -> None:
-    """Raise Refused if a file that the images were made of has changed; without its folder nothing can be known."""
+    """Raise Refused if the files that the images were made of have changed; without their folder nobody can know."""
     source = Path(manifest.plan["source"])
     if not source.is_dir():
         return
     before = [Entry(*entry[:3]) for entry in read_sources(place, manifest, "dataset.root=")]
-    now = [entry.name for entry in before]
-    present = Folder(source, [name for name in now if (source / name).is_file()])
-    if changed := change(before, present.entries()):
+    names = [entry.name for entry in before if (source / entry.name).is_file()]
+    if "outside train and test" not in manifest.left_out:  # else what is new may be more of that
+        known = set(names)
+        listed = (os.path.relpath(file, source) for file in list_images(source).files)
+        names += [name for name in listed if name not in known]
+    if changed := change(before, Folder(source, names).entries()):
         raise Refused(
             f"dataset.root={place}: {changed} in {source} since it was prepared; prepare it again into another folder: "
             f"`{manifest.again}`."

@@ -16,7 +16,7 @@ import numpy as np
 
 from ganbench.errors import Refused
 from ganbench.files import write_atomically
-from ganbench.image_files import View
+from ganbench.image_files import View, to_shape
 from ganbench.prepared.sources import Entry
 
 FORMAT = 1
@@ -28,7 +28,6 @@ class Manifest:
     """What a prepared folder holds. Digests are SHA-256, of a part with its type and shape, as in a run's footing."""
 
     plan: dict[str, Any]  # the source's absolute path, and what else decides which bytes are made
-    view: View
     train: int  # images to train on, which come first
     held_out: int
     copies: int  # held-out images that are, pixel by pixel, training images, too
@@ -46,17 +45,15 @@ class Manifest:
         content = json.dumps(sources, separators=(",", ":")).encode()
         self.sources_sha256 = hashlib.sha256(content).hexdigest()
         write_atomically(place / SOURCES, content)
-        fields = asdict(self) | {"view": self.view._asdict()}
-        write_atomically(place / MANIFEST, json.dumps(fields, indent=1).encode())
+        write_atomically(place / MANIFEST, json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def read(cls, place: Path, setting: str = "") -> Self:
         """Read the manifest of a folder. Raise Refused for one that is not there, or that is of another format."""
         name = f"{setting}{place}"
         try:
-            fields = json.loads((place / MANIFEST).read_bytes())
-            view = fields.pop("view")
-            found = cls(view=View(**view | {"shape": tuple(view["shape"])}), **fields)
+            found = cls(**json.loads((place / MANIFEST).read_bytes()))
+            assert found.view
         except FileNotFoundError:
             raise Refused(
                 f"{name} is no prepared folder, since it has no {MANIFEST}; run `python -m ganbench.prepare` to its "
@@ -67,6 +64,12 @@ class Manifest:
         if found.format != FORMAT:
             raise Refused(f"{name} has format {found.format}, and this version of ganbench reads {FORMAT}; {_AGAIN}.")
         return found
+
+    @property
+    def view(self) -> View:
+        """Return how the pictures are shown."""
+        fields = self.plan["view"]
+        return View(**fields | {"shape": to_shape(fields["shape"])})
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

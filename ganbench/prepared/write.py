@@ -101,7 +101,7 @@ def _plan(order: Order) -> Plan:
     """Return what decides which bytes are made, as JSON has it."""
     return {
         "source": str(order.source.place.resolve()),
-        "view": json.loads(json.dumps(order.view._asdict())),
+        "view": order.view._asdict() | {"shape": list(order.view.shape)},
         "train": order.n_train,
         "pillow": PIL.__version__,
         "files": [list(entry) for entry in order.source.entries()],
@@ -143,11 +143,14 @@ def _begin(place: Path, plan: Plan, size: int) -> None:
 
 def _check_settings(place: Path, before: Plan, plan: Plan) -> None:
     """Raise Refused if a folder was begun or made with other settings."""
-    for key in ("source", "view", "pillow"):
-        if before.get(key) != plan[key]:
-            raise Refused(
-                f"{place} was made with {key} {_short(before.get(key))}, not {_short(plan[key])}; {_fix(place)}."
-            )
+    old = _settings(before)
+    for name, value in _settings(plan).items():
+        if old.get(name) != value:
+            raise Refused(f"{place} was made with {name} {old.get(name)}, not {value}; {_fix(place)}.")
+
+
+def _settings(plan: Plan) -> Plan:
+    return {"source": plan["source"], "pillow": plan["pillow"], **plan["view"]}
 
 
 def _fix(place: Path) -> str:
@@ -164,10 +167,6 @@ def _equal_at_start(before: list, now: list) -> int:
     """Return how many items are the same before the first that differs."""
     pairs = enumerate(zip(before, now, strict=False))
     return next((i for i, (old, new) in pairs if old != new), min(len(before), len(now)))
-
-
-def _short(value: Any) -> str:
-    return ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _decode_all(place: Path, order: Order, pool: Executor) -> None:
@@ -292,47 +291,57 @@ def _finish(place: Path, order: Order, plan: Plan) -> Manifest:
     with (place / ARRAY).open("r+b") as array:
         array.write(header((total, *order.view.shape)))
         _flush(array)
-    _write_manifest(place, order, plan, lines, train, total, skipped)
+    made = _digests(place, order.view, train, total - train)
+    manifest = Manifest(
+        plan={key: value for key, value in plan.items() if key != "files"},
+        train=train,
+        held_out=total - train,
+        left_out=order.left_out,
+        skipped=skipped,
+        chunk=chunk_size(order.view),
+        again=order.again,
+        **made._asdict(),
+    )
+    manifest.write(place, _with_digests(plan["files"], [digest for line in lines for digest in line["digests"]]))
     for name in (PLAN, JOURNAL):
         (place / name).unlink()
     return Manifest.read(place)
 
 
-def _write_manifest(
-    place: Path, order: Order, plan: Plan, lines: list[Plan], train: int, total: int, skipped: dict[str, str]
-) -> None:
-    shape = (total, *order.view.shape)
-    images = np.memmap(place / ARRAY, np.uint8, "r", len(header(shape)), shape)
-    size = chunk_size(order.view)
-    files = plan.pop("files")
-    manifest = Manifest(
-        plan=plan,
-        view=order.view,
-        train=train,
-        held_out=total - train,
-        copies=_count_copies(images, train),
-        left_out=order.left_out,
-        skipped=skipped,
-        chunk=size,
-        chunks=[hashlib.sha256(images[i : i + size].data).hexdigest() for i in range(0, total, size)],
-        digests={"train": part_digest(images[:train]), "held_out": part_digest(images[train:])},
-        again=order.again,
-    )
-    digests = [digest for line in lines for digest in line["digests"]]
-    if len(digests) != len(files):  # one file has many pictures
+def _with_digests(files: list[list], digests: list[str]) -> list[list]:
+    """Add to each file its own digest; an empty text where one file has many pictures."""
+    if len(digests) != len(files):
         digests = [""] * len(files)
-    manifest.write(place, [[*file, digest] for file, digest in zip(files, digests, strict=True)])
+    return [[*file, digest] for file, digest in zip(files, digests, strict=True)]
 
 
-def part_digest(images: np.ndarray) -> str:
-    """Return the SHA-256 of a part as a run's footing has it, by which one is recognized wherever it came from."""
-    digest = hashlib.sha256(f"torch.uint8{tuple(images.shape)}".encode())
-    digest.update(images.data)
-    return digest.hexdigest()
+class Digests(NamedTuple):
+    """What the finished array says of itself."""
+
+    chunks: list[str]
+    digests: dict[str, str]
+    copies: int
 
 
-def _count_copies(images: np.ndarray, train: int) -> int:
-    """Count the held-out images that are training images, too, by eight bytes of each one's digest."""
-    parts = (hashlib.sha256(image.data).digest()[:8] for image in images)
-    known = np.frombuffer(b"".join(parts), np.uint64)
-    return int(np.isin(known[train:], known[:train]).sum())
+def _digests(place: Path, view: View, train: int, held_out: int) -> Digests:
+    """Read the array once, a chunk at a time: mapped into memory it would count as memory of this process."""
+    parts = {"train": _part_digest(train, view), "held_out": _part_digest(held_out, view)}
+    one = int(np.prod(view.shape))
+    chunks: list[str] = []
+    images: list[bytes] = []  # eight bytes of the digest of each, by which copies are found
+    with (place / ARRAY).open("rb") as array:
+        array.seek(len(header((0, *view.shape))))
+        while piece := array.read(chunk_size(view) * one):
+            left = max(0, train - len(images)) * one
+            parts["train"].update(piece[:left])
+            parts["held_out"].update(piece[left:])
+            chunks.append(hashlib.sha256(piece).hexdigest())
+            images += [hashlib.sha256(piece[i : i + one]).digest()[:8] for i in range(0, len(piece), one)]
+    known = set(images[:train])
+    copies = sum(image in known for image in images[train:])
+    return Digests(chunks, {name: digest.hexdigest() for name, digest in parts.items()}, copies)
+
+
+def _part_digest(n: int, view: View) -> Any:
+    """Begin the SHA-256 of a part as a run's footing has it, by which one is recognized wherever it came from."""
+    return hashlib.sha256(f"torch.uint8{(n, *view.shape)}".encode())
