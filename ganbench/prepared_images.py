@@ -53,12 +53,13 @@ def check_source(place: Path, manifest: Manifest) -> None:
     if not source.is_dir():
         return
     before = [Entry(*entry[:3]) for entry in read_sources(place, manifest, "dataset.root=")]
-    names = [entry.name for entry in before if (source / entry.name).is_file()]
+    names = [entry.name for entry in before]
     if "outside train and test" not in manifest.left_out:  # else what is new may be more of that
         known = set(names)
-        listed = (os.path.relpath(file, source) for file in list_images(source).files)
+        root = len(os.path.join(source, ""))
+        listed = (str(file)[root:] for file in list_images(source).files)
         names += [name for name in listed if name not in known]
-    if changed := change(before, Folder(source, names).entries()):
+    if changed := change(before, Folder(source, names).entries_left()):
         raise Refused(
             f"dataset.root={place}: {changed} in {source} since it was prepared; prepare it again into another folder: "
             f"`{manifest.again}`."

@@ -5,6 +5,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # here and in all processes started here; l
 import copy
 import gzip
 import hashlib
+import io
 import json
 import pickle
 import re
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache, partial
@@ -26,6 +28,7 @@ import prefork
 import pytest
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from ganbench.bench.gpu import random_inception_weights
@@ -302,6 +305,78 @@ def idx_dataset(
         (folder / name).write_bytes(gzip.compress(header + part.tobytes(), mtime=0))
     monkeypatch.setattr(source, "resources", [(name, md5(folder / name)) for name in parts])
     return images[:7], images[7:]
+
+
+def cifar100_dataset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Eight images of CIFAR-100 to train on and four held out, likewise."""
+    from torchvision.datasets import CIFAR100
+
+    place = folder / CIFAR100.base_folder
+    place.mkdir()
+    random = np.random.default_rng(0)
+    pixels = {name: random.integers(0, 256, (n, 3072), dtype=np.uint8) for name, n in (("train", 8), ("test", 4))}
+    for name, images in pixels.items():
+        (place / name).write_bytes(pickle.dumps({"data": images, "fine_labels": [0] * len(images)}))
+    (place / "meta").write_bytes(pickle.dumps({"fine_label_names": ["a"]}))
+    monkeypatch.setattr(CIFAR100, "train_list", [["train", md5(place / "train")]])
+    monkeypatch.setattr(CIFAR100, "test_list", [["test", md5(place / "test")]])
+    monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": md5(place / "meta")})
+    return pixels
+
+
+def svhn_dataset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Six images [N, 32, 32, 3] of SVHN to train on and three held out, likewise."""
+    from scipy.io import savemat
+    from torchvision.datasets import SVHN
+
+    random = np.random.default_rng(0)
+    parts = {"train": random.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)}
+    parts["test"] = random.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    known = {}
+    for name, images in parts.items():
+        url, file, _ = SVHN.split_list[name]
+        savemat(folder / file, {"X": images.transpose(1, 2, 3, 0), "y": np.zeros((len(images), 1))})
+        known[name] = [url, file, md5(folder / file)]
+    monkeypatch.setattr(SVHN, "split_list", known)
+    return list(parts.values())
+
+
+def stl10_dataset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Two labeled images [N, 96, 96, 3] of STL-10, four unlabeled and three held out, likewise."""
+    from torchvision.datasets import STL10
+
+    place = folder / STL10.base_folder
+    place.mkdir()
+    random = np.random.default_rng(0)
+    counts = {"train_X.bin": 2, "unlabeled_X.bin": 4, "test_X.bin": 3}
+    pixels = {name: random.integers(0, 256, (n, 96, 96, 3), dtype=np.uint8) for name, n in counts.items()}
+    for name, images in pixels.items():
+        (place / name).write_bytes(images.transpose(0, 3, 2, 1).tobytes())  # column by column
+    known = [[name, md5(place / name)] for name in counts]
+    monkeypatch.setattr(STL10, "train_list", known[:2])
+    monkeypatch.setattr(STL10, "test_list", known[2:])
+    return pixels
+
+
+def celeba_dataset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Seven faces [218, 178, 3] of CelebA, three to train on, two for validation and two held out, likewise."""
+    from torchvision.datasets import CelebA
+
+    place = folder / CelebA.base_folder
+    place.mkdir()
+    random = np.random.default_rng(0)
+    faces = [random.integers(0, 256, (218, 178, 3), dtype=np.uint8) for _ in range(7)]
+    with zipfile.ZipFile(place / "img_align_celeba.zip", "w") as archive:
+        for i, face in enumerate(faces):
+            out = io.BytesIO()
+            Image.fromarray(face).save(out, "PNG")  # by whatever name; without JPEG's loss
+            archive.writestr(f"img_align_celeba/{i + 1:06d}.jpg", out.getvalue())
+    parts = (0, 0, 0, 1, 1, 2, 2)
+    lines = [f"{i + 1:06d}.jpg {part}\n" for i, part in enumerate(parts)]
+    (place / "list_eval_partition.txt").write_text("".join(lines))
+    known = [(key, md5(place / file) if (place / file).exists() else old, file) for key, old, file in CelebA.file_list]
+    monkeypatch.setattr(CelebA, "file_list", known)
+    return faces
 
 
 def cifar_dataset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:

@@ -1,15 +1,18 @@
 """Datasets and batches."""
 
 import gzip
+import io
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import cifar_dataset, idx_dataset
+from conftest import celeba_dataset, cifar100_dataset, cifar_dataset, idx_dataset, md5, stl10_dataset, svhn_dataset
 from PIL import Image
 
 from ganbench import datasets
@@ -108,7 +111,9 @@ def test_idx_files_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.M
     assert torch.equal(datasets.fashion_mnist(str(tmp_path)).train, found.train)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+@pytest.mark.parametrize(
+    "name", ["mnist", "fashion_mnist", "stacked_mnist", "cifar10", "cifar100", "svhn", "stl10", "celeba"]
+)
 def test_torchvision_files_are_found_or_asked_for(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No network: every connection is refused at once, as on a machine without one."""
     import urllib.request
@@ -118,7 +123,8 @@ def test_torchvision_files_are_found_or_asked_for(name: str, tmp_path: Path, mon
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     with pytest.raises(
-        Refused, match=rf"dataset={name} is not in .*could not be downloaded.*put .*dataset\.root="
+        Refused,
+        match=rf"dataset={name.removeprefix('stacked_')} is not in .*could not be downloaded.*put .*dataset\.root=",
     ) as reported:
         getattr(datasets, name)(str(tmp_path))
     assert "\n" not in str(reported.value)
@@ -179,3 +185,103 @@ def test_cifar10_as_torchvision_lays_it_out(tmp_path: Path, monkeypatch: pytest.
     found = datasets.cifar10(str(tmp_path))
     assert found.train.shape == (20, 3, 32, 32)
     assert torch.equal(found.test.flatten(1), torch.from_numpy(pixels["test_batch"]))
+
+
+def test_cifar100_as_torchvision_lays_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = cifar100_dataset(tmp_path, monkeypatch)
+    found = datasets.cifar100(str(tmp_path))
+    assert torch.equal(found.train.flatten(1), torch.from_numpy(pixels["train"]))
+    assert torch.equal(found.test.flatten(1), torch.from_numpy(pixels["test"]))
+
+
+def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = svhn_dataset(tmp_path, monkeypatch)
+    found = datasets.svhn(str(tmp_path))
+    assert np.array_equal(found.train.permute(0, 2, 3, 1), train)
+    assert np.array_equal(found.test.permute(0, 2, 3, 1), test)
+
+
+def test_stl10_is_scaled_and_its_unlabeled_images_are_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = stl10_dataset(tmp_path, monkeypatch)
+    found = datasets.stl10(str(tmp_path))
+    expected = [
+        np.asarray(Image.fromarray(image).resize((48, 48), Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+        for name in ("train_X.bin", "unlabeled_X.bin", "test_X.bin")
+        for image in pixels[name]
+    ]
+    assert np.array_equal(torch.cat([found.train, found.test]), np.stack(expected))
+    assert (len(found.train), len(found.test)) == (6, 3)
+    shutil.rmtree(tmp_path / "stl10_binary")  # prepared once, and not read again
+    assert torch.equal(datasets.stl10(str(tmp_path)).train, found.train)
+    with pytest.raises(Refused, match="dataset=stl10 is not in"):
+        monkeypatch.setattr("torchvision.datasets.STL10.url", "http://127.0.0.1:9/x")
+        datasets.stl10(str(tmp_path), filter="box")
+
+
+def test_celeba_has_the_official_parts_and_the_crop_of_compare_gan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = celeba_dataset(tmp_path, monkeypatch)
+    found = datasets.celeba(str(tmp_path), shape=(3, 160, 160))
+    expected = [face[29:189, 9:169].transpose(2, 0, 1) for face in faces]
+    assert np.array_equal(found.train, np.stack(expected[:3]))
+    assert np.array_equal(found.test, np.stack(expected[5:]))
+    small = datasets.celeba(str(tmp_path))
+    scaled = Image.fromarray(faces[0][29:189, 9:169]).resize((64, 64), Image.Resampling.LANCZOS)
+    assert np.array_equal(small.train[0], np.asarray(scaled).transpose(2, 0, 1))
+
+
+def test_a_category_of_lsun(tmp_path: Path) -> None:
+    lmdb = pytest.importorskip("lmdb", reason="no lmdb: `pip install lmdb`")
+    with pytest.raises(Refused, match=r"tower_train_lmdb/data\.mdb does not exist; download .*tower_train_lmdb\.zip"):
+        datasets.lsun(str(tmp_path), "tower")
+    with lmdb.open(str(tmp_path / "tower_train_lmdb"), map_size=1 << 20) as database, database.begin(write=True) as put:
+        for i in range(20):
+            out = io.BytesIO()
+            Image.new("RGB", (80, 70), (i, 0, 0)).save(out, "WEBP", lossless=True)
+            put.put(f"{i:040x}".encode(), out.getvalue())
+    found = datasets.lsun(str(tmp_path), "tower", n_test=5)
+    assert found.train.shape == (15, 3, 64, 64) and len(found.test) == 5
+    assert sorted(torch.cat([found.train, found.test])[:, 0, 0, 0].tolist()) == list(range(20))
+    with pytest.raises(Refused, match=r"dataset\.n_test=19 leaves none of the 20 images"):
+        datasets.lsun(str(tmp_path), "tower", n_test=19)
+    (tmp_path / "tower_train_lmdb/data.mdb").write_bytes(b"x" * 9000)
+    with pytest.raises(Refused, match="is no whole LMDB database"):
+        datasets.lsun(str(tmp_path), "tower", n_test=6)
+
+
+def test_stacked_mnist_stacks_each_part_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import MNIST
+
+    idx_dataset(MNIST, tmp_path, monkeypatch)
+    digits = datasets.mnist(str(tmp_path))
+    found = datasets.stacked_mnist(str(tmp_path), n=50)
+    assert found.train.shape == (50, 3, 32, 32) and found.test.shape == (10, 3, 32, 32)
+    for part, of in ((found.train, digits.train), (found.test, digits.test)):
+        known = {bytes(digit.flatten().tolist()) for digit in of}
+        assert {bytes(channel.flatten().tolist()) for channel in part.flatten(0, 1)} <= known
+
+
+def test_an_archive_is_downloaded_once_and_unpacked_whole(
+    served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed process has left of a file, packed or not, is never taken for the file."""
+    from torchvision.datasets import CIFAR10
+
+    folder, address = served
+    pixels = cifar_dataset(folder, monkeypatch)
+    packed = Path(shutil.make_archive(str(folder / "cifar-10-python"), "gztar", folder, CIFAR10.base_folder))
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(packed))
+    monkeypatch.setattr(CIFAR10, "url", f"{address}{packed.name}")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / f".{packed.name}.part").write_bytes(packed.read_bytes()[:99])
+    found = datasets.cifar10(str(mine))
+    assert torch.equal(found.test.flatten(1), torch.from_numpy(pixels["test_batch"]))
+    packed.unlink()  # so that a second download would fail
+    lost = mine / CIFAR10.base_folder / "data_batch_2"
+    lost.rename(lost.with_name(".data_batch_2.part"))
+    assert torch.equal(datasets.cifar10(str(mine)).train, found.train)
+    assert not list(mine.rglob("*.part"))

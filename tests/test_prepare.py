@@ -123,14 +123,14 @@ def test_the_crop_is_the_middle(tmp_path: Path) -> None:
 
 
 def test_options_reach_the_pixels(tmp_path: Path) -> None:
-    photos(tmp_path / "photos/train", 5)
+    photos(tmp_path / "photos/train", 9)
     photos(tmp_path / "photos/test", 3, seed=1)
     done = prepare("photos", "--gray", "--crop", 9, "--filter", "box", "--out", "small", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     mapped = datasets.prepared(str(tmp_path / "small"), (1, 8, 8))
     plain = datasets.folder(str(tmp_path / "photos"), (1, 8, 8), filter="box", crop=9)
     assert torch.equal(mapped.train, plain.train) and torch.equal(mapped.test, plain.test)
-    assert (len(mapped.train), len(mapped.test)) == (5, 3)
+    assert (len(mapped.train), len(mapped.test)) == (9, 3)
 
 
 @pytest.mark.slow
@@ -147,7 +147,7 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path, start: Callable[..., su
     assert not (tmp_path / "out" / MANIFEST).exists()
     assert 3 <= len(done_before) < 4000 * 128 * 128 * 3 // write.CHUNK_BYTES
     until(lambda: not decoding(tmp_path))
-    with pytest.raises(Refused, match="no prepared folder, since it has no manifest.json; run"):
+    with pytest.raises(Refused, match=r"no prepared folder, since it has no manifest\.json; run"):
         datasets.prepared(str(tmp_path / "out"), (3, 128, 128))
     with journal.open("ab") as torn:
         torn.write(b'{"bytes": 99')
@@ -253,6 +253,8 @@ def test_a_new_image_is_noticed(own: Path) -> None:
     photos(own / "photos/more", 1)
     again = prepare("photos", cwd=own)
     assert again.returncode == 2 and "more/0000.png is new" in again.stderr
+    with pytest.raises(Refused, match=r"more/0000\.png is new in .*since it was prepared"):
+        datasets.prepared(str(own / "photos-8"), SHAPE)
 
 
 def test_without_its_source_it_is_used_all_the_same(own: Path) -> None:
@@ -309,7 +311,8 @@ def test_an_array_is_verified_once_and_again_when_it_changes(
         (("--out", "other"), "other is there and was not made by ganbench.prepare"),
         (("--held-out", "nowhere"), "nowhere does not exist"),
         (("--test-share", "1.5"), "1.5 must be a number > 0 and < 1"),
-        (("--background", "wite"), "invalid _color value: 'wite'"),
+        (("--background", "wite"), "wite must be a color"),
+        (("--held-out", "other"), "--held-out other must hold at least 2 images"),
     ],
 )
 def test_what_cannot_be_prepared_is_refused(arguments: tuple, message: str, own: Path) -> None:
@@ -332,7 +335,8 @@ def test_another_shape_is_refused_before_anything_is_written(made: Path, tmp_pat
 @pytest.mark.slow
 def test_a_run_on_mapped_images_is_that_on_images_in_memory(tmp_path: Path) -> None:
     photos(tmp_path / "photos", 200, size=(20, 20))
-    done = prepare("photos", "--gray", "--filter", "bicubic", "--size", "32", "--out", "small", cwd=tmp_path)
+    arguments = ("photos", "--gray", "--filter", "bicubic", "--out", "small", "--size", "32")
+    done = ganbench(*arguments, cwd=tmp_path, module="ganbench.prepare")
     assert done.returncode == 0, done.stderr
     metrics = []
     for name, root in (("folder", "photos"), ("prepared", "small")):

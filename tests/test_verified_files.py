@@ -11,7 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import cifar_dataset, ganbench, idx_dataset, md5
+from conftest import (
+    celeba_dataset,
+    cifar100_dataset,
+    cifar_dataset,
+    ganbench,
+    idx_dataset,
+    md5,
+    stl10_dataset,
+    svhn_dataset,
+)
 from safetensors.torch import save_file
 
 import ganbench as package
@@ -89,6 +98,28 @@ def test_a_damaged_batch(damage: Callable, name: str, tmp_path: Path, monkeypatc
     expected = md5(file)
     file.write_bytes(damage(file.read_bytes()))
     expect_md5(file, expected, lambda: datasets.cifar10(str(tmp_path)))
+
+
+@damaged
+@pytest.mark.parametrize(
+    ("name", "make", "file"),
+    [
+        ("cifar100", cifar100_dataset, "cifar-100-python/test"),
+        ("svhn", svhn_dataset, "test_32x32.mat"),
+        ("stl10", stl10_dataset, "stl10_binary/unlabeled_X.bin"),
+        ("celeba", celeba_dataset, "celeba/img_align_celeba.zip"),
+        ("celeba", celeba_dataset, "celeba/list_eval_partition.txt"),
+    ],
+)
+def test_a_damaged_file_of_another_dataset(
+    damage: Callable, name: str, make: Callable, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, monkeypatch)
+    place = tmp_path / file
+    expected = md5(place)
+    place.write_bytes(damage(place.read_bytes()))
+    expect_md5(place, expected, lambda: getattr(datasets, name)(str(tmp_path)))
+    assert not list(tmp_path.rglob("images.npy"))
 
 
 def test_swapped_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

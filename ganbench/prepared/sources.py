@@ -5,8 +5,10 @@ All are read by several threads at once, and a folder by several processes.
 
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +64,14 @@ class Folder:
 
     def entries(self) -> list[Entry]:
         return [_entry(self.place, file) for file in self.files]
+
+    def entries_left(self) -> list[Entry]:
+        """List the files that are still there."""
+        found = []
+        for file in self.files:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found.append(_entry(self.place, file))
+        return found
 
     def read(self, i: int, view: View) -> tuple[np.ndarray, str]:
         content = (self.place / self.files[i]).read_bytes()
@@ -159,5 +169,5 @@ def open_database(place: Path) -> Any:
 
 
 def _entry(place: Path, name: str) -> Entry:
-    status = (place / name).stat()
+    status = os.stat(os.path.join(place, name))  # in a third of the time that a Path takes
     return Entry(name, status.st_size, status.st_mtime_ns)
