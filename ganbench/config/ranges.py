@@ -71,10 +71,6 @@ def _is_policy(value: list[str]) -> bool:
     return 0 < len(set(value)) == len(value) and set(value) <= {"color", "translation", "cutout"}
 
 
-def one_of(*names: str) -> Range:
-    return Range(f"one of: {', '.join(names)}", lambda v: v in names)
-
-
 POSITIVE = Range("a finite number > 0", lambda v: 0 < v < math.inf)
 NOT_NEGATIVE = Range("a finite number >= 0", lambda v: 0 <= v < math.inf)
 BETAS = list_of("two numbers >= 0 and < 1", lambda beta: 0 <= beta < 1, 2, 2)
