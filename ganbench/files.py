@@ -13,8 +13,10 @@ from ganbench.errors import Refused
 MIN_FREE_BYTES = 32e6  # before a run; whether its checkpoints fit is checked once their size is known
 
 
-def read_verified(file: Path, algorithm: str, digest: str, fix: str, setting: str = "") -> bytes:
-    """Return the bytes of `file`, whose MD5 or SHA-256 must be `digest`; raise Refused otherwise.
+def read_verified(
+    file: Path, algorithm: str, digest: str, fix: str, setting: str = "", also: str | None = None
+) -> bytes:
+    """Return the bytes of `file`, whose MD5 or SHA-256 must be `digest` or `also`; raise Refused otherwise.
 
     The file is read once, so what was checked is what is used, even if the file changes meanwhile. `fix` is the end
     of the message: what to do. `setting` is its beginning: the setting that names the file, as in `dataset.root=`.
@@ -24,7 +26,7 @@ def read_verified(file: Path, algorithm: str, digest: str, fix: str, setting: st
     except OSError as error:
         raise Refused(f"{setting}{file} cannot be read ({error.strerror}): {fix}.") from None
     actual = hashlib.new(algorithm.replace("-", ""), content, usedforsecurity=False).hexdigest()
-    if actual != digest.lower():
+    if actual not in (digest.lower(), also):
         raise Refused(f"{setting}{file} has {algorithm} {actual}, expected {digest}: {fix}.")
     return content
 
