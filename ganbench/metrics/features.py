@@ -101,7 +101,7 @@ class Inception(nn.Module):
             "bilinear resize of TensorFlow 1 to 299x299",
             f"torch-fidelity {version('torch-fidelity')}",
         )
-        safe_copy = _tensors_only(file, _read_weights(file, sha256 or INCEPTION_SHA256))
+        safe_copy = _copy_of_tensors(file, _read_weights(file, sha256 or INCEPTION_SHA256))
         try:
             self.net = Net("inception-v3-compat", ["2048"], feature_extractor_weights_path=safe_copy)
         except (RuntimeError, TypeError) as error:
@@ -134,7 +134,7 @@ class DinoV2(nn.Module):
         file = Path(weights).expanduser()
         raw = _read_weights(file, sha256)
         try:
-            state = load(raw) if file.suffix == ".safetensors" else torch.load(_tensors_only(file, raw))
+            state = load(raw) if file.suffix == ".safetensors" else _tensors(file, raw)
             source = {"state_dict": state, "hf_hub_id": None, "url": ""}
             self.net = create_model(model, pretrained=True, pretrained_cfg_overlay=source, img_size=DINOV2_SIZE)
         except (SafetensorError, RuntimeError, KeyError) as error:
@@ -177,19 +177,23 @@ def _standard_inception_file() -> Path:
     return file
 
 
-def _tensors_only(file: Path, raw: bytes) -> io.BytesIO:
+def _copy_of_tensors(file: Path, raw: bytes) -> io.BytesIO:
     """Copy the tensors of a weight file: torch-fidelity would run code from the file, so it opens our copy instead."""
+    copy = io.BytesIO()
+    torch.save(_tensors(file, raw), copy)
+    copy.seek(0)
+    return copy
+
+
+def _tensors(file: Path, raw: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a weight file, in which no code is run."""
     try:
-        state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise Refused(
             f"metric.features.weights={file} must hold tensors only and cannot be read ({_first_line(error)}); "
             "choose another file."
         ) from None
-    copy = io.BytesIO()
-    torch.save(state, copy)
-    copy.seek(0)
-    return copy
 
 
 def _read_weights(file: Path, sha256: str) -> bytes:
