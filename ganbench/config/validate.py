@@ -249,13 +249,12 @@ def _check_compatibility(cfg: DictConfig) -> None:
         "metric=energy_distance": ("2-D mixtures (ring, grid)", points),
         "metric=modes_kl": ("stacked digits", shape[:1] == [3] and "stacked" in cfg.dataset["_target_"]),
         "metric=fid": ("images", images),
-        "metric=fid50k": ("images", images),
-        "metric=fd_dinov2": ("images", images),
         "metric=kid": ("images", images),
     }
+    unadvised = {f"metric={name}": ("images", images) for name in ("fid50k", "fd_dinov2")}  # as fid, but dearer
     _check_reference(cfg)
     for option in (f"model={cfg.model.name}", f"metric={cfg.metric.name}"):
-        needed, fits = needs.get(option, ("", True))
+        needed, fits = (needs | unadvised).get(option, ("", True))
         if not fits:
             has = setting("dataset.shape", cfg.dataset.shape)
             others = [other for other, (_, suits) in needs.items() if suits and _group(other) == _group(option)]
