@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 
 from ganbench import dataset_files, randomness
 from ganbench.errors import Refused
+from ganbench.host_samples import HostSamples, fits
 from ganbench.image_files import View, to_shape
 from ganbench.image_folder import check_parts, count_copies, load_images, load_readable_images, split_folder
 from ganbench.prepared import write
@@ -46,9 +47,11 @@ class Data(NamedTuple):
     digests: Mapping[str, str] | None = None  # SHA-256 of `train` and `test`, where they were verified as data loaded
 
     def to(self, device: torch.device) -> "Data":
-        """Move everything to the device."""
+        """Move everything to the device, but for training data that it has no room for."""
         modes = self.modes and Modes(self.modes.centers.to(device), self.modes.std)
-        return self._replace(train=self.train.to(device), test=self.test.to(device), modes=modes)
+        # Beyond here both are only indexed.
+        train = self.train.to(device) if fits(self.train, device) else cast(Tensor, HostSamples(self.train, device))
+        return self._replace(train=train, test=self.test.to(device), modes=modes)
 
 
 def select_evaluation_split(data: Data, part: str) -> Data:
@@ -92,12 +95,13 @@ def concatenate(n: int, parts: Iterable[Tensor]) -> Tensor:
     return whole
 
 
-def real_batch(x: Tensor, seed: int, step: int, size: int, stream: str = "data") -> Tensor:
+def real_batch(x: Tensor | HostSamples, seed: int, step: int, size: int, stream: str = "data") -> Tensor:
     """Return the floats [size, ...] of critic step `step`: endless shuffled epochs, as a pure function of the step."""
     n = len(x)
     first = step * size  # sample of the endless sequence of epochs
     epochs = range(first // n, (first + size - 1) // n + 1)
-    order = torch.cat([_shuffled_order(seed, stream, epoch, n, x.device) for epoch in epochs])
+    place = x.samples.device if isinstance(x, HostSamples) else x.device
+    order = torch.cat([_shuffled_order(seed, stream, epoch, n, place) for epoch in epochs])
     start = first - epochs[0] * n
     return to_float(x[order[start : start + size]])
 

@@ -49,16 +49,17 @@ def test_pairs(typed: str, pair: str) -> None:
     assert "penalty" not in cfg.loss
 
 
-@pytest.mark.parametrize("dataset", ["mnist5k", "ring", "grid", "mnist", "fashion_mnist", "cifar10"])
+@pytest.mark.parametrize(
+    "dataset", ["mnist5k", "ring", "grid", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "celeba"]
+)
 def test_datasets_bring_what_suits_them(dataset: str) -> None:
     cfg = settings(f"dataset={dataset}")
     validate(cfg)
     points = dataset in ("ring", "grid")
     assert cfg.model.name == ("mlp" if points else "dcgan")
     assert cfg.protocol.name == ("equal-2d" if points else "equal")
-    assert cfg.metric.name == {"cifar10": "fid", "ring": "energy_distance", "grid": "energy_distance"}.get(
-        dataset, "fd_lenet"
-    )
+    color = dataset in ("cifar10", "cifar100", "svhn", "celeba")
+    assert cfg.metric.name == ("energy_distance" if points else "fid" if color else "fd_lenet")
 
 
 @pytest.mark.slow

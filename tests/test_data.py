@@ -15,8 +15,9 @@ import torch
 from conftest import celeba_dataset, cifar100_dataset, cifar_dataset, idx_dataset, md5, stl10_dataset, svhn_dataset
 from PIL import Image
 
-from ganbench import dataset_files, datasets
+from ganbench import dataset_files, datasets, disk_cache
 from ganbench.errors import Refused
+from ganbench.host_samples import HostSamples
 
 
 def test_parts_fill_a_whole() -> None:
@@ -51,6 +52,17 @@ def test_a_batch_may_be_larger_than_the_dataset() -> None:
     drawn = datasets.real_batch(torch.arange(5.0)[:, None], seed=0, step=1, size=12).flatten()
     counts = torch.bincount(drawn.long(), minlength=5)
     assert counts.sum() == 12 and counts.min() >= 1
+
+
+def test_batches_of_samples_that_stay_on_the_host_are_the_same() -> None:
+    x = torch.arange(11 * 3 * 4 * 4, dtype=torch.int64).remainder(256).to(torch.uint8).view(11, 3, 4, 4)
+    host = HostSamples(x, torch.device("cpu"))
+    for step in range(8):
+        assert torch.equal(datasets.real_batch(host, 3, step, 4), datasets.real_batch(x, 3, step, 4))
+    assert torch.equal(host[:5], x[:5]) and (len(host), host.shape, host.dim()) == (11, x.shape, 4)
+    innermost = host.to(memory_format=torch.channels_last)
+    assert innermost[:5].is_contiguous(memory_format=torch.channels_last) and torch.equal(innermost[:5], x[:5])
+    assert disk_cache.sha256(host) == disk_cache.sha256(x)
 
 
 def test_pixels_survive_the_way_to_floats_and_back() -> None:

@@ -10,8 +10,10 @@ import torch
 from conftest import SIX, ganbench, rows, settings, until
 from iterations import DROPOUT, assert_equal, iterating, outcome, side_by_side
 
-from ganbench import gpu
+from ganbench import gpu, host_samples
 from ganbench.config.compose import build
+from ganbench.datasets import Data, real_batch
+from ganbench.errors import Refused
 from ganbench.metrics.features import LeNet, embed
 from ganbench.training.batches import Batches
 from ganbench.training.device import configure_process
@@ -44,6 +46,24 @@ def test_a_gpu_by_its_number(tmp_path: Path) -> None:
     n = torch.cuda.device_count()
     refused = ganbench(f"device=cuda:{n}", "name=none", cwd=tmp_path)
     assert refused.returncode == 2 and f"device=cuda:{n}: torch finds {n} GPU" in refused.stderr
+
+
+def test_data_that_the_gpu_has_no_room_for_give_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.arange(50 * 3 * 8 * 8).remainder(256).to(torch.uint8).view(50, 3, 8, 8)
+    there = Data(x, x).to(CUDA)
+    assert there.train.is_cuda
+    monkeypatch.setattr(host_samples, "SHARE", 0.0)
+    host = Data(x, x).to(CUDA)
+    assert isinstance(host.train, host_samples.HostSamples) and host.test.is_cuda
+    torch.cuda.set_sync_debug_mode("error")  # nothing may wait for the GPU
+    try:
+        batches = [real_batch(host.train, 0, step, 32) for step in range(9)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for step, batch in enumerate(batches):
+        assert torch.equal(batch, real_batch(there.train, 0, step, 32))
+    with pytest.raises(Refused, match=r"metric\.n_train"):
+        host.train[:]
 
 
 VARIANTS = {

@@ -20,6 +20,7 @@ FLOORS = (
         "randomness",
         "gpu",
         "dataset_files",
+        "host_samples",
         "image_files",
         "image_folder",
         "prepared",

@@ -136,16 +136,16 @@ def test_options_reach_the_pixels(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(tmp_path: Path, start: Callable[..., subprocess.Popen]) -> None:
     """And its processes end with it, though nobody told them."""
-    photos(tmp_path / "photos", 4000)
+    photos(tmp_path / "photos", 2000)
     command = ("photos", "--size", "128", "--out", "out")
     journal = tmp_path / "out" / write.JOURNAL
     process = start(*command, cwd=tmp_path, module="ganbench.prepare")
-    until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 3, process)
+    until(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 1, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     done_before = journal.read_bytes().splitlines()
     assert not (tmp_path / "out" / MANIFEST).exists()
-    assert 3 <= len(done_before) < 4000 * 128 * 128 * 3 // write.CHUNK_BYTES
+    assert 1 <= len(done_before) < 2000 * 128 * 128 * 3 // write.CHUNK_BYTES
     until(lambda: not decoding(tmp_path))
     with pytest.raises(Refused, match=r"no prepared folder, since it has no manifest\.json; run"):
         datasets.prepared(str(tmp_path / "out"), (3, 128, 128))

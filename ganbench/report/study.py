@@ -28,6 +28,7 @@ from ganbench.report.cost import Timing, load_timing, runs_at_once, what_is_time
 from ganbench.report.load import BY_DATASET, Run, load_runs
 from ganbench.runs.status import planned_runs
 
+SHOWN = 3  # names in a note
 TRACKS = {"paper": "each method with its authors' settings", "tuned": "each method with the best of {} random trials"}
 MANY_RUNS = 60  # from one more on, what has a line, a dot or a row for each run has one for each method
 METHODS_IN_DETAIL = 12  # of so many runs, the methods that have figures of their own
@@ -326,6 +327,10 @@ def _data_notes(runs: list[Run]) -> list[str]:
     if data.get("left_out"):
         counts = ", ".join(f"{n:,} {what}" for what, n in sorted(data["left_out"].items()))
         notes.append(f"Of the folder of images were left out: {counts}.")
+    if unreadable := data.get("unreadable"):
+        names = ", ".join(unreadable[:SHOWN])
+        more = f" and {len(unreadable) - SHOWN:,} more, which status.json names" if len(unreadable) > SHOWN else ""
+        notes.append(f"Images that cannot be read: {names}{more}.")
     return notes
 
 
