@@ -10,6 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ganbench.config.schema import CONF
 from ganbench.config.typed import typed_arguments
 from ganbench.errors import (
     RENAMED,
@@ -133,7 +134,11 @@ def _missing_option(error: MissingConfigException) -> str:
         return _one_line(str(error))
     file = re.match(r"In '(.+?)'", str(error))  # whose defaults list asks for it; `config` is the command line, too
     where = "" if file is None or file[1] in ("config", "hydra/config") else f"{file[1]}.yaml: "
-    return where + unknown_option_message(group, option, error.options)
+    options = list(error.options)
+    if group.startswith("experiment"):  # Hydra lists no options in folders
+        group, _, option = (error.missing_cfg_file or "").partition("/")
+        options += [f"paper/{file.stem}" for file in (CONF / "experiment/paper").glob("*.yaml")]
+    return where + unknown_option_message(group, option, options)
 
 
 def _key_error(cause: OmegaConfBaseException) -> str:

@@ -13,7 +13,7 @@ CONF = next(p for p in (HERE / "conf", HERE.parent / "conf") if (p / "config.yam
 GROUPS = ("loss", "penalty", "model", "dataset", "augment", "metric", "probe")
 
 # Settings that say where and how a run was made, not what was compared.
-INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "_smoke_", "checkpoint_every", "retry", "sweep")
+INCIDENTAL = ("seed", "name", "device", "wandb", "probe", "_smoke_", "checkpoint_every", "retry", "sweep", "paper")
 
 
 class Precision(Enum):
@@ -114,6 +114,46 @@ class Sweep:
     parallel: Any = "auto"
 
 
+class RealImages(Enum):
+    held_out = "held_out"
+    train = "train"
+    all = "all"
+
+
+@dataclass
+class Published:
+    """A number that is printed for a method: null if only samples or curves are."""
+
+    method: str = MISSING  # loss and penalty, or the recipe's own name for it
+    metric: str = MISSING
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    dataset: str | None = None  # if the recipe has several
+    source: str | None = None  # where it was read, if not in the paper itself
+
+
+@dataclass
+class Paper:
+    """What a paper says of the runs of a recipe, which no run depends on but by interpolation."""
+
+    recipe: str = MISSING  # the name of its file
+    title: str = MISSING
+    arxiv: str = MISSING
+    table: str = MISSING
+    published: list[Published] = MISSING
+    protocol: str = MISSING
+    samples: int | None = None  # that are scored
+    reference: RealImages | None = None  # that samples are compared with; null: not said
+    seeds: int | None = None
+    h100_hours: float = MISSING  # of all its runs
+    data: dict[str, Any] = MISSING  # the dataset, or several, with the shape of its images
+    differs: list[str] = MISSING
+    method: str | None = None  # the paper's name of what is trained, if loss and penalty do not tell
+    setting: str | None = None
+    settings: Any = None  # by setting, what it sets
+
+
 @dataclass
 class Config:
     seed: int = MISSING
@@ -135,4 +175,5 @@ class Config:
     speed: Speed = field(default_factory=Speed)
     wandb: Wandb = field(default_factory=Wandb)
     sweep: Sweep = field(default_factory=Sweep)
+    paper: Any = None  # as Paper, which an override could not change where it is null
     _smoke_: Any = None  # how many samples experiment=smoke gives each metric

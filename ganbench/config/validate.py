@@ -10,7 +10,7 @@ from ganbench.config.budget import Budget, make_budget
 from ganbench.config.compose import is_augmented, method_label, option_names, resolve
 from ganbench.config.messages import owner, setting
 from ganbench.config.ranges import NAME, NAME_WORDS, check_ranges, check_value, original_key
-from ganbench.config.schema import GROUPS, Config, Protocol, ScoredOn, Track
+from ganbench.config.schema import GROUPS, Config, Paper, Protocol, ScoredOn, Track
 from ganbench.config.signature import (
     Argument,
     NoSuchTarget,
@@ -72,6 +72,7 @@ def validate(cfg: DictConfig) -> None:
     _check_protocol(cfg)
     check_value("dataset.shape", "dataset.shape", cfg.dataset.get("shape"))
     _check_shape(cfg)
+    _check_recipe(cfg)
     _check_compatibility(cfg)
     for group in (*GROUPS, "optimizer"):
         _check_targets(cfg, cfg[group], group)
@@ -235,6 +236,27 @@ def _check_shape(cfg: DictConfig) -> None:
         copy, expected = OmegaConf.select(cfg, key), OmegaConf.select(cfg, origin)
         if copy is not None and copy != expected:
             raise Refused(f"{setting(key, copy)} must equal {setting(origin, expected)}; set {origin} only.")
+
+
+def _check_recipe(cfg: DictConfig) -> None:
+    """Refuse a paper's recipe on images of another size, for which its nets and numbers are not, or with other facts."""
+    if cfg.paper is None:
+        return
+    paper = OmegaConf.merge({"paper": OmegaConf.structured(Paper)}, {"paper": cfg.paper}).paper
+    for key in paper:
+        if OmegaConf.is_missing(paper, key):
+            raise Refused(f"paper.{key!s} has no value; use experiment=paper/..., whose YAML file has one.")
+    if paper.setting is not None and paper.setting not in (paper.settings or ()):
+        allowed = f"one of: {', '.join(paper.settings)}" if paper.settings else "null, for the recipe has no settings"
+        raise Refused(f"{setting('paper.setting', paper.setting)} must be {allowed}.")
+    if cfg.dataset.shape in paper.data.values():
+        return
+    shapes = dict.fromkeys(f"[{','.join(map(str, shape))}]" for shape in paper.data.values())
+    raise Refused(
+        f"experiment=paper/{paper.recipe} is a recipe for images of {' or '.join(shapes)}, and "
+        f"dataset={cfg.dataset.name} has {setting('dataset.shape', cfg.dataset.shape)}; use "
+        f"dataset={' or '.join(map(str, paper.data))}."
+    )
 
 
 def _check_compatibility(cfg: DictConfig) -> None:
