@@ -161,9 +161,11 @@ def identity_text(cfg: DictConfig) -> str:
 def option_names(group: str) -> list[str]:
     """List the options of a group, those of a user's own folders included, and recipes as `paper/<name>`."""
     own = [Path(place.removeprefix("file://")) for place in typed_search_path()]
-    groups = [folder / group for folder in (CONF, *own)]
-    files = [file.relative_to(place) for place in groups for file in [*place.glob("*.yaml"), *place.glob("paper/*.yaml")]]
-    return sorted({file.with_suffix("").as_posix() for file in files})
+    names = set()
+    for top in [folder / group for folder in (CONF, *own)]:
+        files = [*top.glob("*.yaml"), *top.glob("paper/*.yaml")]
+        names |= {file.relative_to(top).with_suffix("").as_posix() for file in files}
+    return sorted(names)
 
 
 def typed_search_path() -> list[str]:

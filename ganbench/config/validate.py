@@ -239,7 +239,7 @@ def _check_shape(cfg: DictConfig) -> None:
 
 
 def _check_recipe(cfg: DictConfig) -> None:
-    """Refuse a paper's recipe on images of another size, for which its nets and numbers are not, or with other facts."""
+    """Refuse a paper's recipe on images of another size, for which its numbers are not, or one that lacks facts."""
     if cfg.paper is None:
         return
     paper = OmegaConf.merge({"paper": OmegaConf.structured(Paper)}, {"paper": cfg.paper}).paper

@@ -62,6 +62,11 @@ def main() -> None:
         help="only serve progress and report on this machine while the sweep runs, and write nothing (default: any "
         "free port)",
     )
+    parser.add_argument(
+        "--against",
+        choices=("paper",),
+        help="only print our scores beside those of the paper, for runs of a recipe (experiment=paper/...)",
+    )
     arguments = parser.parse_args()
     if arguments.power is not None and not 0 < arguments.power < math.inf and arguments.power is not MEASURED:
         parser.error(f"--power {arguments.power:g} must be a finite number > 0, in the unit of the score.")
@@ -71,7 +76,13 @@ def main() -> None:
     if arguments.watch is not None:
         if arguments.time or arguments.power is not None:
             parser.error("--watch only watches; leave out --time and --power.")
+        if arguments.against:
+            parser.error("--watch only watches; leave out --against.")
         return serve(folder, arguments.watch, tuple(arguments.allow_mismatch))
+    if arguments.against:
+        if arguments.time or arguments.power is not None:
+            parser.error("--against only prints; leave out --time and --power.")
+        return print_against_paper(folder, tuple(arguments.allow_mismatch))
     # Imported late, so that --help and the refusal above need neither scipy nor matplotlib.
     from ganbench.errors import Refused
     from ganbench.report import tables
@@ -115,6 +126,23 @@ def main() -> None:
 def _without_score(studies: list[Any]) -> list[str]:
     """Return the names of the sweeps in which no method has a final score."""
     return [study.folder.name for study in studies if not any(method.finite_scores for method in study.methods)]
+
+
+def print_against_paper(folder: Path, allowed: tuple[str, ...]) -> None:
+    """Print the scores of a sweep, or of each in a folder of sweeps, beside those of the paper."""
+    from ganbench.errors import Refused
+    from ganbench.report.against import against_paper
+    from ganbench.report.comparability import NotComparable
+    from ganbench.report.load import sweep_folders
+
+    try:
+        for each in sweep_folders(folder) or [folder]:
+            print(against_paper(each, allowed))
+    except Refused as refused:
+        sys.exit(str(refused))
+    except NotComparable as error:
+        print(error, file=sys.stderr)
+        sys.exit(6)
 
 
 def serve(folder: Path, port: int, allowed: tuple[str, ...]) -> None:
