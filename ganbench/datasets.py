@@ -45,6 +45,7 @@ class Data(NamedTuple):
     modes: Modes | None = None
     facts: Mapping[str, Any] | None = None  # what was found in a folder of images
     digests: Mapping[str, str] | None = None  # SHA-256 of `train` and `test`, where they were verified as data loaded
+    mirrored: bool = False  # whether an epoch sees each training image mirrored, too
 
     def to(self, device: torch.device) -> "Data":
         """Move everything to the device, but for training data that it has no room for."""
@@ -65,11 +66,6 @@ def select_evaluation_split(data: Data, part: str) -> Data:
     order = torch.randperm(len(data.train), generator=randomness.generator(0, "selection"))
     fifth = len(order) // 5
     return data._replace(train=data.train[order[fifth:]], test=data.train[order[:fifth]], digests=None)
-
-
-def with_flips(data: Data) -> Data:
-    """Return the data with each training image mirrored, too: an epoch then sees both. The held-out data stay."""
-    return data._replace(train=torch.cat([data.train, data.train.flip(3)]))
 
 
 def to_float(x: Tensor) -> Tensor:
@@ -95,15 +91,25 @@ def concatenate(n: int, parts: Iterable[Tensor]) -> Tensor:
     return whole
 
 
-def real_batch(x: Tensor | HostSamples, seed: int, step: int, size: int, stream: str = "data") -> Tensor:
-    """Return the floats [size, ...] of critic step `step`: endless shuffled epochs, as a pure function of the step."""
-    n = len(x)
+def real_batch(
+    x: Tensor | HostSamples, seed: int, step: int, size: int, stream: str = "data", mirrored: bool = False
+) -> Tensor:
+    """Return the floats [size, ...] of critic step `step`: endless shuffled epochs, as a pure function of the step.
+
+    With `mirrored` an epoch sees each image twice, as it is and flipped left to right.
+    """
+    n = len(x) * (1 + mirrored)
     first = step * size  # sample of the endless sequence of epochs
     epochs = range(first // n, (first + size - 1) // n + 1)
     place = x.samples.device if isinstance(x, HostSamples) else x.device
     order = torch.cat([_shuffled_order(seed, stream, epoch, n, place) for epoch in epochs])
     start = first - epochs[0] * n
-    return to_float(x[order[start : start + size]])
+    which = order[start : start + size]
+    if not mirrored:
+        return to_float(x[which])
+    images = to_float(x[which % len(x)])
+    flipped = (which >= len(x)).to(images.device, non_blocking=True)
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 
 @lru_cache(maxsize=4)

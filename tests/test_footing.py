@@ -88,6 +88,7 @@ CHANGES = {
     "lr": {"overrides": ["protocol.lr=0.001"]},
     "betas": {"overrides": ["protocol.betas=[0.5,0.9]"]},
     "reuse_fakes": {"overrides": ["protocol.reuse_fakes=true"]},
+    "flip_reals": {"overrides": ["protocol.flip_reals=true"]},
     "n_critic": {"overrides": ["protocol.n_critic=2"]},
     "lr_schedule": {"overrides": ["protocol.lr_decay=linear"]},
     "critic_start": {"overrides": ["protocol.critic_start=100"]},

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from ganbench.config.budget import make_budget
 from ganbench.config.compose import build, load_config, resolve
 from ganbench.config.validate import validate
-from ganbench.datasets import Data, real_batch, with_flips
+from ganbench.datasets import real_batch, to_float
 from ganbench.errors import Refused
 from ganbench.report.load import load_runs
 from ganbench.runs import checkpoint
@@ -288,9 +288,11 @@ def test_a_run_with_a_start_counts_right(tmp_path: Path) -> None:
 
 def test_an_epoch_sees_each_image_as_it_is_and_mirrored() -> None:
     train_images = torch.arange(2 * 1 * 2 * 3, dtype=torch.uint8).view(2, 1, 2, 3)
-    data = with_flips(Data(train_images, train_images[:1]))
-    assert data.train.tolist() == [*train_images.tolist(), *train_images.flip(3).tolist()]
-    assert torch.equal(data.test, train_images[:1])
+    both = torch.cat([train_images, train_images.flip(3)])
+    for step in range(3):  # two and a bit of epochs of four images
+        assert torch.equal(real_batch(train_images, 0, step, 3, mirrored=True), real_batch(both, 0, step, 3))
+    epoch = real_batch(train_images, 0, 0, 4, mirrored=True)
+    assert sorted(epoch.flatten(1).tolist()) == sorted(to_float(both).flatten(1).tolist())
 
 
 # All of it together.

@@ -10,7 +10,7 @@ from ganbench.report.load import Run
 FIXES = {
     "code": "the same version of ganbench, and your own files as they are now",
     "dataset": "the same dataset=...",
-    "train_data": "the same files (and dataset.n, dataset.shape, protocol.flip_reals, …)",
+    "train_data": "the same files (and dataset.n, dataset.shape, …)",
     "held_out_data": "the same files (and dataset.n, dataset.shape, …)",
     "generator": "the same model=... and model.width=...",
     "critic": "the same model=..., model.width=... and model.critic_norm=...",
@@ -19,6 +19,7 @@ FIXES = {
     "images": "the same protocol.images=...",
     "batch": "the same protocol.batch=...",
     "reuse_fakes": "the same protocol.reuse_fakes=...",
+    "flip_reals": "the same protocol.flip_reals=...",
     "augment": "the same augment=...",
     "ema": "the same protocol.ema=... or protocol.ema_half_life=...",
     "evaluations": "the same protocol.evaluations=...",

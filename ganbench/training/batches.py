@@ -59,6 +59,7 @@ class Batches:
 
     def __init__(self, cfg: DictConfig, train: Tensor):
         self.train = train
+        self.mirrored = cfg.protocol.flip_reals
         self.seed = cfg.seed
         self.z_dim = cfg.model.z_dim
         self.budget = make_budget(cfg.protocol)
@@ -74,7 +75,7 @@ class Batches:
     def _of_critic(self, step: int, critic_step: int) -> CriticBatch:
         n = self.budget.batch
         return CriticBatch(
-            real=real_batch(self.train, self.seed, critic_step, n),
+            real=self._reals(n, "data", critic_step),
             z=self._latents(n, "z_d", critic_step),
             rng=randomness.generator(self.seed, "penalty", critic_step, self.train.device),
             when={"step": step, "critic_step": critic_step, "images": (critic_step + 1) * n},
@@ -85,10 +86,13 @@ class Batches:
         """Draw as many reals as fakes: the critic's `last` ones if that is right, else from a stream of their own."""
         n = self.generator_batch
         return GeneratorBatch(
-            real=last if n == len(last) else real_batch(self.train, self.seed, step, n, stream="data_g"),
+            real=last if n == len(last) else self._reals(n, "data_g", step),
             z=self._latents(n, "z_g", step),
             augment_rng=self._augment_rng("augment_g", step),
         )
+
+    def _reals(self, n: int, stream: str, counter: int) -> Tensor:
+        return real_batch(self.train, self.seed, counter, n, stream, self.mirrored)
 
     def _latents(self, n: int, stream: str, counter: int) -> Tensor:
         return randomness.normal((n, self.z_dim), self.seed, stream, counter, self.train.device)

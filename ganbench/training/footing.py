@@ -57,6 +57,7 @@ def _equal(cfg: DictConfig, data: Data, metric: Metric, players: Players) -> Fie
         "images": p.images,
         "batch": p.batch,
         "reuse_fakes": p.reuse_fakes,
+        "flip_reals": p.flip_reals,
         "augment": _augment(cfg),
         "ema": p.ema if p.ema_half_life is None else f"half-life of {p.ema_half_life:g} images",
         "evaluations": p.evaluations,

@@ -83,7 +83,7 @@ class Vanishing:
     def _train_critic(self, players: Players, objective: Objective, data: Data, steps: range) -> bool:
         """Train the critic for these critic steps; return False if it diverged, which is no reason to end the run."""
         for k in tracked(steps, "training a probe's critic"):
-            real = real_batch(data.train, self.seed, k, self.batch)
+            real = real_batch(data.train, self.seed, k, self.batch, mirrored=data.mirrored)
             z = randomness.normal((self.batch, self.z_dim), self.seed, "z_probe", k, real.device)
             rng = randomness.generator(self.seed, "penalty_probe", k, real.device)
             augment_rng = (

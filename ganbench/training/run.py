@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ganbench import randomness
 from ganbench.config.compose import build, is_augmented
-from ganbench.datasets import Data, select_evaluation_split, to_float, with_flips
+from ganbench.datasets import Data, select_evaluation_split, to_float
 from ganbench.image_folder import describe_left_out
 from ganbench.interfaces import Augment, Metric, Scores
 from ganbench.metrics.protocol import Protocol
@@ -83,8 +83,6 @@ class Run:
         self.data = load_data(cfg, device)
         self.metric = load_metric(cfg, self.data, device)
         self.protocol: Protocol | None = getattr(self.metric, "protocol", None)
-        if cfg.protocol.flip_reals:  # after the metric: what samples are compared with stays
-            self.data = with_flips(self.data)
         self._seed_globals("own_start", 0)
         self.players = make_players(cfg, device)
         check_generator(self.players.G, cfg.model.z_dim, to_float(self.data.train[:256]))
@@ -217,6 +215,7 @@ def load_data(cfg: DictConfig, device: torch.device) -> Data:
     """Load the dataset to the device, split for the evaluation that the protocol asks for."""
     randomness.seed_globals(randomness.key(0, "own_dataset"), device)  # the same data for all seeds
     data = select_evaluation_split(build(cfg.dataset), cfg.protocol.scored_on.value)
+    data = data._replace(mirrored=cfg.protocol.flip_reals)
     return to_memory_format(data.to(device), cfg)
 
 
