@@ -100,6 +100,16 @@ def test_all_features_agree(inception_weights: Weights) -> None:
     agree(actual, expected, NAMES_WITHOUT_FID, rounding=1e-6)
 
 
+def test_class_logits_are_those_of_the_network(inception_weights: Weights) -> None:
+    """Ours follow from the features; with random weights their score is too near 1 to tell."""
+    file = str(inception_weights[0])
+    both = FeatureExtractorInceptionV3("x", ["2048", "logits_unbiased"], feature_extractor_weights_path=file)
+    features, logits = both(pictures(0, 3, 32, 3))
+    assert logits.shape == (3, 1008) and logits.std() > 0
+    ours = Inception(*map(str, inception_weights)).class_logits(features.double())
+    torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4 * float(logits.std()))
+
+
 def test_scores_do_not_depend_on_the_batch(inception_weights: Weights) -> None:
     net, images = inception(inception_weights, "64"), pictures(0, 3, 32, 70)
     other = moments(embed(net, pictures(1, 3, 32, 70)))
