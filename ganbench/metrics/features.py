@@ -115,6 +115,11 @@ class Inception(nn.Module):
         return features.float() @ self.net.fc.weight.T
 
 
+DINOV2_SIZE = 224
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+
+
 class DinoV2(nn.Module):
     """A vision transformer of DINOv2, from timm, with the class token of 1,024 numbers (ViT-L/14) as features.
 
@@ -154,11 +159,6 @@ class DinoV2(nn.Module):
         """Return what the net takes, floats [n, 3, 224, 224], for uint8 images."""
         x = resize(x.expand(-1, 3, -1, -1), [DINOV2_SIZE, DINOV2_SIZE], InterpolationMode.BICUBIC, antialias=True)
         return normalize(x.float() / 255, IMAGENET_MEAN, IMAGENET_STD)
-
-
-DINOV2_SIZE = 224
-IMAGENET_MEAN = [0.485, 0.456, 0.406]
-IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
 def _standard_inception_file() -> Path:

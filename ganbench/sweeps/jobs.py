@@ -248,7 +248,8 @@ def _reject_mixed_protocols(jobs: Sequence[Job]) -> None:
 def _protocol_settings(cfg: DictConfig) -> dict[str, object]:
     """Return the settings that decide how a score of images is taken; a file of weights counts by its hash."""
     keys = ("n_fake", "n_real", "reference", "n_pairs", "features._target_", "features.sha256")
-    return {"metric": cfg.metric.name} | {f"metric.{key}": OmegaConf.select(cfg.metric, key) for key in keys}
+    settings = {"metric": cfg.metric.name} | {f"metric.{key}": OmegaConf.select(cfg.metric, key) for key in keys}
+    return settings | {"metric.reference": settings["metric.reference"] or "held_out"}  # older runs did not say it
 
 
 def _runs_beside(jobs: Sequence[Job]) -> Iterator[tuple[Path, DictConfig]]:
