@@ -273,6 +273,7 @@ def lsun(
     n_test: int = 10_000,
     crop: int | None = None,
     filter: str = "lanczos",
+    on_error: str = "refuse",
 ) -> Data:
     """Load a category of LSUN's scenes, cropped to the middle and scaled; `n_test` of its training images held out.
 
@@ -290,7 +291,7 @@ def lsun(
         shuffled = [keys[i] for i in order]
         return Database(database, opened, shuffled), len(keys) - n_test
 
-    return _prepared_once(place, view, order)
+    return _prepared_once(place, view, order, on_error == "skip")
 
 
 def _prepared_name(name: str, view: View) -> str:
@@ -298,12 +299,19 @@ def _prepared_name(name: str, view: View) -> str:
     return f"{name}-{'x'.join(map(str, view.shape))}{crop}-{view.filter}"
 
 
-def _prepared_once(place: Path, view: View, order: Callable[[], tuple[Source, int]]) -> Data:
+def _prepared_once(place: Path, view: View, order: Callable[[], tuple[Source, int]], skip: bool = False) -> Data:
     """Map the prepared folder of a public dataset, made of its files if it is not complete."""
     if not is_complete(place):
         source, n_train = order()
-        write.prepare(place, write.Order(source, n_train, view, False, {}, f"rm -r {place}"))
-    return Data(**map_prepared(place, f"dataset.root={place.parent}: ")._asdict())
+        fix = f"remove {place}, and the next run makes it again"
+        write.prepare(place, write.Order(source, n_train, view, skip, {}, fix, "dataset.on_error=skip"))
+    data = Data(**map_prepared(place, f"dataset.root={place.parent}: ")._asdict())
+    unreadable = data.facts and data.facts.get("unreadable")
+    if unreadable and not skip:
+        raise Refused(
+            f"{len(unreadable)} images were left out of {place}, such as {unreadable[0]}; use dataset.on_error=skip."
+        )
+    return data
 
 
 def prepared(root: str, shape: tuple[int, int, int] = (3, 64, 64)) -> Data:

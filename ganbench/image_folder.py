@@ -17,6 +17,7 @@ from ganbench.disk_cache import cached, sha256
 from ganbench.errors import Refused
 from ganbench.files import check_image_folder
 from ganbench.image_files import View, read_picture, reason, to_shape, unreadable_error
+from ganbench.prepared.format import MANIFEST
 from ganbench.progress import tracked
 
 Damaged = dict[str, str]  # why each file cannot be read, by its path
@@ -53,6 +54,8 @@ def _is_below(path: Path, folder: Path) -> bool:
 def _list_images(root: str, name: str) -> tuple[Path, image_files.Listing]:
     """List the images of a folder that the setting `name` names; raise Refused for one without enough of them."""
     place = check_image_folder(name, root)
+    if (place / MANIFEST).exists():
+        raise Refused(f"{name}={root} was prepared by ganbench.prepare; use dataset=prepared dataset.root={root}.")
     listing = image_files.list_images(place)
     fewest = image_files.FEWEST if name == "dataset.root" else 2
     if len(listing.files) < fewest:

@@ -39,9 +39,9 @@ def _options() -> argparse.Namespace:
         "Stopped at any time, the same command goes on.",
     )
     parser.add_argument("root", metavar="ROOT", help="folder of images, with or without train/ and test/")
-    parser.add_argument("--size", type=count, required=True, metavar="N", help="side of the images in pixels")
+    parser.add_argument("--size", type=_side, required=True, metavar="N", help="side of the images in pixels")
     parser.add_argument("--filter", choices=FILTERS, default="lanczos", help="by which they are scaled (%(default)s)")
-    parser.add_argument("--crop", type=count, metavar="N", help="first keep N x N pixels in the middle (default: all)")
+    parser.add_argument("--crop", type=_side, metavar="N", help="first keep N x N pixels in the middle (default: all)")
     parser.add_argument("--gray", action="store_true", help="one channel instead of three")
     parser.add_argument("--background", type=_color, default="white", help="what transparent pixels show (%(default)s)")
     parser.add_argument("--on-error", choices=("refuse", "skip"), default="refuse", help="of images that are damaged")
@@ -50,6 +50,12 @@ def _options() -> argparse.Namespace:
     held_out.add_argument("--held-out", metavar="FOLDER", help="another folder, whose images are held out")
     parser.add_argument("--out", metavar="FOLDER", help="where to (default: ROOT-N beside ROOT)")
     return parser.parse_args()
+
+
+def _side(text: str) -> int:
+    if not 1 <= (side := count(text)) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 1 to 4,096")
+    return side
 
 
 def _color(text: str) -> str:
@@ -90,17 +96,19 @@ def _order(options: argparse.Namespace, root: Path, place: Path) -> write.Order:
         view=view,
         skip=options.on_error == "skip",
         left_out=dict(+left_out),
-        again=_again(options, root, place),
+        fix=_fix(options, root, place),
+        skip_setting="--on-error skip",
     )
 
 
-def _again(options: argparse.Namespace, root: Path, place: Path) -> str:
+def _fix(options: argparse.Namespace, root: Path, place: Path) -> str:
+    """Say how the folder is made again."""
     words: list[object] = ["python", "-m", "ganbench.prepare", root.resolve(), "--size", options.size]
     words += ["--filter", options.filter, "--background", options.background, "--on-error", options.on_error]
     words += ["--crop", options.crop] if options.crop else []
     words += ["--gray"] if options.gray else []
     words += ["--held-out", options.held_out] if options.held_out else ["--test-share", options.test_share]
-    return command(*words, "--out", place)
+    return f"remove {place} and prepare it again, or into another folder: `{command(*words, '--out', place)}`"
 
 
 def _processes(source: Source) -> Executor:

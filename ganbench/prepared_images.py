@@ -61,8 +61,7 @@ def check_source(place: Path, manifest: Manifest) -> None:
         names += [name for name in listed if name not in known]
     if changed := change(before, Folder(source, names).entries_left()):
         raise Refused(
-            f"dataset.root={place}: {changed} in {source} since it was prepared; prepare it again into another folder: "
-            f"`{manifest.again}`."
+            f"dataset.root={place}: {changed} in {source} since it was prepared; undo that, or {manifest.fix}."
         )
 
 

@@ -276,9 +276,17 @@ def test_a_category_of_lsun(tmp_path: Path) -> None:
     assert sorted(torch.cat([found.train, found.test])[:, 0, 0, 0].tolist()) == list(range(20))
     with pytest.raises(Refused, match=r"dataset\.n_test=19 leaves none of the 20 images"):
         datasets.lsun(str(tmp_path), "tower", n_test=19)
+    with lmdb.open(str(tmp_path / "tower_train_lmdb")) as database, database.begin(write=True) as put:
+        put.put(b"f" * 40, b"no image")
+    with pytest.raises(Refused, match=r"^1 of 21 images cannot be read: .*tower_train_lmdb: f{40} .*dataset\.on_error"):
+        datasets.lsun(str(tmp_path), "tower", n_test=6)
+    skipping = datasets.lsun(str(tmp_path), "tower", n_test=6, on_error="skip")
+    assert len(skipping.train) + len(skipping.test) == 20 and skipping.facts["left_out"] == {"unreadable": 1}
+    with pytest.raises(Refused, match=r"1 images were left out of .*f{40}; use dataset\.on_error=skip"):
+        datasets.lsun(str(tmp_path), "tower", n_test=6)
     (tmp_path / "tower_train_lmdb/data.mdb").write_bytes(b"x" * 9000)
     with pytest.raises(Refused, match="is no whole LMDB database"):
-        datasets.lsun(str(tmp_path), "tower", n_test=6)
+        datasets.lsun(str(tmp_path), "tower", n_test=7)
 
 
 def test_stacked_mnist_stacks_each_part_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

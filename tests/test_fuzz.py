@@ -45,6 +45,9 @@ GROUPS = (
 # Other options that an option needs.
 REQUIRED = {
     "dataset=folder": ["dataset.root=photos"],
+    "dataset=prepared": ["dataset.root=photos-64"],
+    "dataset=lsun": ["dataset.category=tower"],
+    "dataset=stl10": ["dataset.shape=[3,32,32]"],
     "model=mlp": ["dataset=ring"],
     "metric=energy_distance": ["dataset=ring"],
     "metric=modes_kl": ["dataset=stacked_mnist5k"],
@@ -107,6 +110,7 @@ LEGITIMATE = {
     r"wandb\.notes": lambda v: v in (None, "", "../../x", "a\nb") or unquoted_text(v),
     r"wandb\.dir": lambda v: v in (None, "../../x", "a\nb") or unquoted_text(v),
     r"dataset\.root": one_of("x", "../../x", "a\nb"),
+    r"dataset\.crop": one_of(None),
     r"dataset\.held_out": one_of(None, "x", "../../x", "a\nb"),
     r"metric\.frechet": one_of(None, "x"),
     r"metric\.features\.weights": one_of(None, "x", "../../x", "a\nb"),

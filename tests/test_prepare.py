@@ -42,7 +42,9 @@ def prepare(*arguments: object, cwd: Path, **options) -> subprocess.CompletedPro
 
 def order(root: Path, n_train: int, skip: bool = False) -> write.Order:
     names = sorted(str(file.relative_to(root)) for file in root.rglob("*.png"))
-    return write.Order(Folder(root, names), n_train, View(SHAPE, filter="lanczos"), skip, {}, "again")
+    return write.Order(
+        Folder(root, names), n_train, View(SHAPE, filter="lanczos"), skip, {}, "prepare it again", "--on-error skip"
+    )
 
 
 def small_chunks(monkeypatch: pytest.MonkeyPatch, images: int = 4) -> None:
@@ -244,9 +246,11 @@ def test_images_that_cannot_be_read_are_named_or_skipped(tmp_path: Path) -> None
 def test_a_changed_source_is_noticed(change: Callable, message: str, own: Path) -> None:
     change(own / "photos")
     again = prepare("photos", cwd=own)
-    with pytest.raises(Refused, match=rf"{message} in .*since it was prepared; prepare it again .*--size 8"):
+    with pytest.raises(Refused, match=rf"{message} in .*since it was prepared; undo that, or remove .*--size 8"):
         datasets.prepared(str(own / "photos-8"), SHAPE)
-    assert again.returncode == 2 and message in again.stderr and "pass another folder with --out" in again.stderr
+    assert (
+        again.returncode == 2 and message in again.stderr and "prepare it again, or into another folder" in again.stderr
+    )
 
 
 def test_a_new_image_is_noticed(own: Path) -> None:
@@ -308,7 +312,7 @@ def test_an_array_is_verified_once_and_again_when_it_changes(
         (("--filter", "box"), "was made with filter lanczos, not box"),
         (("--filter", "sinc"), "invalid choice: 'sinc'"),
         (("--out", "photos/small"), "lies in photos, among the images"),
-        (("--out", "other"), "other is there and was not made by ganbench.prepare"),
+        (("--out", "other"), "other is there and was not made by ganbench; move it"),
         (("--held-out", "nowhere"), "nowhere does not exist"),
         (("--test-share", "1.5"), "1.5 must be a number > 0 and < 1"),
         (("--background", "wite"), "wite must be a color"),
@@ -330,6 +334,8 @@ def test_another_shape_is_refused_before_anything_is_written(made: Path, tmp_pat
     refused = ganbench(*options[:1], f"dataset.root={made / 'photos'}", *options[2:], cwd=tmp_path)
     assert refused.returncode == 2 and "is no prepared folder" in refused.stderr, refused.stderr
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Refused, match=r"was prepared by ganbench.prepare; use dataset=prepared dataset\.root="):
+        datasets.folder(str(made / "photos-8"))
 
 
 @pytest.mark.slow

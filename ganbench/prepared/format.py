@@ -36,7 +36,7 @@ class Manifest:
     chunk: int  # images in a chunk
     chunks: list[str]  # the digest of each
     digests: dict[str, str]  # of the parts `train` and `held_out`
-    again: str  # the command that makes it
+    fix: str  # what to do where the folder is not what it was
     sources_sha256: str = ""  # of sources.json
     format: int = FORMAT
 
@@ -60,9 +60,9 @@ class Manifest:
                 "end, and pass the folder that it names."
             ) from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Refused(f"{name} has a damaged {MANIFEST} ({' '.join(str(error).split())}); {_AGAIN}.") from None
+            raise Refused(f"{name} has a damaged {MANIFEST} ({' '.join(str(error).split())}); {_FIX}.") from None
         if found.format != FORMAT:
-            raise Refused(f"{name} has format {found.format}, and this version of ganbench reads {FORMAT}; {_AGAIN}.")
+            raise Refused(f"{name} has format {found.format}, and this version of ganbench reads {FORMAT}; {_FIX}.")
         return found
 
     @property
@@ -77,7 +77,7 @@ class Manifest:
         return (self.train + self.held_out, *self.view.shape)
 
 
-_AGAIN = "remove the folder and prepare it again"
+_FIX = "remove the folder and prepare it again"  # where no manifest can say it
 
 
 def check_shape(place: Path, shape: Sequence[int]) -> Manifest:
@@ -107,12 +107,12 @@ def map_array(place: Path, manifest: Manifest, setting: str = "") -> np.ndarray:
         with file.open("rb") as stream:
             found = stream.read(len(head))
         if size != expected:
-            raise Refused(f"{setting}{file} has {size:,} bytes, expected {expected:,}; {_AGAIN}: `{manifest.again}`.")
+            raise Refused(f"{setting}{file} has {size:,} bytes, expected {expected:,}; {manifest.fix}.")
         if found != head:
-            raise Refused(f"{setting}{file} does not hold what {MANIFEST} says; {_AGAIN}: `{manifest.again}`.")
+            raise Refused(f"{setting}{file} does not hold what {MANIFEST} says; {manifest.fix}.")
         return np.memmap(file, np.uint8, "c", len(head), manifest.shape)
     except OSError as error:
-        raise Refused(f"{setting}{file} cannot be read ({error.strerror}); {_AGAIN}: `{manifest.again}`.") from None
+        raise Refused(f"{setting}{file} cannot be read ({error.strerror}); {manifest.fix}.") from None
 
 
 def damaged_error(place: Path, manifest: Manifest, setting: str = "") -> Refused:
@@ -122,9 +122,7 @@ def damaged_error(place: Path, manifest: Manifest, setting: str = "") -> Refused
     pairs = enumerate(zip(chunks, manifest.chunks, strict=False))
     first = next((i for i, (chunk, digest) in pairs if hashlib.sha256(chunk.data).hexdigest() != digest), 0)
     where = f"images {first * manifest.chunk:,} to {min((first + 1) * manifest.chunk, len(images)) - 1:,}"
-    return Refused(
-        f"{setting}{place / ARRAY} is damaged: {where} are not what was prepared; {_AGAIN}: `{manifest.again}`."
-    )
+    return Refused(f"{setting}{place / ARRAY} is damaged: {where} are not what was prepared; {manifest.fix}.")
 
 
 def read_sources(place: Path, manifest: Manifest, setting: str = "") -> list[list]:
@@ -132,9 +130,9 @@ def read_sources(place: Path, manifest: Manifest, setting: str = "") -> list[lis
     try:
         content = (place / SOURCES).read_bytes()
     except OSError as error:
-        raise Refused(f"{setting}{place / SOURCES} cannot be read ({error.strerror}); {_AGAIN}.") from None
+        raise Refused(f"{setting}{place / SOURCES} cannot be read ({error.strerror}); {manifest.fix}.") from None
     if hashlib.sha256(content).hexdigest() != manifest.sources_sha256:
-        raise Refused(f"{setting}{place / SOURCES} is not what was written; {_AGAIN}: `{manifest.again}`.")
+        raise Refused(f"{setting}{place / SOURCES} is not what was written; {manifest.fix}.")
     return json.loads(content)
 
 

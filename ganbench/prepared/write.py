@@ -43,7 +43,8 @@ class Order(NamedTuple):
     view: View
     skip: bool  # pictures that cannot be read, rather than refuse all
     left_out: dict[str, int]
-    again: str  # the command that makes it
+    fix: str  # what to do where the folder is not what it was
+    skip_setting: str  # by which `skip` is chosen
 
 
 class Chunk(NamedTuple):
@@ -69,7 +70,7 @@ def prepare(place: Path, order: Order, executor: Callable[[Source], Executor] | 
         plan = _plan(order)
         if (place / MANIFEST).exists():
             return _checked(place, order, plan)
-        _begin(place, plan, chunk_size(order.view))
+        _begin(place, order, plan)
         with (executor or (lambda source: ThreadPoolExecutor(cores())))(order.source) as pool:
             try:
                 _decode_all(place, order, pool)
@@ -112,49 +113,47 @@ def _checked(place: Path, order: Order, plan: Plan) -> Manifest:
     """Return the manifest of a complete folder. Raise Refused if this order would make another one."""
     manifest = Manifest.read(place)
     before = manifest.plan | {"files": [entry[:3] for entry in read_sources(place, manifest)]}
-    _check_settings(place, before, plan)
+    _check_settings(place, order, before, plan)
     if changed := _change(before, plan):
-        raise Refused(f"{plan['source']} is not what {place} was made of: {changed}; {_fix(place)}.")
+        raise Refused(f"{plan['source']} is not what {place} was made of: {changed}; {order.fix}.")
     if manifest.skipped and not order.skip:
-        raise unreadable_error(manifest.skipped, len(order.source), "--on-error skip")
+        raise unreadable_error(manifest.skipped, len(order.source), order.skip_setting)
     for name in (PLAN, JOURNAL):  # of a process that was killed as it finished
         (place / name).unlink(missing_ok=True)
     return manifest
 
 
-def _begin(place: Path, plan: Plan, size: int) -> None:
+def _begin(place: Path, order: Order, plan: Plan) -> None:
     """Make the folder, or prepare to go on with it: chunks after the first file that has changed are dropped."""
     if (place / PLAN).exists():
         try:
             before = json.loads((place / PLAN).read_bytes())
         except (OSError, ValueError):
             raise Refused(f"{place / PLAN} cannot be read; remove {place} and run the command again.") from None
-        _check_settings(place, before, plan)
+        _check_settings(place, order, before, plan)
         if changed := _change(before, plan):
-            same = _equal_at_start(before["files"], plan["files"]) // size
+            same = _equal_at_start(before["files"], plan["files"]) // chunk_size(order.view)
             log.info(f"{plan['source']} has changed since {place} was begun: {changed}; it is read again from there on")
             journal = (place / JOURNAL).read_bytes() if (place / JOURNAL).exists() else b""
             write_atomically(place / JOURNAL, b"".join(journal.splitlines(keepends=True)[:same]))
     elif place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise Refused(f"{place} is there and was not made by ganbench.prepare; pass another folder with --out.")
+        raise Refused(
+            f"{place} is there and was not made by ganbench; move it elsewhere, or prepare into another folder."
+        )
     place.mkdir(exist_ok=True)
     write_atomically(place / PLAN, json.dumps(plan).encode())
 
 
-def _check_settings(place: Path, before: Plan, plan: Plan) -> None:
+def _check_settings(place: Path, order: Order, before: Plan, plan: Plan) -> None:
     """Raise Refused if a folder was begun or made with other settings."""
     old = _settings(before)
     for name, value in _settings(plan).items():
         if old.get(name) != value:
-            raise Refused(f"{place} was made with {name} {old.get(name)}, not {value}; {_fix(place)}.")
+            raise Refused(f"{place} was made with {name} {old.get(name)}, not {value}; {order.fix}.")
 
 
 def _settings(plan: Plan) -> Plan:
     return {"source": plan["source"], "pillow": plan["pillow"], **plan["view"]}
-
-
-def _fix(place: Path) -> str:
-    return f"remove {place} to prepare all again, or pass another folder with --out"
 
 
 def _change(before: Plan, plan: Plan) -> str:
@@ -189,7 +188,7 @@ def _decode_all(place: Path, order: Order, pool: Executor) -> None:
                 _append(array, journal, chunk)
             bar.update(min(size, len(order.source) - start))
     if damaged and not order.skip:
-        raise unreadable_error(damaged, len(order.source), "--on-error skip")
+        raise unreadable_error(damaged, len(order.source), order.skip_setting)
 
 
 def chunk_size(view: View) -> int:
@@ -299,7 +298,7 @@ def _finish(place: Path, order: Order, plan: Plan) -> Manifest:
         left_out=order.left_out,
         skipped=skipped,
         chunk=chunk_size(order.view),
-        again=order.again,
+        fix=order.fix,
         **made._asdict(),
     )
     manifest.write(place, _with_digests(plan["files"], [digest for line in lines for digest in line["digests"]]))
