@@ -1,4 +1,4 @@
-"""The datasets. ADD A DATASET HERE: a function `(shape, ...)` that returns `Data`, small enough to live on the device.
+"""The datasets. ADD A DATASET HERE: a function `(shape, ...)` that returns `Data`, in memory or mapped into it.
 
 Images are uint8 [N, C, H, W], points are float [N, d]. (The players see floats: images in [-1, 1], points as they are.)
 Shuffle and split with `randomness.generator(0, "split")`, and raise Refused for files that cannot be used. Then add

@@ -293,12 +293,14 @@ def test_runs_that_were_never_begun_are_counted(sweep: Path) -> None:
 
 
 def test_what_was_found_in_a_folder_of_images_is_told(sweep: Path) -> None:
-    data = {"train": 160, "held_out": 40, "copies": 2, "left_out": {".heic": 3, "run folder": 1}}
+    data = {"train": 160, "held_out": 40, "copies": 2, "left_out": {".heic": 3, "run folder": 1, "unreadable": 5}}
+    data |= {"unreadable": [f"{i}.png" for i in range(5)]}
     for run in sweep.glob("*-s?"):
         change(run / "status.json", data=data)
     text = text_of(sweep)
     assert "- 2 of 40 held-out images are copies of training images." in text
-    assert "- Of the folder of images were left out: 3 .heic, 1 run folder." in text
+    assert "- Of the folder of images were left out: 3 .heic, 1 run folder, 5 unreadable." in text
+    assert "- Images that cannot be read: 0.png, 1.png, 2.png and 2 more, which status.json names." in text
 
 
 def test_scores_that_had_another_name_are_read(sweep: Path) -> None:
