@@ -20,6 +20,7 @@ import numpy as np
 import PIL
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
+from ganbench import image_files
 from ganbench.errors import Refused
 from ganbench.files import write_atomically
 from ganbench.image_files import View, reason, unreadable_error
@@ -31,6 +32,7 @@ log = logging.getLogger("ganbench")
 
 Plan = dict[str, Any]
 PLAN, JOURNAL = "plan.json", "chunks.jsonl"
+VERSION = ("reader", "chunk")  # of a plan: what decodes, and by how many
 CHUNK_BYTES = 8 << 20  # of decoded images: what a process works on at a time
 AHEAD = 2  # chunks for each process that are decoded, or being decoded, before they are written
 
@@ -100,11 +102,13 @@ def _lock(place: Path) -> AcquireReturnProxy:
 
 def _plan(order: Order) -> Plan:
     """Return what decides which bytes are made, as JSON has it."""
+    reader = hashlib.sha256(Path(image_files.__file__).read_bytes()).hexdigest()[:12]
     return {
         "source": str(order.source.place.resolve()),
         "view": order.view._asdict() | {"shape": list(order.view.shape)},
         "train": order.n_train,
-        "pillow": PIL.__version__,
+        "reader": f"{reader}, Pillow {PIL.__version__}",
+        "chunk": chunk_size(order.view),
         "files": [list(entry) for entry in order.source.entries()],
     }
 
@@ -131,9 +135,11 @@ def _begin(place: Path, order: Order, plan: Plan) -> None:
         except (OSError, ValueError):
             raise Refused(f"{place / PLAN} cannot be read; remove {place} and run the command again.") from None
         _check_settings(place, order, before, plan)
-        if changed := _change(before, plan):
-            same = _equal_at_start(before["files"], plan["files"]) // chunk_size(order.view)
-            log.info(f"{plan['source']} has changed since {place} was begun: {changed}; it is read again from there on")
+        # Another version may decode to other pixels. What is complete stays what it is.
+        by_another = [before[key] for key in VERSION] != [plan[key] for key in VERSION]
+        if changed := "it was begun by another version" if by_another else _change(before, plan):
+            same = 0 if by_another else _equal_at_start(before["files"], plan["files"]) // chunk_size(order.view)
+            log.info(f"{place} goes on after {same} chunks only: {changed}")
             journal = (place / JOURNAL).read_bytes() if (place / JOURNAL).exists() else b""
             write_atomically(place / JOURNAL, b"".join(journal.splitlines(keepends=True)[:same]))
     elif place.exists() and (not place.is_dir() or any(place.iterdir())):
@@ -146,14 +152,10 @@ def _begin(place: Path, order: Order, plan: Plan) -> None:
 
 def _check_settings(place: Path, order: Order, before: Plan, plan: Plan) -> None:
     """Raise Refused if a folder was begun or made with other settings."""
-    old = _settings(before)
-    for name, value in _settings(plan).items():
+    old = before["view"] | {"source": before["source"]}
+    for name, value in (plan["view"] | {"source": plan["source"]}).items():
         if old.get(name) != value:
             raise Refused(f"{place} was made with {name} {old.get(name)}, not {value}; {order.fix}.")
-
-
-def _settings(plan: Plan) -> Plan:
-    return {"source": plan["source"], "pillow": plan["pillow"], **plan["view"]}
 
 
 def _change(before: Plan, plan: Plan) -> str:
