@@ -21,8 +21,6 @@ from ganbench.config.compose import build, compose_config, hydra_of_ganbench
 from ganbench.config.schema import CONF, Track
 from ganbench.training.preflight import is_relativistic
 
-Shape = tuple[int, ...]
-
 RATE = 10e12  # operations a second in fp32, a seventh of an H100's peak: small batches do not fill it
 LAUNCHES = 0.003  # seconds that an update takes in addition, however small
 SAMPLES = 8  # that are counted; an update of more takes as many times as much
@@ -83,35 +81,28 @@ def update_operations(cfg: DictConfig) -> tuple[float, float]:
         fake = D(G(z))
         return loss.g(fake, D(real)) if is_relativistic(loss) else loss.g(fake)
 
-    critic = _counted(critic_loss)
+    critic = count_operations(critic_loss)
     D.requires_grad_(False)
-    return critic, _counted(generator_loss)
+    return critic / SAMPLES, count_operations(generator_loss) / SAMPLES
 
 
-def _counted(loss: Callable[[], Tensor]) -> float:
+def count_operations(loss: Callable[[], Tensor]) -> int:
+    """Count the operations of a loss and of its gradients."""
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward_operations})
     counter.mod_tracker = NoModuleTracking()  # type: ignore[assignment]
     with counter:
         loss().backward()
-    return counter.get_total_flops() / SAMPLES
+    return counter.get_total_flops()
 
 
-def _backward_operations(
-    grad: Shape,
-    x: Shape,
-    weight: Shape,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    *rest: Any,
-    out_shape: Any = None,
-) -> int:
-    """Count those of a convolution's gradients, by the shapes of its tensors; torch's count leaves out `groups`."""
-    output_mask = rest[2]
-    places = math.prod((x if transposed else grad)[2:])
-    forward = 2 * grad[0] * places * math.prod(weight)
+def _backward_operations(*arguments: Any, out_shape: Any) -> int:
+    """Count those of a convolution's gradients from the arguments of aten.convolution_backward, shapes for tensors.
+
+    torch's own count takes a convolution in groups for a full one.
+    """
+    grad, x, weight = arguments[:3]
+    transposed, output_mask = arguments[7], arguments[10]
+    forward = 2 * grad[0] * math.prod((x if transposed else grad)[2:]) * math.prod(weight)
     return forward * sum(output_mask[:2])
 
 
