@@ -1,28 +1,23 @@
-"""Recipes of papers, held against what the papers and their code say; and their scores against published numbers."""
+"""Recipes of papers, held against what the papers and their code say."""
 
 import json
 import math
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ganbench, report, settings
+from conftest import ganbench, settings
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
 
 from ganbench.bench.recipes import LAUNCHES, RATE, RECIPES, count_operations, hours, rounded, runs, update_operations
-from ganbench.config.compose import build, method_label
+from ganbench.config.compose import method_label
 from ganbench.config.validate import validate
-from ganbench.errors import Refused
-from ganbench.report.against import against_paper
-from ganbench.report.comparability import NotComparable
 from ganbench.sweeps.tuning import check_space
 
-# Typed from the papers and their code, not from the recipes: for each recipe what is trained, and settings by their keys.
+# Typed from the papers and their code, not from the recipes: for each what is trained, and settings by their keys.
 MIYATO = {"model.name": "sngan_cnn", "model.width": 64, "model.z_dim": 128, "protocol.batch": 64}
 RESNET = {"model.name": "sngan_resnet", "model.z_dim": 128, "protocol.batch": 64, "protocol.n_critic": 5}
 RESNET |= {"optimizer.critic.lr": 2e-4, "optimizer.generator.betas": [0.0, 0.9], "protocol.lr_decay": "linear"}
@@ -263,7 +258,7 @@ def test_the_hours_are_those_of_its_updates(recipe: str) -> None:
 
 
 def test_the_hours_of_a_sweep_are_those_of_all_its_runs() -> None:
-    """Of 36 runs with 100,000 updates of the generator: a third with as many of the critic, the others with five times."""
+    """Of 36 runs with 100,000 updates of the generator, a third with as many of the critic, others with five times."""
     seconds = 0.0
     for method in METHODS:
         critic, generator = update_operations(miyato(method, "A"))

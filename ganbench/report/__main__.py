@@ -135,14 +135,18 @@ def print_against_paper(folder: Path, allowed: tuple[str, ...]) -> None:
     from ganbench.report.comparability import NotComparable
     from ganbench.report.load import sweep_folders
 
-    try:
-        for each in sweep_folders(folder) or [folder]:
+    shown = 0
+    for each in sweep_folders(folder) or [folder]:
+        try:
             print(against_paper(each, allowed))
-    except Refused as refused:
-        sys.exit(str(refused))
-    except NotComparable as error:
-        print(error, file=sys.stderr)
-        sys.exit(6)
+            shown += 1
+        except Refused as refused:
+            print(refused, file=sys.stderr)
+        except NotComparable as error:
+            print(error, file=sys.stderr)
+            sys.exit(6)
+    if not shown:
+        sys.exit(1)
 
 
 def serve(folder: Path, port: int, allowed: tuple[str, ...]) -> None:

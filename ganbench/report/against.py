@@ -22,16 +22,21 @@ from ganbench.report.tuning import MISSING
 
 HEADERS = ("method", "score", "ours", "seeds", "published", "verdict", "what differs in these runs")
 NAMES = {"fid50k": "fid"}  # metrics that papers call by another name
+INCEPTION = "ganbench.metrics.features.Inception"  # the network of all scores that papers report for images
 HIGHER_IS_BETTER = ("inception_score", "modes")
 REAL_IMAGES = {"held_out": "held-out", "train": "training", "all": "all real"}
 # Settings that are told in other words, or say where a run was made.
-NOT_TOLD = ("dataset.name", "dataset.root", "metric.n_fake", "metric.reference", "metric.features.weights", "threads")
+NOT_TOLD = (
+    *("dataset.name", "dataset.root", "metric.n_fake", "metric.reference", "metric.features._target_"),
+    *("metric.features.weights", "protocol.evaluations", "protocol.log_every", "threads"),
+)
 SEARCHED = ("betas", "lr", "n_critic", "penalty_weight", "trial", "weight")  # last parts of what a search has chosen
 NO_RECIPE = "{} has no run of a paper's recipe; make some with experiment=paper/..., which conf/README.md lists."
 NO_RESULT = "{} has no run of a paper's recipe that finished or diverged; rerun the same command to complete the sweep."
 LEGEND = (
-    "Ours: {center} over seeds of the score at the end, with its 95 % interval from four seeds on; a run that diverged "
-    "counts as the worst. Each method is held against its own number only; the report without --against compares them."
+    "Ours: the {center} over seeds at the end of the budget, from four seeds on with its 95 % interval; a run that "
+    "diverged counts as the worst. Each method is held against its own number only; without --against the report "
+    "compares methods."
 )
 
 
@@ -74,9 +79,17 @@ class Entry:
         return _over_seeds(run.metric, self.method.scores)
 
     @property
+    def score(self) -> str:
+        """Name our score; with its network, if it is not the one that papers have."""
+        features = self.run.config["metric"].get("features") or {}
+        network = str(features.get("_target_", INCEPTION))
+        if network != INCEPTION:
+            return f"{self.ours.name} by {network.rpartition('.')[2]}"
+        return f"{self.ours.name} by other weights" if features.get("sha256") else self.ours.name
+
+    @property
     def is_same_metric(self) -> bool:
-        name = self.ours.name
-        return NAMES.get(name, name) == self.published["metric"]
+        return NAMES.get(self.score, self.score) == self.published["metric"]
 
 
 def against_paper(folder: Path, allowed: tuple[str, ...] = ()) -> str:
@@ -149,7 +162,7 @@ def _row(entry: Entry, runs: list[Run]) -> list[str]:
     return [
         name,
         published["metric"],
-        str(entry.ours) if entry.is_same_metric else f"{entry.ours.name} {entry.ours}",
+        str(entry.ours) if entry.is_same_metric else f"{entry.score}: {entry.ours}",
         str(len(entry.method.finals)),
         _published(published),
         verdict(entry),
@@ -179,7 +192,7 @@ def verdict(entry: Entry) -> str:
         return "none: no number is printed"
     ours = entry.ours
     if not entry.is_same_metric:
-        return f"none: {ours.name} is another score than {entry.published['metric']}"
+        return f"none: {entry.score} is another score than {entry.published['metric']}"
     if not math.isfinite(ours.center):
         return "none: we have no score"
     gap = _gap(entry.published["metric"], ours.center, value)
@@ -252,6 +265,8 @@ def _changes(run: Run) -> list[str]:
     planned, made = differences([theirs, ours])
     searched = SEARCHED if ours["protocol"].get("track") == "tuned" else ()
     keys = [key for key in made if key not in NOT_TOLD and key.rpartition(".")[2] not in searched]
+    if run.dataset not in run.config["paper"]["data"]:
+        keys = [key for key in keys if not key.startswith("dataset.")]
     return [_change(key, made[key], planned[key]) for key in keys]
 
 
@@ -275,4 +290,8 @@ def _composed_like(run: Run) -> Any:
 def _change(key: str, made: Any, planned: Any) -> str:
     if key == "protocol.images":
         return f"{made:,} of {planned:,} images"
-    return f"{key}={made}, not {planned}"
+    return f"{key}={_shown(made)}, not {_shown(planned)}"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
