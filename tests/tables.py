@@ -14,8 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from conformance import mutants
+from omegaconf import DictConfig
 
 from ganbench.bench import tables as bench
+from ganbench.bench.recipes import RECIPES
+from ganbench.config.compose import compose_config
 from ganbench.conformance import tables as conformance
 from ganbench.report.compare import Method, compare_all
 
@@ -38,6 +41,7 @@ def generated() -> dict[str, Callable[[], str]]:
         "results": results,
         "soak": soak,
         "refusal": refusal,
+        "recipes": recipes,
         "wrong-versions": mutants.markdown_table,
         "generator-gradient": conformance.generator_gradient_table,
         **{name: lambda text=text: text for name, text in steps_and_runs.items()},
@@ -98,6 +102,37 @@ def refusal() -> str:
     command = ["python", "-m", "ganbench", "loss=wgan-gp", "penalty.wieght=5"]
     answer = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True).stderr
     return f"```\n$ {' '.join(command)}\n{answer.strip()}\n```"
+
+
+def recipes() -> str:
+    """The recipes of papers: what is trained for how long, and the numbers that are printed for it."""
+    heads = ["`experiment=`", "paper", "data", "printed", "images of a run", "H100-hours"]
+    return markdown([heads, *map(_recipe, RECIPES)])
+
+
+def _recipe(name: str) -> list[str]:
+    cfg = compose_config(f"experiment=paper/{name}", "name=table")
+    paper = cfg.paper
+    settings = paper.get("settings") or {"": cfg.protocol}
+    budgets = sorted({each.images for each in settings.values()})
+    images = " to ".join(f"{n:,}" for n in dict.fromkeys([budgets[0], budgets[-1]]))
+    of = f"{paper.title}, [{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv}), {paper.table}"
+    return [f"`paper/{name}`", of, ", ".join(paper.data), _printed(paper), images, f"{paper.h100_hours:g}"]
+
+
+def _printed(paper: DictConfig) -> str:
+    """The published numbers, with methods if there are several; of many only how many there are."""
+    rows = [row for row in paper.published if row.get("value") is not None]
+    if len(rows) > 6:
+        return f"{rows[0].metric} of {len(rows)} pairs of method and dataset"
+    several = len({row.method for row in rows}) > 1
+    return ", ".join(_number(row, several) for row in rows) or "none quoted"
+
+
+def _number(row: DictConfig, with_method: bool) -> str:
+    method = f"{row.method} " if with_method else ""
+    spread = f" ± {row.high - row.value:.2g}" if row.get("high") is not None else ""
+    return f"{method}{row.metric} {row.value:g}{spread}"
 
 
 def example(folder: Path) -> str:

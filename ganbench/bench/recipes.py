@@ -25,7 +25,6 @@ RATE = 10e12  # operations a second in fp32, a seventh of an H100's peak: small 
 LAUNCHES = 0.003  # seconds that an update takes in addition, however small
 SAMPLES = 8  # that are counted; an update of more takes as many times as much
 
-# Names of all recipes.
 RECIPES = sorted(file.stem for file in (CONF / "experiment/paper").glob("*.yaml"))
 
 
