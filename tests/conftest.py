@@ -77,6 +77,7 @@ LONGEST = (
     "test_runs",
     "test_probes",
     "test_composition",
+    "test_recipes",
     "test_trained",
     "test_contributing",
 )
