@@ -344,6 +344,12 @@ def test_a_recipe_trains_ten_steps_at_small_width(recipe: str, photos: Path) -> 
         (("paper/lucic", "dataset=stl10", "seed=0"), "use dataset=cifar10 or mnist or fashion_mnist or celeba."),
         (("paper/miyato", "paper.setting=G"), "paper.setting=G must be one of: A, B, C, D, E, F."),
         (("paper/dcgan", "+paper.setting=A"), "paper.setting=A must be null, for the recipe has no settings."),
+        (
+            ("paper/dcgan", "paper.published=[{method:gan}]"),
+            "paper.published[0].metric has no value; a recipe has one,",
+        ),
+        (("paper/dcgan", "~paper.title"), "paper.title has no value; a recipe has one,"),
+        (("paper/dcgan", "paper=3"), "paper=...: what a paper says is in its recipe; use experiment=paper/..."),
         (("paper/dcgam",), "experiment=paper/dcgam is not an option; use experiment=paper/dcgan, or one of:"),
         (("smoke", "paper.setting=A"), "paper.setting: unknown setting;"),
     ],

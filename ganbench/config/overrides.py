@@ -141,7 +141,7 @@ def reject_senseless_overrides(overrides: Sequence[str]) -> None:
             names = ", ".join(option_names("experiment"))
             raise Refused(f"{key}: an experiment has no settings of its own; use experiment=..., with one of: {names}.")
         if key == "paper":
-            raise Refused(f"{override}: what a paper says is in its recipe; use experiment=paper/..., with its name.")
+            raise Refused("paper=...: what a paper says is in its recipe; use experiment=paper/..., with its name.")
         _reject_unknown_group(key)
         group, _, setting = key.partition(".")
         schema = _schema_of(group)

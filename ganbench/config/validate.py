@@ -243,9 +243,8 @@ def _check_recipe(cfg: DictConfig) -> None:
     if cfg.paper is None:
         return
     paper = OmegaConf.merge({"paper": OmegaConf.structured(Paper)}, {"paper": cfg.paper}).paper
-    for key in paper:
-        if OmegaConf.is_missing(paper, key):
-            raise Refused(f"paper.{key!s} has no value; use experiment=paper/..., whose YAML file has one.")
+    for key in sorted(OmegaConf.missing_keys(paper)):
+        raise Refused(f"paper.{key} has no value; a recipe has one, such as those in conf/experiment/paper.")
     if paper.setting is not None and paper.setting not in (paper.settings or ()):
         allowed = f"one of: {', '.join(paper.settings)}" if paper.settings else "null, for the recipe has no settings"
         raise Refused(f"{setting('paper.setting', paper.setting)} must be {allowed}.")
