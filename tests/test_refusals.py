@@ -199,7 +199,7 @@ BAD = [
         ["protocol.images=25600 must be a multiple of n_critic * batch = 33; nearest: 25575, 25608."],
     ),
     ("loss=hingee", ["loss=hingee is not an option; use loss=hinge, or one of: dragan, gan, lsgan, "]),
-    ("dataset=mnst", ["dataset=mnst is not an option; use dataset=mnist, or one of: cifar10, "]),
+    ("dataset=mnst", ["dataset=mnst is not an option; use dataset=mnist, or one of: celeba, cifar10, "]),
     ("protocol=equl", ["protocol=equl is not an option; use protocol=equal, or one of: "]),
     ("experiment=smok", ["experiment=smok is not an option; use experiment=smoke, or one of: benchmark, "]),
     ("speed=eagr", ["speed=eagr is not an option; use speed=eager, or one of: channels_last, graphs."]),
@@ -328,7 +328,9 @@ def test_a_users_own_option_may_have_a_former_name(tmp_path: Path) -> None:
 def test_help_lists_groups_and_settings(tmp_path: Path) -> None:
     shown = ganbench("--help", cwd=tmp_path, light=True)
     assert (shown.returncode, shown.stderr) == (0, "")  # nor was torch imported
-    assert all(group in shown.stdout for group in ("loss: dragan, gan", "penalty: clip", "dataset: cifar10", "lr: "))
+    assert all(
+        group in shown.stdout for group in ("loss: dragan, gan", "penalty: clip", "dataset: celeba, cifar10", "lr: ")
+    )
 
 
 def test_a_run_never_overwrites_another(tmp_path: Path) -> None:

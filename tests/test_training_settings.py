@@ -414,7 +414,7 @@ REFUSED = [
 
 
 ALLOWED = (
-    "loss=wgan-gp dataset=cifar10 model=resnet protocol.lr=2e-4 protocol.lr_decay=linear protocol.n_critic=5 "
+    "loss=wgan-gp dataset=cifar10 model=sngan_resnet protocol.lr=2e-4 protocol.lr_decay=linear protocol.n_critic=5 "
     "protocol.batch=64 protocol.generator_batch=128 protocol.images=32000000",
     "loss=wgan optimizer=rmsprop protocol.lr=5e-5 protocol.critic_start=100 protocol.n_critic=5 protocol.images=83200",
     "augment._target_=ganbench.augment.cutout augment.name=mine",

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ganbench.config.environment import agent_run, environment_variable, runs_folder, wandb_mode
 from ganbench.config.messages import root_cause
-from ganbench.config.schema import CONF, HERE, INCIDENTAL, Config, LrDecay
+from ganbench.config.schema import CONF, HERE, INCIDENTAL, Config
 from ganbench.config.typed import typed_arguments
 
 PLUGINS = "hydra_plugins.ganbench_sweep"
@@ -153,7 +153,7 @@ def identifying_settings(config: dict[str, Any]) -> dict[str, Any]:
 def identity_text(cfg: DictConfig) -> str:
     """Write what identifies a run; for how long it trains does not, since a run may be extended, unless rates decay."""
     settings = identifying_settings(resolve(cfg))
-    if cfg.protocol.lr_decay is LrDecay.none:
+    if settings["protocol"].get("lr_decay", "none") == "none":
         settings["protocol"].pop("images")
     return json.dumps(settings, sort_keys=True)
 

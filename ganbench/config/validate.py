@@ -248,6 +248,9 @@ def _check_recipe(cfg: DictConfig) -> None:
     if paper.setting is not None and paper.setting not in (paper.settings or ()):
         allowed = f"one of: {', '.join(paper.settings)}" if paper.settings else "null, for the recipe has no settings"
         raise Refused(f"{setting('paper.setting', paper.setting)} must be {allowed}.")
+    for name, shape in paper.data.items():
+        if shape is None:
+            raise Refused(f"paper.data.{name}=null must be a shape, such as [3,32,32].")
     if cfg.dataset.shape in paper.data.values():
         return
     shapes = dict.fromkeys(f"[{','.join(map(str, shape))}]" for shape in paper.data.values())
