@@ -43,7 +43,7 @@ def wide(z_dim, sizes):
 """
 OWN = (
     *(*RING, "protocol.images=640", "name=own", "model.generator._target_=own.Net", "model.z_dim=8"),
-    *("~model.generator.width", "+model.generator.sizes=[16,12]"),
+    *("~model.generator.width", "~model.generator.depth", "+model.generator.sizes=[16,12]"),
 )
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from ganbench.config.budget import Budget, make_budget
 from ganbench.config.compose import is_augmented, method_label, option_names, resolve
 from ganbench.config.messages import owner, setting
-from ganbench.config.ranges import NAME, NAME_WORDS, check_ranges, check_value, original_key
+from ganbench.config.ranges import NAME, NAME_WORDS, RANGES, check_ranges, check_value, original_key
 from ganbench.config.schema import GROUPS, Config, Paper, Protocol, ScoredOn, Track
 from ganbench.config.signature import (
     Argument,
@@ -242,6 +242,8 @@ def _check_recipe(cfg: DictConfig) -> None:
     """Refuse a paper's recipe on images of another size, for which its numbers are not, or one that lacks facts."""
     if cfg.paper is None:
         return
+    if not isinstance(cfg.paper, DictConfig):
+        raise Refused(f"{setting('paper', cfg.paper)} must be null, or the facts of a recipe in conf/experiment/paper.")
     paper = OmegaConf.merge({"paper": OmegaConf.structured(Paper)}, {"paper": cfg.paper}).paper
     for key in sorted(OmegaConf.missing_keys(paper)):
         raise Refused(f"paper.{key} has no value; a recipe has one, such as those in conf/experiment/paper.")
@@ -249,8 +251,8 @@ def _check_recipe(cfg: DictConfig) -> None:
         allowed = f"one of: {', '.join(paper.settings)}" if paper.settings else "null, for the recipe has no settings"
         raise Refused(f"{setting('paper.setting', paper.setting)} must be {allowed}.")
     for name, shape in paper.data.items():
-        if shape is None:
-            raise Refused(f"paper.data.{name}=null must be a shape, such as [3,32,32].")
+        if not RANGES["dataset.shape"].accepts(shape):
+            raise Refused(f"{setting(f'paper.data.{name}', shape)} must be {RANGES['dataset.shape'].words}.")
     if cfg.dataset.shape in paper.data.values():
         return
     shapes = dict.fromkeys(f"[{','.join(map(str, shape))}]" for shape in paper.data.values())
