@@ -177,6 +177,16 @@ def test_hydra_composes_no_more_runs_for_more_seeds(n: int, sweep, monkeypatch: 
     assert len({id(job.shared) for job in planned}) == 2  # all that takes memory
 
 
+def test_the_checks_of_a_whole_sweep_make_no_configuration(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run's own is a copy of everything, which takes longer than planning the run."""
+    made = sweep("loss=gan,hinge seed=range(0,20)")
+    planned = list(made.jobs())
+    calls: list[Job] = []
+    monkeypatch.setattr(Job, "config", property(calls.append))
+    jobs.check_sweep(made.config, planned)
+    assert len(planned) == 40 and calls == []
+
+
 def counted(calls: list[str], name: str, function: Callable) -> Callable:
     def call(*arguments: Any) -> Any:
         calls.append(name)

@@ -16,12 +16,10 @@ INCEPTION_URL = (
 )
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-KNOWN = {  # by class
-    "ganbench.metrics.features.LeNet": LENET_SHA256,
-    "ganbench.metrics.features.Inception": INCEPTION_SHA256,
-}
+INCEPTION = "ganbench.metrics.features.Inception"
 DINOV2 = "ganbench.metrics.features.DinoV2"
-PUBLISHED = ("ganbench.metrics.features.Inception", DINOV2)  # what papers report scores on
+PUBLISHED = (INCEPTION, DINOV2)  # what papers report scores on
+KNOWN = {"ganbench.metrics.features.LeNet": LENET_SHA256, INCEPTION: INCEPTION_SHA256}  # by class
 WRONG_HASH = "put the right file there, or accept another file with its hash, metric.features.sha256=..."
 
 

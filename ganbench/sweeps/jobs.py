@@ -228,9 +228,12 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
 
 
 def _reject_mixed_protocols(jobs: Sequence[Job]) -> None:
-    """Raise Refused if one dataset would have published scores of two protocols, with those of runs made before."""
+    """Raise Refused if one dataset would have published scores of two protocols, with those of runs made before.
+
+    What decides that is no number of `composition.INDEPENDENT`, so `shared` has it.
+    """
     first: dict[str, tuple[Path, dict[str, object]]] = {}
-    for folder, cfg in [*((job.folder, job.config) for job in jobs), *_runs_beside(jobs)]:
+    for folder, cfg in [*((job.folder, job.shared) for job in jobs), *_runs_beside(jobs)]:
         if OmegaConf.select(cfg, "metric.features._target_") not in PUBLISHED:
             continue
         protocol = _protocol_settings(cfg)
