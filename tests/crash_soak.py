@@ -188,10 +188,13 @@ def harass(cfg: DictConfig, out: Path, stops: int, whole: float, rng: random.Ran
 def check_nothing_lost(run: Path) -> None:
     """Raise SystemExit unless the records end where the newest checkpoint begins: a signal loses nothing.
 
-    A signal in an evaluation comes after the losses of that step have been logged, which a resumed run does again.
+    A signal in an evaluation comes after the losses of that step have been logged, which a resumed run does again. One
+    before the first checkpoint finds no records to lose.
     """
-    state = checkpoint.load(run)
     records = (run / "metrics.jsonl").read_bytes()
+    if not list(run.glob("checkpoints/step-*.pt")) and not records:
+        return
+    state = checkpoint.load(run)
     size = state["records"]["metrics.jsonl"]
     if len(records) < size or any(
         json.loads(line)["images"] != state["images"] for line in records[size:].splitlines()
