@@ -43,7 +43,7 @@ class HostSamples:
             if not fits(chosen, self.device):
                 raise Refused(
                     f"{len(chosen):,} training images at once are more than this GPU has room for; pass a smaller "
-                    "metric.n_train."
+                    "metric.n_train, and metric.n_real if samples are compared with training images."
                 )
         elif self.device.type == "cuda":  # pinned memory can be read by the GPU while the host goes on
             chosen = torch.empty((len(which), *self.shape[1:]), dtype=self.dtype, pin_memory=True)

@@ -15,6 +15,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from ganbench.config.validate import validate
 from ganbench.datasets import Data
 from ganbench.errors import Refused
+from ganbench.host_samples import HostSamples
 from ganbench.metrics import frechet
 from ganbench.metrics.features import DinoV2, embed
 from ganbench.metrics.images import ImageMetric
@@ -75,6 +76,8 @@ def test_the_metric_declares_what_it_does(images: tuple[torch.Tensor, ...]) -> N
     assert metric(train, test[:80], reference="all", n_real=150).protocol == Protocol(
         "fid", 60, 150, "all", 200, None, PROVENANCE
     )
+    on_host = metric(HostSamples(train, CPU), test[:80], reference="all")
+    assert torch.equal(on_host.real_images, torch.cat([train, test[:80]]))
     held_out = metric(train, test[:80]).protocol
     assert held_out is not None and "against all 80 held-out images;" in held_out.sentence
     with pytest.raises(
