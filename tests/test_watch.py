@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import math
 import os
 import pty
 import re
@@ -370,7 +371,10 @@ def test_the_report_of_a_live_sweep_is_made_again_only_now_and_then(
     assert not live.is_due(1, is_last=False)  # this process has taken more time than that since it began
     monkeypatch.setattr(live_module, "SHARE_OF_TIME", 1e9)
     assert live.is_due(1, is_last=False) and not live.is_due(0, is_last=True)
+    live.cost = math.inf  # what it will take counts, too
+    assert not live.is_due(1, is_last=False) and live.is_due(1, is_last=True)
     live.make(1)
+    assert 0 < live.cost < PATIENCE
     assert list(live.pages) == ["report.html"] and "2 GAN methods on ring" in live.pages["report.html"]
     monkeypatch.undo()
     assert not live.is_due(1, is_last=True) and not live.is_due(2, is_last=False)

@@ -5,17 +5,19 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ganbench.errors import Refused
 from ganbench.files import is_run_folder
 from ganbench.progress import duration
 from ganbench.report.comparability import NotComparable
 from ganbench.report.load import TRIALS, sweep_folders
-from ganbench.report.pages.sweep import page, render
-from ganbench.report.study import Study, load_datasets
+from ganbench.report.pages.templates import render
 from ganbench.runs.live import LiveRun, remaining_seconds
 from ganbench.runs.status import planned_runs
+
+if TYPE_CHECKING:
+    from ganbench.report.study import Study
 
 REPORT = "report.html"
 LONG_SILENCE = 60.0  # seconds
@@ -23,6 +25,7 @@ LOSSES = ("d_loss", "g_loss")
 MOST_POINTS = 60  # of a curve of losses, which is a line of metrics.jsonl each 25 updates
 # This process may take this share of the cores' time, but for its last report, for the runs need the cores.
 SHARE_OF_TIME = 0.01
+FIRST_REPORT = 6.0  # seconds of a slow core that the first one takes, with the libraries that it imports
 
 
 class LiveSweep:
@@ -112,23 +115,29 @@ class LiveReport:
         self.n_ended = 0  # how many runs had ended when it was made
         self.pages: dict[str, str] = {}  # by their path from the folder, as the report's command would write them
         self._since = time.monotonic()
+        self.cost = FIRST_REPORT  # seconds of a core for the next one
 
     def is_due(self, n_ended: int, is_last: bool) -> bool:
         """Return whether to make it again: if more runs have ended, and not too soon, but for the last time."""
         if n_ended == self.n_ended:
             return False
         cores_time = (time.monotonic() - self._since) * (os.cpu_count() or 1)
-        return is_last or time.process_time() < SHARE_OF_TIME * cores_time
+        return is_last or time.process_time() + self.cost < SHARE_OF_TIME * cores_time
 
     def make(self, n_ended: int) -> None:
         """Make the pages anew; one page with a sentence if there is nothing to compare."""
+        began = time.process_time()
         self.n_ended = n_ended
         try:
             self.pages = self._make()
         except (FileNotFoundError, Refused, NotComparable) as error:
             self.pages = {REPORT: render("sentence.html.j2", title=self.folder.name, sentence=str(error))}
+        self.cost = time.process_time() - began
 
     def _make(self) -> dict[str, str]:
+        # What draws and computes takes two seconds to import: as much as watching a short sweep may cost in all.
+        from ganbench.report.pages.sweep import page
+
         studies = [study for sweep in sweep_folders(self.folder) or [self.folder] for study in self._load(sweep)]
         pages = {str(study.folder.relative_to(self.folder) / REPORT): page(study) for study in studies}
         if REPORT not in pages:
@@ -136,7 +145,9 @@ class LiveReport:
             pages[REPORT] = render("sentence.html.j2", title=self.folder.name, links=links)
         return pages
 
-    def _load(self, sweep: Path) -> list[Study]:
+    def _load(self, sweep: Path) -> "list[Study]":
+        from ganbench.report.study import load_datasets
+
         try:
             return load_datasets(sweep, self.allowed)[0]
         except FileNotFoundError:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from ganbench.errors import Refused
 from ganbench.report.live import REPORT, LiveReport, LiveSweep
-from ganbench.report.pages.sweep import render
+from ganbench.report.pages.templates import render
 
 LOOPBACK = "127.0.0.1"
 OWN_NAMES = (LOOPBACK, "localhost")  # what a browser here may call us; others are pages that try to read us

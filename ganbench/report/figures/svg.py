@@ -17,12 +17,11 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from ganbench.report.figures.colors import COLORS
+
 if TYPE_CHECKING:
     from matplotlib.typing import LineStyleType, RcKeyType
 
-# Distinct with any color vision (after Okabe and Ito 2008): on white, and on dark.
-COLORS = ("#0072b2", "#c85500", "#00805e", "#b0508f", "#947000", "#4a4a4a", "#3d93cc", "#8b5a2b")
-COLORS_ON_DARK = ("#4aa3e8", "#f0883e", "#2fc79a", "#e08cc4", "#e0bb3c", "#c3cad2", "#a8d8f8", "#c99c6e")
 INK = "#1f2933"
 SOFT = "#52606d"
 AXIS = "#9aa5b1"

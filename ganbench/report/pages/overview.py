@@ -12,7 +12,8 @@ from ganbench.report.compare import Method, plural
 from ganbench.report.figures import scores
 from ganbench.report.figures.svg import Figure
 from ganbench.report.load import sweep_folders
-from ganbench.report.pages.sweep import render, write_files, write_study
+from ganbench.report.pages.sweep import write_files, write_study
+from ganbench.report.pages.templates import render
 from ganbench.report.study import Study, load_datasets
 from ganbench.report.tables import MISSING, Cell, format_interval, format_number, markdown_table, number_cell
 

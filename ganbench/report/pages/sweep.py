@@ -1,22 +1,17 @@
 """Write report.html, results.md and results.csv of a sweep."""
 
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from markupsafe import Markup
 
 from ganbench.errors import Refused
 from ganbench.files import write_atomically
 from ganbench.report import latex, tables
-from ganbench.report.figures import gradients, samples, scores, svg, training
+from ganbench.report.figures import gradients, samples, scores, training
 from ganbench.report.figures.svg import Figure
 from ganbench.report.load import Run
+from ganbench.report.pages.templates import render
 from ganbench.report.study import Study, load_study, shortened
-
-HERE = Path(__file__).parent
 
 
 def write(folder: Path, allowed: tuple[str, ...] = ()) -> str:
@@ -70,21 +65,6 @@ def _figures_in(part: Any) -> list[Figure]:
     return [each for each in (part if isinstance(part, list) else [part]) if isinstance(each, Figure)]
 
 
-def render(template: str, **variables: Any) -> str:
-    colors = {"light": svg.COLORS, "dark": svg.COLORS_ON_DARK}
-    return _environment().get_template(template).render(**colors, **variables)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(HERE)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = tables.format_number
-    environment.filters["repeat_colors"] = lambda index: index % len(svg.COLORS)
-    environment.globals["text_of"] = lambda name: Markup((HERE / name).read_text(encoding="utf-8"))
-    return environment
-
-
 def _scores(study: Study) -> dict[str, Any]:
     return {
         "facts": _facts(study),
@@ -92,6 +72,7 @@ def _scores(study: Study) -> dict[str, Any]:
         "results": [row[:-1] for row in tables.results(study)],
         "results_csv": tables.csv_of_results(study),
         "results_latex": latex.results(study),
+        "real_reference": tables.format_number(study.real_reference),
         "n_fake": study.config["metric"].get("n_fake"),
         "finals": scores.finals(study),
         "scores": scores.scores(study),

@@ -100,7 +100,10 @@ function openLinksOutside(page) {
   }
 }
 
-function showReport({ report, runs }) {
+function showReport({ report, ended, runs }) {
+  if (ended && !report) {
+    reportOf.textContent = "Made as soon as that costs the sweep no more than 1 % of its time, or all runs have ended.";
+  }
   if (report === shownReport) return;
   shownReport = report;
   reportOf.textContent = `Making the report of the ${report} runs that have ended …`;
