@@ -29,6 +29,7 @@ from playwright.sync_api import Browser
 
 from ganbench.report import live as live_module
 from ganbench.report.live import LiveReport, LiveSweep
+from ganbench.report.watch import Watched
 from ganbench.runs.live import PENALIZED, LiveRun, Plan, remaining_seconds
 from ganbench.sweeps import progress as sweep_progress
 from ganbench.sweeps.jobs import Job
@@ -379,6 +380,16 @@ def test_the_report_of_a_live_sweep_is_made_again_only_now_and_then(
     monkeypatch.undo()
     assert not live.is_due(1, is_last=True) and not live.is_due(2, is_last=False)
     assert live.is_due(2, is_last=True)
+
+
+def test_a_large_sweep_is_looked_at_less_often(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(ended, ())
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    times = iter([10.0, 10.5])
+    monkeypatch.setattr(time, "thread_time", lambda: next(times))
+    assert watched.progress()["again"] == pytest.approx(12.5)  # of four cores, half a second of one is 1 %
+    times = iter([10.0, 10.01])
+    assert watched.progress()["again"] == 2.0
 
 
 def test_a_run_that_has_long_said_nothing(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ SHARE_OF_TIME = 0.01
 FIRST_REPORT = 6.0  # seconds of a slow core that the first one takes, with the libraries that it imports
 
 
+def waiting_seconds(cost: float) -> float:
+    """Return how long to wait after so many seconds of a core, so that they are within the share of all cores' time."""
+    return cost / SHARE_OF_TIME / (os.cpu_count() or 1)
+
+
 class LiveSweep:
     """A sweep's folder, or one of several sweeps, followed while its runs begin, train and end."""
 
@@ -121,8 +126,8 @@ class LiveReport:
         """Return whether to make it again: if more runs have ended, and not too soon, but for the last time."""
         if n_ended == self.n_ended:
             return False
-        cores_time = (time.monotonic() - self._since) * (os.cpu_count() or 1)
-        return is_last or time.process_time() + self.cost < SHARE_OF_TIME * cores_time
+        seconds = time.monotonic() - self._since
+        return is_last or waiting_seconds(time.process_time() + self.cost) < seconds
 
     def make(self, n_ended: int) -> None:
         """Make the pages anew; one page with a sentence if there is nothing to compare."""

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
@@ -15,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from ganbench.config.budget import make_budget
 from ganbench.config.compose import method_label, resolve
 from ganbench.config.schema import INCIDENTAL
+from ganbench.runs.live import SEED
 from ganbench.runs.status import read_footing
 
 TRIALS = "trials"  # the folder, inside a sweep's, of the runs that only choose settings
 BY_DATASET = "by-dataset"  # the folder, inside a sweep's with several data sets, of their pages
-SEED = re.compile(r"^((?:  )?seed: )(0|[1-9][0-9]*)$", re.MULTILINE)  # in config.yaml: that of the run, and its probe's
 
 
 @dataclass

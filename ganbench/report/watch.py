@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import threading
+import time
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,10 +14,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ganbench.errors import Refused
-from ganbench.report.live import REPORT, LiveReport, LiveSweep
+from ganbench.report.live import REPORT, LiveReport, LiveSweep, waiting_seconds
 from ganbench.report.pages.templates import render
 
 LOOPBACK = "127.0.0.1"
+LOOK_SECONDS = 2.0  # between two looks at the least
 OWN_NAMES = (LOOPBACK, "localhost")  # what a browser here may call us; others are pages that try to read us
 
 
@@ -30,12 +32,14 @@ class Watched:
         self.reporting = threading.Lock()
 
     def progress(self) -> dict[str, Any]:
-        """Return how far all runs are, and whether there is a newer report than one of `report` ended runs."""
+        """Return how far all runs are, when to ask again, and of how many ended runs the newest report is."""
+        began = time.thread_time()
         with self.reading:
             self.sweep.refresh()
             progress = self.sweep.progress()
         is_due = self.report.is_due(progress["ended"], is_last=progress["ended"] == len(progress["runs"]))
-        return progress | {"report": progress["ended"] if is_due else self.report.n_ended}
+        again = max(LOOK_SECONDS, waiting_seconds(time.thread_time() - began))
+        return progress | {"report": progress["ended"] if is_due else self.report.n_ended, "again": again}
 
     def pages(self) -> dict[str, str]:
         """Return the pages of the report, made anew if that is due."""

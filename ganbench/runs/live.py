@@ -1,11 +1,13 @@
 """Follow runs while they are under way, and estimate when they will have ended. Needs no torch."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
@@ -20,6 +22,7 @@ from ganbench.runs.status import read_status
 WAITING = "waiting"  # of a run that has no folder yet
 PENALIZED = 1.4  # time of a run with a gradient penalty, in that of one without, until it is measured
 ENOUGH_SECONDS = 5.0  # of training, before its speed is believed
+SEED = re.compile(r"^((?:  )?seed: )(0|[1-9][0-9]*)$", re.MULTILINE)  # in config.yaml: that of the run, and its probe's
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ class LiveRun:
         self._config_changed = changed
         self.plan, self.method, self.metric = None, "", ""
         with suppress(OSError, ValueError, TypeError, AttributeError, YAMLError, OmegaConfBaseException):
-            config = cast(DictConfig, OmegaConf.load(file))
-            self.plan, self.method, self.metric = Plan.of(config), method_label(config), str(config.metric.name)
+            text = file.read_text(encoding="utf-8")
+            self.plan, self.method, self.metric = _read_settings(SEED.sub(r"\g<1>0", text))
 
     @property
     def other_seconds(self) -> float:
@@ -141,6 +144,13 @@ class LiveRun:
             self.rows += [_row(line) for line in complete.splitlines()]
         except ValueError:  # it was cut back a moment ago, and has grown again; or it is damaged
             self._forget()
+
+
+@lru_cache(maxsize=1000)
+def _read_settings(text: str) -> tuple[Plan, str, str]:
+    """Return the plan, the method and the metric of a config.yaml, which has them without interpolations."""
+    config = cast(DictConfig, OmegaConf.create(text))
+    return Plan.of(config), method_label(config), str(config.metric.name)
 
 
 def _time_of_change(file: Path) -> int:

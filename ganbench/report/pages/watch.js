@@ -1,7 +1,7 @@
 "use strict";
 
-// The page of a sweep that runs: it asks the server every two seconds how far the runs are.
-const LOOK_MILLISECONDS = 2000;
+// The page of a sweep that runs: it asks the server how far the runs are, as often as the server says.
+const SECONDS = 2; // until the next look, where the server has not said it
 const CURVES = { score: "Score", d_loss: "Critic loss", g_loss: "Generator loss" };
 const WIDTH = 460, HEIGHT = 310, LEFT = 52, RIGHT = 12, TOP = 10, BOTTOM = 40;
 const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
@@ -117,9 +117,11 @@ function showReport({ report, ended, runs }) {
 }
 
 async function look() {
+  let again = SECONDS;
   if (!document.hidden) {
     try {
       const progress = await (await fetch("progress.json")).json();
+      again = progress.again;
       showRuns(progress);
       showCurves(progress.runs);
       showReport(progress);
@@ -128,6 +130,6 @@ async function look() {
       document.getElementById("news").textContent = "The server does not answer: it has ended, and this is what it last said.";
     }
   }
-  setTimeout(look, LOOK_MILLISECONDS);
+  setTimeout(look, 1000 * again);
 }
 look();
