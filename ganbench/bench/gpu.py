@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ganbench import gpu
 from ganbench.bench.costs import run_ganbench
-from ganbench.bench.steps import compare_step_time, synchronize
+from ganbench.bench.steps import compare_step_time, own_processes, synchronize
 from ganbench.datasets import Data
 from ganbench.metrics.features import Inception, embed
 from ganbench.metrics.frechet import distance, moments
@@ -58,7 +57,7 @@ def measure_gpu(device: torch.device, sizes: Sizes = FULL) -> Iterator[tuple[str
 
 
 def _apart(measure: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
-    with get_context("spawn").Pool(1) as pool:
+    with own_processes().Pool(1) as pool:
         return pool.apply(measure, arguments)
 
 

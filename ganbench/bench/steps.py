@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import torch
@@ -144,6 +145,13 @@ def _speedup(baseline: list[float], seconds: list[float]) -> dict[str, Any]:
     return {"times_faster": round(median, 2), "quartiles": [round(low, 2), round(high, 2)]}
 
 
+def own_processes() -> ForkServerContext:
+    """Return what starts processes that share nothing but what they have imported, of which none has used a device."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ganbench.bench.steps", "torch._dynamo"])  # the latter is every optimizer's
+    return context
+
+
 class WorkerProcess:
     """A process of its own for one iteration, so that no other one leaves memory in a state that affects it.
 
@@ -151,8 +159,7 @@ class WorkerProcess:
     """
 
     def __init__(self, make: Callable[..., Iteration], device: torch.device):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["ganbench.bench.steps"])
+        context = own_processes()
         self.connection, child = context.Pipe()
         self.process = context.Process(target=_serve, args=(child, torch.get_num_threads(), make, device))
         self.process.start()
