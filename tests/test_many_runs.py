@@ -126,6 +126,8 @@ def everything(config: DictConfig) -> Any:
             1,
         ),
         ("seed=0,1,1e3", 2),
+        ("protocol.lr=0.1,0.2 protocol={lr:0.5} seed=0,1", 2),  # the last one counts
+        ("loss=wgan-gp protocol={lr:0.5} protocol.lr=0.1,0.2 penalty={weight:3.5} penalty.weight=0.5,1.5", 4),
         ("~probe.seed seed=0,1,2", 1),
         ("checkpoint_every=10,20 protocol.log_every=5,6 name=b", 1),
     ],

@@ -150,7 +150,9 @@ def _interferes(other: Override, number: Override) -> bool:
     key, place = number.key_or_group, other.key_or_group
     if place == key:
         return other is not number
-    chooses_option = "." not in place and other.type is OverrideType.CHANGE  # before any value is set
+    is_mapping = isinstance(other.value(), dict)  # of settings, which are set in the order of the overrides
+    # An option is chosen before any value is set.
+    chooses_option = "." not in place and other.type is OverrideType.CHANGE and not is_mapping
     return place.startswith(f"{key}.") or (key.startswith(f"{place}.") and not chooses_option)
 
 
