@@ -9,6 +9,7 @@ import many_runs
 import numpy as np
 import pytest
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from test_report import plant
@@ -47,6 +48,7 @@ OPTIONS = {
     "loss/mine.yaml": "name: mine\n_target_: mine.Mine\nscale: 1.0\nshift: 0.0\n",
     "loss/copies.yaml": "name: copies\n_target_: mine.Mine\nscale: 1.0\nshift: ${protocol.lr}\n",
     "loss/relative.yaml": "name: relative\n_target_: mine.Mine\nscale: 1.0\nshift: ${.scale}\n",
+    "loss/selects.yaml": "name: selects\n_target_: mine.Mine\nscale: '${oc.select:\"protocol.lr\"}'\n",
     "loss/tagged.yaml": "name: tagged\n_target_: mine.Mine\ntag: of ${seed}\n",
     "experiment/small.yaml": SMALL,
 }
@@ -118,6 +120,8 @@ def everything(config: DictConfig) -> Any:
         ("loss=mine loss.scale=1.0,2.0 loss.shift=0.5,0.25 seed=0,1", 2),
         ("loss=copies,mine protocol.lr=0.1,0.01 seed=0,1", 4),  # a copy that nothing is known of
         ("loss=relative loss.scale=1.0,2.0 seed=0,1", 4),  # what a relative path names is left to Hydra
+        ("loss=selects protocol.lr=1.0,2.0 seed=0,1", 3),
+        ("loss=selects protocol.lr=1.0,3.0", 2),  # refused
         ("loss=tagged seed=0,1,2", 3),
         ("seed=0,1 wandb.notes='run-${seed}'", 2),
         ("seed=0,1 hydra.sweep.subdir='${hydra.job.num}/${seed}-${hydra.job.override_dirname}' protocol.lr=0.1,0.2", 1),
@@ -203,6 +207,13 @@ def test_a_run_between_valid_ones_is_refused_as_ever(sweep) -> None:
         with pytest.raises(Refused) as refused:
             list(made.jobs())
         assert str(refused.value) == refusal(made)
+
+
+def test_what_cannot_be_read_is_named(sweep) -> None:
+    made = sweep('wandb.notes=${oc.select:"seed"} seed=0,1')
+    with pytest.raises(HydraException) as refused:
+        list(made.jobs())
+    assert one_line_error(refused.value).startswith(r'wandb.notes=$\{oc.select\:"seed"\} cannot be read;')
 
 
 def test_a_run_that_is_there_with_other_settings_is_refused(sweep) -> None:

@@ -34,7 +34,7 @@ LIMIT = 1e18  # of numbers that pass any check of their size
 RESOLVER = re.compile(r"\$\{([\w.]+):")
 # These see nothing of a configuration but their arguments.
 KNOWN_RESOLVERS = ("agent_run", "environment", "extras", "hydra", "method", "now", "runs_folder", "wandb_mode")
-QUOTED = re.compile(r'"[^"$]*"')  # text that is no path of a setting, such as a folder
+FOLDER = re.compile(r'"[^"$]*/[^"$]*"')  # a text that cannot be the path of a setting
 WORD = re.compile(r"(?<![\w}])\.?[\w.]+")  # which may be the path of a setting; what follows a `}` is the end of one
 
 
@@ -118,7 +118,8 @@ def become(config: DictConfig, overrides: Sequence[str], index: int) -> None:
 @lru_cache(maxsize=100_000)
 def parsed(line: str) -> Override:
     """Read an override as Hydra does."""
-    return OverridesParser.create().parse_override(line)
+    (override,) = OverridesParser.create().parse_overrides([line])  # which names one that it cannot read
+    return override
 
 
 @lru_cache(maxsize=1000)
@@ -186,7 +187,7 @@ def _may_depend(text: str, key: str) -> bool:
     """Tell whether what a text is resolved to may depend on a setting."""
     resolvers = RESOLVER.findall(text)
     is_known = all(name in KNOWN_RESOLVERS or name.startswith("oc.") for name in resolvers)
-    return not is_known or "${${" in text or any(_may_name(word, key) for word in WORD.findall(QUOTED.sub("", text)))
+    return not is_known or "${${" in text or any(_may_name(word, key) for word in WORD.findall(FOLDER.sub("", text)))
 
 
 def _may_name(word: str, key: str) -> bool:
