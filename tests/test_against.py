@@ -126,6 +126,17 @@ def test_another_score_is_named_and_gets_no_verdict(overrides: tuple[str, ...], 
     assert (row["ours"], row["verdict"]) == (f"{score}: 3", f"none: {score} is another score than fid")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "dataset"), [((SNGAN, "dataset=svhn"), "svhn"), ((*LUCIC, "dataset=cifar100"), "cifar100")]
+)
+def test_on_other_data_a_number_gets_no_verdict(overrides: tuple[str, ...], dataset: str, tmp_path: Path) -> None:
+    """Images of the same size do not make two datasets one."""
+    plant(tmp_path, [16.77], *overrides, inception_score=7.97)
+    for row in table(against_paper(tmp_path)):
+        assert row["verdict"] == f"none: the paper has no number on {dataset}"
+        assert f"dataset={dataset}, not cifar10" in row["what differs in these runs"]
+
+
 def test_of_a_paper_s_settings_the_best_counts_and_methods_may_differ(tmp_path: Path) -> None:
     for setting, final in zip("ABC", (30.0, 29.4, 50.0), strict=True):
         plant(tmp_path, [final], MIYATO, f"paper.setting={setting}")

@@ -185,6 +185,9 @@ def _range(published: dict[str, Any]) -> tuple[float, float] | None:
 
 def verdict(entry: Entry) -> str:
     """Say where our score lies: by the published range if there is one, or else by our interval."""
+    dataset = entry.run.dataset
+    if dataset not in entry.run.config["paper"]["data"]:
+        return f"none: the paper has no number on {dataset}"
     if "method" not in entry.published:
         return "none: the paper has no such method"
     value = entry.published.get("value")
