@@ -150,6 +150,22 @@ def test_of_a_paper_s_settings_the_best_counts_and_methods_may_differ(tmp_path: 
     assert len(rows) == 3
 
 
+def test_the_best_is_of_the_paper_s_settings_alone(tmp_path: Path) -> None:
+    """Not of widths, nor of protocols of scores; budgets belong to the settings."""
+    plant(tmp_path, [30.0], MIYATO, "paper.setting=A")
+    plant(tmp_path, [25.0], MIYATO, "paper.setting=B", "model.width=128")
+    plant(tmp_path, [20.0], MIYATO, "paper.setting=A", "metric.n_fake=50000")
+    plant(tmp_path, [31.0], MIYATO, "paper.setting=D", "protocol.images=6400000")
+    rows = {row["ours"]: row for row in table(against_paper(tmp_path))}
+    assert {ours: row["method"] for ours, row in rows.items()} == {
+        "30": "sn-gan (setting A, the best of 2)",
+        "25": "sn-gan (setting B)",
+        "20": "sn-gan (setting A)",
+    }
+    assert rows["25"]["what differs in these runs"] == "model.width=128, not 64"
+    assert rows["20"]["what differs in these runs"] == "50,000 samples, not 5,000"
+
+
 def test_a_search_over_several_datasets(tmp_path: Path) -> None:
     """Each with its own numbers; what a search has chosen is no change, how much it searched is."""
     plant(

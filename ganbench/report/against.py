@@ -3,11 +3,15 @@
 Each method is held against its own number, and not compared with the others, so only its own runs must be comparable.
 """
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
 
 from ganbench.config.compose import compose_config, method_label, resolve
 from ganbench.config.messages import UNREADABLE
@@ -25,11 +29,9 @@ NAMES = {"fid50k": "fid"}  # metrics that papers call by another name
 INCEPTION = "ganbench.metrics.features.Inception"  # the network of all scores that papers report for images
 HIGHER_IS_BETTER = ("inception_score", "modes")
 REAL_IMAGES = {"held_out": "held-out", "train": "training", "all": "all real"}
-# Settings that are told in other words, or say where a run was made.
-NOT_TOLD = (
-    *("dataset.name", "dataset.root", "metric.n_fake", "metric.reference", "metric.features._target_"),
-    *("metric.features.weights", "protocol.evaluations", "protocol.log_every", "threads"),
-)
+# Settings that say where a run was made, or how often it was looked at.
+INCIDENTAL_HERE = ("dataset.root", "metric.features.weights", "protocol.evaluations", "protocol.log_every", "threads")
+TOLD_OTHERWISE = ("dataset.name", "metric.n_fake", "metric.reference", "metric.features._target_")
 SEARCHED = ("betas", "lr", "n_critic", "penalty_weight", "trial", "weight")  # last parts of what a search has chosen
 NO_RECIPE = "{} has no run of a paper's recipe; make some with experiment=paper/..., which conf/README.md lists."
 NO_RESULT = "{} has no run of a paper's recipe that finished or diverged; rerun the same command to complete the sweep."
@@ -126,11 +128,14 @@ def _section(recipe: str, methods: list[Method], runs: list[Run]) -> str:
 
 
 def _entries(methods: list[Method]) -> list[Entry]:
-    """Pair methods with published numbers; of a method with several of the paper's settings only the best, as there."""
-    by_name: dict[tuple[str, str | None], list[Method]] = {}
+    """Pair methods with published numbers; of a method with several of the paper's settings only the best, as there.
+
+    What else was varied is told apart.
+    """
+    by_name: dict[tuple[str, str], list[Method]] = {}
     for method in methods:
         run = method.runs[0]
-        varied = None if run.config["paper"].get("setting") else method.label
+        varied = _varied(run) if run.config["paper"].get("setting") else method.label
         by_name.setdefault((f"{_name(run)} on {run.dataset}", varied), []).append(method)
     entries = []
     for group in by_name.values():
@@ -141,6 +146,14 @@ def _entries(methods: list[Method]) -> list[Entry]:
                 min((Entry(method, row, len(group)) for method in group), key=lambda entry: _rank(entry.ours))
             )
     return entries
+
+
+def _varied(run: Run) -> str:
+    """Return what a run has otherwise than the recipe, as text, without the budget, which a setting may have."""
+    changed = _changed(run)
+    if changed is None:
+        return run.method
+    return json.dumps({key: made for key, (made, _) in changed.items() if key != "protocol.images"}, sort_keys=True)
 
 
 def _name(run: Run) -> str:
@@ -259,21 +272,30 @@ def _ends(entry: Entry, runs: list[Run]) -> list[str]:
 
 def _changes(run: Run) -> list[str]:
     """Name the settings that the recipe has otherwise, the budget in words."""
+    changed = _changed(run)
+    if changed is None:
+        return ["this version cannot compose the recipe for this method, so changed settings are not told"]
+    keys = [key for key in changed if key not in TOLD_OTHERWISE]
+    if run.dataset not in run.config["paper"]["data"]:
+        keys = [key for key in keys if not key.startswith("dataset.")]
+    return [_change(key, *changed[key]) for key in keys]
+
+
+def _changed(run: Run) -> dict[str, tuple[Any, Any]] | None:
+    """Return, by key, what a run and what the recipe has for it; None where the recipe cannot be composed."""
     try:
         recipe = resolve(_composed_like(run))
     except (Refused, *UNREADABLE):
-        return ["this version cannot compose the recipe for this method, so changed settings are not told"]
+        return None
     theirs = {key: value for key, value in recipe.items() if key not in (*INCIDENTAL, "speed")}
     ours = {key: value for key, value in run.settings.items() if key != "speed"}
     planned, made = differences([theirs, ours])
     searched = SEARCHED if ours["protocol"].get("track") == "tuned" else ()
-    keys = [key for key in made if key not in NOT_TOLD and key.rpartition(".")[2] not in searched]
-    if run.dataset not in run.config["paper"]["data"]:
-        keys = [key for key in keys if not key.startswith("dataset.")]
-    return [_change(key, made[key], planned[key]) for key in keys]
+    keys = [key for key in made if key not in INCIDENTAL_HERE and key.rpartition(".")[2] not in searched]
+    return {key: (made[key], planned[key]) for key in keys}
 
 
-def _composed_like(run: Run) -> Any:
+def _composed_like(run: Run) -> DictConfig:
     """Compose the recipe for the method, dataset and setting of a run."""
     paper = run.config["paper"]
     typed = [f"experiment=paper/{paper['recipe']}"]
@@ -281,13 +303,18 @@ def _composed_like(run: Run) -> Any:
         typed.append(f"dataset={run.dataset}")
     if paper.get("setting") is not None:
         typed.append(f"paper.setting={paper['setting']}")
-    if (CONF / "paper" / paper["recipe"]).is_dir():
+    if paper.get("method") and (CONF / "paper" / paper["recipe"]).is_dir():
         typed.append(f"paper/{paper['recipe']}={paper['method']}")
-    cfg = compose_config(*typed, "name=against")
+    cfg = _composed(*typed)
     if method_label(cfg) == run.label:
         return cfg
     loss, penalty = run.config["loss"]["name"], run.config["penalty"]["name"]
-    return compose_config(*typed, f"loss={loss}", f"penalty={penalty}", "name=against")
+    return _composed(*typed, f"loss={loss}", f"penalty={penalty}")
+
+
+@cache
+def _composed(*typed: str) -> DictConfig:
+    return compose_config(*typed, "name=against")
 
 
 def _change(key: str, made: Any, planned: Any) -> str:
