@@ -211,7 +211,7 @@ def _real_images(data: Data, reference: str) -> Tensor:
         case "train":
             return data.train
         case "all":
-            return torch.cat([data.train[:], data.test])
+            return torch.cat([data.train[:], data.test])  # a slice is on the device, where the whole may not be
     raise Refused(f"metric.reference={reference} must be one of: {', '.join(REAL_IMAGES)}.")
 
 
