@@ -60,7 +60,7 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
         {
             **{"loss.a": 0, "loss.b": 1, "loss.c": 1, "loss.scale": 0.5, "model.z_dim": 1024},
             **{"optimizer.critic.lr": 1e-3, "optimizer.critic.betas": [0.5, 0.999], "protocol.batch": 64},
-            **{"protocol.images": 1_000_000 * 64, "dataset.category": "bedroom"},
+            **{"protocol.images": 1_000_000 * 64, "dataset.category": "bedroom", "metric.n_real": 50_000},
         },
     ),
     # lim0606/pytorch-geometric-gan, scripts/exp4.lsun.sh
@@ -68,7 +68,7 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
         "hinge",
         {
             **{"optimizer.name": "rmsprop", "optimizer.critic.lr": 2e-4, "protocol.batch": 64},
-            **{"protocol.images": 5 * 3_033_042 // 64 * 64, "dataset.shape": [3, 64, 64]},
+            **{"protocol.images": 5 * 3_033_042 // 64 * 64, "dataset.shape": [3, 64, 64], "metric.n_real": 50_000},
         },
     ),
     # Miyato et al. 2018, section 4 and tables 1 and 3; the settings are checked below
@@ -236,7 +236,9 @@ def test_the_random_search_has_six_methods_four_datasets_and_a_space() -> None:
     assert [list(pair) for pair in betas] == [[k / 10, 0.999] for k in range(10)]
     sizes = {"mnist": 60_000, "fashion_mnist": 60_000, "celeba": 162_770}
     for dataset, epochs in {"mnist": 20, "fashion_mnist": 20, "celeba": 40}.items():
-        images = composed("lucic", f"dataset={dataset}").protocol.images
+        cfg = composed("lucic", f"dataset={dataset}")
+        images = cfg.protocol.images
+        assert cfg.metric.n_real == (10_000 if dataset == "celeba" else None)  # others have as many test images
         assert images == epochs * sizes[dataset] // 320 * 320  # whole steps at one update of the critic and at five
 
 
@@ -291,7 +293,7 @@ SMALL = ("wandb=disabled", "device=cpu", "protocol.batch=4", "protocol.evaluatio
 NARROW = {
     **dict.fromkeys(["wgan-gp-resnet", "wgan-lp"], ("model.generator.width=4", "model.critic.width=4")),
     **dict.fromkeys(["mimicry-sngan", "mimicry-wgan-gp"], ("model.generator.width=8", "model.critic.width=4")),
-    **dict.fromkeys(["lsgan", "hinge"], ("~dataset.category", "model.width=4")),
+    **dict.fromkeys(["lsgan", "hinge"], ("~dataset.category", "model.width=4", "metric.n_real=null")),
     "r3gan-cifar10": ("model.width=8", "protocol.lr_warmup=0"),
     "lucic": ("model.width=16", "loss=gan", "seed=0", "protocol.trials=1"),  # a trial, and the run that it is for
     "miyato": ("model.width=8", "paper/miyato=wgan-gp", "paper.setting=A"),
