@@ -8,6 +8,7 @@ from typing import Any
 import many_runs
 import numpy as np
 import pytest
+import yaml
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
@@ -18,6 +19,7 @@ from ganbench.config.compose import hydra_of_ganbench, load_config, resolve
 from ganbench.config.messages import one_line_error
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
+from ganbench.metrics.known_weights import INCEPTION_SHA256
 from ganbench.report.figures import scores
 from ganbench.report.load import load_runs
 from ganbench.report.pages.sweep import page
@@ -191,6 +193,28 @@ def test_the_checks_of_a_whole_sweep_make_no_configuration(sweep, monkeypatch: p
     monkeypatch.setattr(Job, "config", property(calls.append))
     jobs.check_sweep(made.config, planned)
     assert len(planned) == 40 and calls == []
+
+
+BESIDE = [("null", ""), (INCEPTION_SHA256, ""), (INCEPTION_SHA256.upper(), "")]
+BESIDE += [("null", damage) for damage in ("dataset: 3", "dataset: {root: x}", "metric: 3", "metric.name: ${nope}")]
+
+
+@pytest.mark.parametrize(("sha256", "damage"), BESIDE)
+def test_runs_beside_a_sweep_may_write_a_hash_otherwise_or_be_damaged(sha256: str, damage: str, sweep) -> None:
+    (there,) = sweep(f"dataset=cifar10 loss=gan metric.features.sha256={sha256}").jobs()
+    config = OmegaConf.create(resolve(without_hydra(there.config)))
+    if damage:
+        key, _, value = damage.partition(": ")
+        OmegaConf.update(config, key, yaml.load(value, yaml.BaseLoader), merge=False)
+    there.folder.mkdir(parents=True)
+    (there.folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (there.folder / "status.json").write_text('{"status": "finished"}')
+    made = sweep("dataset=cifar10 loss=hinge")
+    jobs.check_sweep(made.config, list(made.jobs()))
+    mixed = sweep("dataset=cifar10 loss=hinge metric.features.sha256=" + "0" * 64)
+    if not damage:
+        with pytest.raises(Refused, match="gan-s0 would have scores of two protocols"):
+            jobs.check_sweep(mixed.config, list(mixed.jobs()))
 
 
 def counted(calls: list[str], name: str, function: Callable) -> Callable:

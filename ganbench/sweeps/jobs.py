@@ -22,7 +22,7 @@ from ganbench.config.schema import Precision, Track, WandbMode
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.files import can_be_made, check_free_space, check_image_folder, is_run_folder
-from ganbench.metrics.known_weights import PUBLISHED, check_weights
+from ganbench.metrics.known_weights import KNOWN, PUBLISHED, check_weights
 from ganbench.runs.status import completed_status
 from ganbench.sweeps.composition import Composer, Family, become
 from ganbench.sweeps.outcomes import Status
@@ -233,11 +233,9 @@ def _reject_mixed_protocols(jobs: Sequence[Job]) -> None:
     What decides that is no number of `composition.INDEPENDENT`, so `shared` has it.
     """
     first: dict[str, tuple[Path, dict[str, object]]] = {}
-    for folder, cfg in [*((job.folder, job.shared) for job in jobs), *_runs_beside(jobs)]:
-        if OmegaConf.select(cfg, "metric.features._target_") not in PUBLISHED:
-            continue
-        protocol = _protocol_settings(cfg)
-        other_folder, other = first.setdefault(cfg.dataset.name, (folder, protocol))
+    planned = ((job.folder, *scored) for job in jobs if (scored := _published_scores(job.shared)))
+    for folder, dataset, protocol in [*planned, *_scores_beside(jobs)]:
+        other_folder, other = first.setdefault(dataset, (folder, protocol))
         differing = [key for key in protocol if protocol[key] != other[key]]
         if differing:
             values = " and ".join(setting(differing[0], each[differing[0]]) for each in (other, protocol))
@@ -248,21 +246,30 @@ def _reject_mixed_protocols(jobs: Sequence[Job]) -> None:
             )
 
 
-def _protocol_settings(cfg: DictConfig) -> dict[str, object]:
-    """Return the settings that decide how a score of images is taken; a file of weights counts by its hash."""
+def _published_scores(cfg: DictConfig) -> tuple[str, dict[str, object]] | None:
+    """Return the dataset, and what decides how its images are scored; None for scores that no paper reports."""
+    network = OmegaConf.select(cfg, "metric.features._target_")
+    if network not in PUBLISHED:
+        return None
     keys = ("n_fake", "n_real", "reference", "n_pairs", "features._target_", "features.sha256")
     settings = {"metric": cfg.metric.name} | {f"metric.{key}": OmegaConf.select(cfg.metric, key) for key in keys}
-    return settings | {"metric.reference": settings["metric.reference"] or "held_out"}  # older runs did not say it
+    settings["metric.reference"] = settings["metric.reference"] or "held_out"  # older runs did not say it
+    # A file of weights counts by its hash, however that is written.
+    settings["metric.features.sha256"] = str(settings["metric.features.sha256"] or KNOWN.get(network)).lower()
+    return str(cfg.dataset.name), settings
 
 
-def _runs_beside(jobs: Sequence[Job]) -> Iterator[tuple[Path, DictConfig]]:
-    """Yield what is in the sweep's folder already if there are new runs for it: folders and their settings."""
+def _scores_beside(jobs: Sequence[Job]) -> Iterator[tuple[Path, str, dict[str, object]]]:
+    """Yield such scores of what is in the sweep's folder already, if there are new runs for it."""
     planned = {job.folder for job in jobs}
     for sweep in sorted({job.folder.parent for job in jobs if not job.folder.exists()}):
         for folder in sorted(sweep.iterdir()) if sweep.is_dir() else ():
             cfg = _recorded_config(folder) if folder not in planned and is_run_folder(folder) else None
-            if cfg is not None and "metric" in cfg and "dataset" in cfg:
-                yield folder, cfg
+            scored = None
+            with suppress(OmegaConfBaseException, AttributeError, TypeError):  # whoever resumes or reports it says so
+                scored = cfg and _published_scores(cfg)
+            if scored:
+                yield folder, *scored
 
 
 def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:
@@ -285,7 +292,7 @@ def _recorded_settings(folder: Path) -> str | None:
     try:
         config = _recorded_config(folder)
         return None if config is None else identity_text(config)
-    except (KeyError, AttributeError, TypeError):  # whoever resumes or reports it says so
+    except (OmegaConfBaseException, KeyError, AttributeError, TypeError):  # whoever resumes or reports it says so
         return None
 
 
