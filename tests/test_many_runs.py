@@ -1,5 +1,6 @@
 """Ten thousand runs, in small: sweeps are composed as Hydra composes them, and reports of many runs draw methods."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -271,6 +272,18 @@ def test_a_report_of_many_runs_shows_methods(tmp_path: Path) -> None:
     assert (low[0], high[0]) == tuple(np.quantile(finals, (0.1, 0.9)))
     assert csv_of_runs(study.runs).count("\n") == 301
     assert "final score per seed" not in markdown(study)
+
+
+def test_one_of_many_methods_may_have_no_score_at_all(tmp_path: Path) -> None:
+    first = plant(tmp_path / "first", "gan", 0, 4.0)
+    many_runs.simulate(first, tmp_path / "many", methods=21, seeds=3)
+    for run in (tmp_path / "many").glob("hinge-2-s*"):
+        (run / "metrics.jsonl").write_text("")
+        status = json.loads((run / "status.json").read_text())
+        (run / "status.json").write_text(json.dumps(status | {"status": "diverged", "score": None}))
+    study = load_study(tmp_path / "many")
+    assert [method.label for method in study.methods if not method.finite_scores] == ["hinge (protocol.lr=0.002)"]
+    assert "hinge-2-s0" in page(study)
 
 
 def test_settings_that_runs_share_are_read_as_ever(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def middle_of_seeds(method: Method, metric: str, points: list[int]) -> tuple[np.
     curves = [run.series(metric) for run in method.runs]
     scores = [[each[images] for each in curves if math.isfinite(each.get(images, math.inf))] for images in points]
     quantiles = [np.quantile(each, MIDDLE) if each else (math.nan, math.nan) for each in scores]
-    low, high = np.array(quantiles).T
+    low, high = np.array(quantiles).reshape(len(points), 2).T  # of a method without any score there are no points
     return low, high
 
 
