@@ -82,7 +82,8 @@ class Sweep:
             composed.hydra.job.id = str(index)
             composed.hydra.job.num = index
             composed.hydra.sweep.dir = str(Path(composed.hydra.sweep.dir).absolute())
-            composed.hydra.sweep.subdir = str(composed.hydra.sweep.subdir)
+            for _ in range(2):  # a value in it may name another setting
+                composed.hydra.sweep.subdir = str(composed.hydra.sweep.subdir)
         return composed
 
 
@@ -133,6 +134,7 @@ def everything(config: DictConfig) -> Any:
             1,
         ),
         ("seed=0,1,1e3", 2),
+        ("protocol.lr=${optimizer.eps},0.1 seed=0,1", 2),  # folders are named by the value
         ("protocol.lr=0.1,0.2 protocol={lr:0.5} seed=0,1", 2),  # the last one counts
         ("loss=wgan-gp protocol={lr:0.5} protocol.lr=0.1,0.2 penalty={weight:3.5} penalty.weight=0.5,1.5", 4),
         ("~probe.seed seed=0,1,2", 1),

@@ -197,6 +197,11 @@ def _job(shared: DictConfig, config: DictConfig, overrides: Sequence[str], index
     """Return the run of a configuration, of which only what it `shared` with others is kept."""
     sweep_dir = str(Path(config.hydra.sweep.dir).absolute())
     subdir = str(config.hydra.sweep.subdir)
+    if "${" in subdir:  # of a swept value that names another setting: the run will see that setting's
+        named = copy.deepcopy(config)
+        with open_dict(named):
+            named.hydra.sweep.subdir = subdir
+        subdir = str(named.hydra.sweep.subdir)
     return Job(overrides, shared, Path(sweep_dir, subdir), None, index, config.seed, sweep_dir, subdir)
 
 
