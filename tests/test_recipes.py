@@ -357,9 +357,11 @@ def test_a_recipe_trains_ten_steps_at_small_width(recipe: str, photos: Path) -> 
         (("paper/dcgan", "+paper.setting=A"), "paper.setting=A must be null, for the recipe has no settings."),
         (
             ("paper/dcgan", "paper.published=[{method:gan}]"),
-            "paper.published[0].metric has no value; a recipe has one,",
+            "\npaper.published[0].metric has no value; a recipe has one,",
         ),
-        (("paper/dcgan", "~paper.title"), "paper.title has no value; a recipe has one,"),
+        (("paper/dcgan", "~paper.title"), "\npaper.title has no value; a recipe has one,"),
+        (("paper/dcgan", "~paper.data.cifar10"), "\npaper.data has no value; a recipe has one,"),
+        (("paper/dcgan", "+paper.settings=3", "+paper.setting=A"), "paper.settings=3 must be a mapping."),
         (("paper/dcgan", "paper=3"), "paper=...: what a paper says is in its recipe; use experiment=paper/..."),
         (("paper/dcgam",), "experiment=paper/dcgam is not an option; use experiment=paper/dcgan, or one of:"),
         (("smoke", "paper.setting=A"), "paper.setting: unknown setting;"),
@@ -369,5 +371,5 @@ def test_what_no_paper_has_is_refused_before_anything_is_written(
     typed: tuple[str, ...], sentence: str, tmp_path: Path
 ) -> None:
     done = ganbench(f"experiment={typed[0]}", *typed[1:], cwd=tmp_path, light=True)
-    assert done.returncode == 2 and sentence in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and sentence in f"\n{done.stderr}" and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -29,6 +29,7 @@ TYPE_ERRORS = (
     (r"could not be converted to Float", "be a number"),
     (r"not a valid bool|could not be converted to Boolean", "be true or false"),
     (r"Incompatible value 'None'|not Optional", "not be null"),
+    (r"Cannot assign \w+ to Dict", "be a mapping"),
 )
 
 

@@ -151,7 +151,7 @@ class Paper:
     differs: list[str] = MISSING
     method: str | None = None  # the paper's name of what is trained, if loss and penalty do not tell
     setting: str | None = None
-    settings: Any = None  # by setting, what it sets
+    settings: dict[str, Any] | None = None  # by setting, what it sets
 
 
 @dataclass

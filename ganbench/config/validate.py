@@ -245,8 +245,8 @@ def _check_recipe(cfg: DictConfig) -> None:
     if not isinstance(cfg.paper, DictConfig):
         raise Refused(f"{setting('paper', cfg.paper)} must be null, or the facts of a recipe in conf/experiment/paper.")
     paper = OmegaConf.merge({"paper": OmegaConf.structured(Paper)}, {"paper": cfg.paper}).paper
-    for key in sorted(OmegaConf.missing_keys(paper)):
-        raise Refused(f"paper.{key} has no value; a recipe has one, such as those in conf/experiment/paper.")
+    for key in sorted(OmegaConf.missing_keys(paper)) or ([] if paper.data else ["paper.data"]):
+        raise Refused(f"{key} has no value; a recipe has one, such as those in conf/experiment/paper.")
     if paper.setting is not None and paper.setting not in (paper.settings or ()):
         allowed = f"one of: {', '.join(paper.settings)}" if paper.settings else "null, for the recipe has no settings"
         raise Refused(f"{setting('paper.setting', paper.setting)} must be {allowed}.")
