@@ -164,6 +164,8 @@ def test_the_best_is_of_the_paper_s_settings_alone(tmp_path: Path) -> None:
     }
     assert rows["25"]["what differs in these runs"] == "model.width=128, not 64"
     assert rows["20"]["what differs in these runs"] == "50,000 samples, not 5,000"
+    verdicts = {ours: row["verdict"] for ours, row in rows.items()}
+    assert verdicts["20"] == "none: scored by another protocol" and not verdicts["25"].startswith("none: scored")
 
 
 def test_a_search_over_several_datasets(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ganbench.config.messages import UNREADABLE
 from ganbench.config.schema import CONF, INCIDENTAL
 from ganbench.errors import Refused
 from ganbench.report.comparability import check_comparable
-from ganbench.report.compare import COUNTED, Method, differences, group_by_method
+from ganbench.report.compare import COUNTED, Method, differences, group_by_method, plural
 from ganbench.report.load import Run, load_runs
 from ganbench.report.statistics import center_name, iqm, iqm_interval
 from ganbench.report.tables import format_interval, format_number, markdown_table
@@ -209,6 +209,8 @@ def verdict(entry: Entry) -> str:
     ours = entry.ours
     if not entry.is_same_metric:
         return f"none: {entry.score} is another score than {entry.published['metric']}"
+    if _scored_otherwise(entry):
+        return "none: scored by another protocol"
     if not math.isfinite(ours.center):
         return "none: we have no score"
     gap = _gap(entry.published["metric"], ours.center, value)
@@ -248,19 +250,27 @@ def _rank(ours: Ours) -> float:
 def _differences(entry: Entry, runs: list[Run]) -> list[str]:
     """Say in what these runs are not the recipe's, or are scored otherwise than the paper's."""
     run = entry.run
-    paper, metric = run.config["paper"], run.config["metric"]
+    paper = run.config["paper"]
     found = []
     if run.dataset not in paper["data"]:
         found.append(f"dataset={run.dataset}, not {' or '.join(paper['data'])}")
+    found += _scored_otherwise(entry)
+    n = len(entry.method.finals)
+    if paper.get("seeds") not in (None, n):
+        found.append(f"{plural(n, 'seed')}, not {paper['seeds']}")
+    return found + _ends(entry, runs) + _changes(run)
+
+
+def _scored_otherwise(entry: Entry) -> list[str]:
+    """Say in what the protocol of our score is not that of the published one."""
+    paper, metric = entry.run.config["paper"], entry.run.config["metric"]
+    found = []
     if paper.get("samples") and metric.get("n_fake") != paper["samples"]:
         found.append(f"{metric.get('n_fake'):,} samples, not {paper['samples']:,}")
     reference = metric.get("reference", "held_out")
     if "fid" in entry.published["metric"] and paper.get("reference") not in (None, reference):
         found.append(f"against {REAL_IMAGES[reference]} images, not {REAL_IMAGES[paper['reference']]} images")
-    n = len(entry.method.finals)
-    if paper.get("seeds") not in (None, n):
-        found.append(f"{n} seeds, not {paper['seeds']}")
-    return found + _ends(entry, runs) + _changes(run)
+    return found
 
 
 def _ends(entry: Entry, runs: list[Run]) -> list[str]:
