@@ -111,10 +111,10 @@ def test_class_logits_are_those_of_the_network(inception_weights: Weights) -> No
 
 
 def test_scores_do_not_depend_on_the_batch(inception_weights: Weights) -> None:
-    net, images = inception(inception_weights, "64"), pictures(0, 3, 32, 70)
-    other = moments(embed(net, pictures(1, 3, 32, 70)))
-    scores = [distance(other, moments(embed(net, images, size))) for size in (7, 32, 250)]
-    assert scores == pytest.approx([scores[0]] * 3, rel=1e-5)
+    net, images = inception(inception_weights, "64"), pictures(0, 3, 32, 66)
+    other = moments(embed(net, pictures(1, 3, 32, 66)))
+    scores = [distance(other, moments(embed(net, images, size))) for size in (7, 250)]
+    assert scores == pytest.approx([scores[0]] * 2, rel=1e-5)
 
 
 def test_the_matrix_root_agrees_on_many_features() -> None:
