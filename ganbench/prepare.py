@@ -87,7 +87,7 @@ def _order(options: argparse.Namespace, root: Path, place: Path) -> write.Order:
     except Refused as error:  # in the words of this command line
         message = str(error).replace("dataset.root=", "").replace("dataset.held_out=", "--held-out ")
         raise Refused(message) from None
-    names = [os.path.relpath(file, root) for file in (*train, *held_out)]
+    names = _names(root, train, held_out, options.held_out)
     channels = 1 if options.gray else 3
     view = View((channels, options.size, options.size), options.background, options.filter, options.crop)
     return write.Order(
@@ -99,6 +99,20 @@ def _order(options: argparse.Namespace, root: Path, place: Path) -> write.Order:
         fix=_fix(options, root, place),
         skip_setting="--on-error skip",
     )
+
+
+def _names(root: Path, train: list[Path], held_out: list[Path], other: str | None) -> list[str]:
+    """Name files relative to the folder `root`; those held out may lie in another one.
+
+    That one is named as seen from where `root` really is: `..` leads out of a folder, never out of a link to it.
+    """
+    names = [os.path.relpath(file, root) for file in train]
+    if other is None:
+        return names + [os.path.relpath(file, root) for file in held_out]
+    place = Path(os.path.expanduser(other))
+    is_below = ".." not in place.parts and place.absolute().is_relative_to(root.absolute())
+    seen = os.path.relpath(place, root) if is_below else os.path.relpath(place.resolve(), root.resolve())
+    return names + [os.path.normpath(os.path.join(seen, file.relative_to(place))) for file in held_out]
 
 
 def _fix(options: argparse.Namespace, root: Path, place: Path) -> str:

@@ -135,6 +135,21 @@ def test_options_reach_the_pixels(tmp_path: Path) -> None:
     assert (len(mapped.train), len(mapped.test)) == (9, 3)
 
 
+def test_what_another_folder_holds_out_is_found_from_a_link(tmp_path: Path) -> None:
+    """Not a file of the same name, to which `..` leads from the link itself or from where it points to."""
+    photos(tmp_path / "disk/deep/photos", 10)
+    (tmp_path / "link").symlink_to(tmp_path / "disk/deep/photos")
+    for seed, trap in enumerate(("disk/other", "disk/deep/other", "other")):
+        photos(tmp_path / trap, 3, seed=seed + 1)
+    (tmp_path / "also").symlink_to(tmp_path / "other")
+    for held_out, out in (("other", "a"), ("also", "b"), ("link/../other", "c")):
+        done = prepare("link", "--held-out", held_out, "--out", out, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        mapped = datasets.prepared(str(tmp_path / out), SHAPE)
+        plain = datasets.folder(str(tmp_path / "link"), SHAPE, held_out=str(tmp_path / held_out), filter="lanczos")
+        assert torch.equal(mapped.train, plain.train) and torch.equal(mapped.test, plain.test)
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(tmp_path: Path, start: Callable[..., subprocess.Popen]) -> None:
     """And its processes end with it, though nobody told them."""
