@@ -27,8 +27,7 @@ def main() -> None:
     with answered("what is done is kept, and the same command goes on"):
         options = _options()
         root = check_image_folder("", options.root)
-        place = Path(options.out) if options.out else root.resolve().with_name(f"{root.resolve().name}-{options.size}")
-        _check_place(root, place)
+        place = _place(options, root)
         print(_summary(place, write.prepare(place, _order(options, root, place), _processes)))
 
 
@@ -72,10 +71,13 @@ def _share(text: str) -> float:
     return float(text)
 
 
-def _check_place(root: Path, place: Path) -> None:
-    """Raise Refused for a place among the images themselves."""
-    if place.resolve().is_relative_to(root.resolve()):
+def _place(options: argparse.Namespace, root: Path) -> Path:
+    """Return where to. Raise Refused for a place among the images themselves."""
+    really = root.resolve()
+    place = Path(options.out) if options.out else really.parent / f"{really.name}-{options.size}"
+    if place.resolve().is_relative_to(really):
         raise Refused(f"--out {place} lies in {root}, among the images that it is made of; pass another folder.")
+    return place
 
 
 def _order(options: argparse.Namespace, root: Path, place: Path) -> write.Order:
@@ -116,12 +118,14 @@ def _names(root: Path, train: list[Path], held_out: list[Path], other: str | Non
 
 
 def _fix(options: argparse.Namespace, root: Path, place: Path) -> str:
-    """Say how the folder is made again."""
+    """Say how the folder is made again, from wherever that is read."""
+    place = place.absolute()
     words: list[object] = ["python", "-m", "ganbench.prepare", root.resolve(), "--size", options.size]
     words += ["--filter", options.filter, "--background", options.background, "--on-error", options.on_error]
     words += ["--crop", options.crop] if options.crop else []
     words += ["--gray"] if options.gray else []
-    words += ["--held-out", options.held_out] if options.held_out else ["--test-share", options.test_share]
+    held_out = options.held_out and Path(os.path.expanduser(options.held_out)).absolute()
+    words += ["--held-out", held_out] if held_out else ["--test-share", options.test_share]
     return f"remove {place} and prepare it again, or into another folder: `{command(*words, '--out', place)}`"
 
 

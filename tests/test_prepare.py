@@ -287,6 +287,19 @@ def test_a_changed_source_is_noticed(change: Callable, message: str, own: Path) 
     )
 
 
+def test_what_to_do_is_said_for_any_folder(tmp_path: Path) -> None:
+    """A run says it from where it was started, which may be elsewhere."""
+    for seed, name in enumerate(("photos", "others")):
+        photos(tmp_path / name, 12, seed=seed)
+    assert prepare("photos", "--held-out", "others", "--out", "out", cwd=tmp_path).returncode == 0
+    (tmp_path / "photos/0003.png").unlink()
+    with pytest.raises(Refused) as refused:
+        datasets.prepared(str(tmp_path / "out"), SHAPE)
+    says = f"or remove {tmp_path / 'out'} and prepare it again, or into another folder: `python -m ganbench.prepare "
+    assert says in str(refused.value)
+    assert f"--held-out {tmp_path / 'others'} --out {tmp_path / 'out'}`" in str(refused.value)
+
+
 def test_a_new_image_is_noticed(own: Path) -> None:
     photos(own / "photos/more", 1)
     again = prepare("photos", cwd=own)
@@ -338,6 +351,13 @@ def test_an_array_is_verified_once_and_again_when_it_changes(
     os.utime(root / ARRAY, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(Refused, match="is damaged"):
         datasets.prepared(str(root), SHAPE)
+
+
+def test_the_top_folder_is_refused_like_any_other(tmp_path: Path) -> None:
+    refused = prepare("/", cwd=tmp_path)
+    assert refused.returncode == 2 and refused.stderr.startswith("--out /-8 lies in /, among the images"), (
+        refused.stderr
+    )
 
 
 @pytest.mark.parametrize(
