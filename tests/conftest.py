@@ -295,6 +295,17 @@ def md5(file: Path) -> str:
     return hashlib.md5(file.read_bytes()).hexdigest()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A real file system of 40 MB, which the test may fill."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", mount], capture_output=True).returncode:
+        pytest.skip("a file system of its own can be mounted by root only")
+    yield mount
+    subprocess.run(["umount", "-l", mount], check=True)
+
+
 def idx_dataset(
     source: type, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:

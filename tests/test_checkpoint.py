@@ -213,17 +213,6 @@ def test_no_more_is_lost_than_since_the_last_checkpoint(tmp_path: Path) -> None:
     assert [checkpoint.read(file)["step"] for file in files(tmp_path)] == [30, 32]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path):
-    """A real file system of 40 MB, which the test may fill."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", mount], capture_output=True).returncode:
-        pytest.skip("a file system of its own can be mounted by root only")
-    yield mount
-    subprocess.run(["umount", "-l", mount], check=True)
-
-
 def leave(folder: Path, free: int) -> None:
     """Fill the disk up to so many bytes (in whole blocks)."""
     filler = folder / "filler"

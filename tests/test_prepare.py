@@ -353,6 +353,19 @@ def test_an_array_is_verified_once_and_again_when_it_changes(
         datasets.prepared(str(root), SHAPE)
 
 
+def test_a_disk_without_room_is_refused_at_once(small_disk: Path, tmp_path: Path) -> None:
+    """Of its 40 MB, ten images of 3 MB leave no room for ten more."""
+    photos(tmp_path / "photos", 10)
+    first, second = (
+        ganbench("photos", "--size", "1024", "--out", str(small_disk / out), cwd=tmp_path, module="ganbench.prepare")
+        for out in ("first", "second")
+    )
+    assert first.returncode == 0, first.stderr
+    assert second.returncode == 2, second.stderr
+    assert f"{small_disk}/second needs 31 MB more, and its disk has 10 MB free; make room" in second.stderr
+    assert (small_disk / "second" / ARRAY).stat().st_size == 128  # the head alone
+
+
 def test_the_top_folder_is_refused_like_any_other(tmp_path: Path) -> None:
     refused = prepare("/", cwd=tmp_path)
     assert refused.returncode == 2 and refused.stderr.startswith("--out /-8 lies in /, among the images"), (

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -175,6 +176,7 @@ def _decode_all(place: Path, order: Order, pool: Executor) -> None:
     size = chunk_size(order.view)
     done = _resume(place, order)
     starts = range(len(done) * size, len(order.source), size)
+    _check_room(place, len(order.source) - len(done) * size, order.view)
     bar = progress_bar(len(order.source))
     bar.update(min(len(done) * size, len(order.source)))
     if done and len(starts):
@@ -191,6 +193,17 @@ def _decode_all(place: Path, order: Order, pool: Executor) -> None:
             bar.update(min(size, len(order.source) - start))
     if damaged and not order.skip:
         raise unreadable_error(damaged, len(order.source), order.skip_setting)
+
+
+def _check_room(place: Path, images: int, view: View) -> None:
+    """Raise Refused, before hours of decoding, if the disk has no room for so many more images."""
+    needed = images * int(np.prod(view.shape))
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise Refused(
+            f"{place} needs {needed / 1e6:,.0f} MB more, and its disk has {free / 1e6:,.0f} MB free; make room, or "
+            "choose a folder on another disk."
+        )
 
 
 def chunk_size(view: View) -> int:
