@@ -396,6 +396,11 @@ REFUSED = [
     ),
     ("dataset=ring augment=diffaug", "augment=diffaug needs images, and dataset=ring has points"),
     ("dataset=ring protocol.flip_reals=true", "protocol.flip_reals=true needs images"),
+    (
+        "protocol.lr_decay=linear probe=vanishing probe.moments=[0.5,1]",
+        r"probe.moments=\[0.5, 1\] has the end of the budget, where protocol.lr_decay=linear leaves a learning",
+    ),
+    ("protocol.lr_decay=linear probe=vanishing probe.moments=[0.9999]", "probe.moments=.* take earlier moments"),
     ("augment=diffaug augment.policy=[]", r"augment.policy=\[\] must be a list of color, translation and cutout"),
     ("augment=diffaug augment.policy=[color,color]", "each once at most"),
     ("augment=diffaug augment.policy=[colour]", "augment.policy"),
@@ -419,6 +424,8 @@ ALLOWED = (
     "loss=wgan optimizer=rmsprop protocol.lr=5e-5 protocol.critic_start=100 protocol.n_critic=5 protocol.images=83200",
     "augment._target_=ganbench.augment.cutout augment.name=mine",
     "protocol.reuse_fakes=true protocol.generator_batch=32",
+    "protocol.lr_decay=linear probe=vanishing probe.moments=[0,0.99]",
+    "protocol.lr_warmup=3200 probe=vanishing probe.moments=[1]",
 )
 
 

@@ -10,7 +10,7 @@ from ganbench.config.budget import Budget, make_budget
 from ganbench.config.compose import is_augmented, method_label, option_names, resolve
 from ganbench.config.messages import owner, setting
 from ganbench.config.ranges import NAME, NAME_WORDS, RANGES, check_ranges, check_value, original_key
-from ganbench.config.schema import GROUPS, Config, Paper, Protocol, ScoredOn, Track
+from ganbench.config.schema import GROUPS, Config, LrDecay, Paper, Protocol, ScoredOn, Track
 from ganbench.config.signature import (
     Argument,
     NoSuchTarget,
@@ -452,8 +452,20 @@ def _check_training(cfg: DictConfig) -> None:
             f"{setting('protocol.critic_start', p.critic_start)} needs speed.graphs=false, since a recorded iteration "
             "has the same number of critic updates at every step; use speed=eager."
         )
+    _check_moments(cfg)
     _check_images_for("protocol.flip_reals=true", p.flip_reals, cfg)
     _check_images_for(f"augment={cfg.augment.name}", is_augmented(cfg), cfg)
+
+
+def _check_moments(cfg: DictConfig) -> None:
+    """Refuse a probe whose critics would learn at a rate of 0, and seem to leave the gradient as it is."""
+    budget = make_budget(cfg.protocol)
+    moments = cfg.probe.get("moments") or []
+    if cfg.protocol.lr_decay is LrDecay.linear and any(budget.step_at(share) == budget.steps for share in moments):
+        raise Refused(
+            f"{setting('probe.moments', moments)} has the end of the budget, where protocol.lr_decay=linear leaves a "
+            "learning rate of 0, so that no critic gets better there; take earlier moments."
+        )
 
 
 def _check_images_for(typed: str, is_set: bool, cfg: DictConfig) -> None:
