@@ -235,6 +235,7 @@ REFUSED = [
         "model.width=24 must be a multiple of 16 with model=r3gan and images of 64",
     ),
     ("[3,32,32] model=r3gan model.critic.width=4", "model.critic.width=4 must be a multiple of 8 with model=r3gan"),
+    ("[3,32,32] model=r3gan +model.init=orthogonal", "model.init=orthogonal needs another model: .* begin at zero"),
     ("[3,32,32] model.init=he", "model.init=he must be one of: torch, dcgan, orthogonal."),
 ]
 

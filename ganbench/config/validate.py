@@ -303,7 +303,13 @@ def _other_shape(channels: int, sides: tuple[int, ...]) -> str:
 
 
 def _check_r3gan(cfg: DictConfig) -> None:
-    """Refuse a width of r3gan that leaves a group of its convolutions with too few channels, at any resolution."""
+    """Refuse initial weights other than r3gan's own, and a width that leaves a group of channels with too few."""
+    init = cfg.model.get("init", "torch")
+    if cfg.model.name == "r3gan" and init != "torch":
+        raise Refused(
+            f"{setting('model.init', init)} needs another model: the initial weights of model=r3gan are a part of it, "
+            "and its blocks must begin at zero; leave it out."
+        )
     for player in ("generator", "critic"):
         net = cfg.model[player]
         if cfg.model.name != "r3gan" or not net["_target_"].startswith("ganbench."):
