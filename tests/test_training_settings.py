@@ -401,6 +401,7 @@ REFUSED = [
         r"probe.moments=\[0.5, 1\] has the end of the budget, where protocol.lr_decay=linear leaves a learning",
     ),
     ("protocol.lr_decay=linear probe=vanishing probe.moments=[0.9999]", "probe.moments=.* take earlier moments"),
+    ("optimizer=rmsprop optimizer.betas=[0.5,0.9]", "optimizer=rmsprop has no betas; use optimizer=adam, or leave"),
     ("augment=diffaug augment.policy=[]", r"augment.policy=\[\] must be a list of color, translation and cutout"),
     ("augment=diffaug augment.policy=[color,color]", "each once at most"),
     ("augment=diffaug augment.policy=[colour]", "augment.policy"),
@@ -425,6 +426,7 @@ ALLOWED = (
     "augment._target_=ganbench.augment.cutout augment.name=mine",
     "protocol.reuse_fakes=true protocol.generator_batch=32",
     "protocol.lr_decay=linear probe=vanishing probe.moments=[0,0.99]",
+    "optimizer=rmsprop protocol.betas=[0.5,0.9]",
     "protocol.lr_warmup=3200 probe=vanishing probe.moments=[1]",
 )
 

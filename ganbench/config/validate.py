@@ -459,6 +459,7 @@ def _check_training(cfg: DictConfig) -> None:
             "has the same number of critic updates at every step; use speed=eager."
         )
     _check_moments(cfg)
+    _check_betas(cfg.optimizer)
     _check_images_for("protocol.flip_reals=true", p.flip_reals, cfg)
     _check_images_for(f"augment={cfg.augment.name}", is_augmented(cfg), cfg)
 
@@ -471,6 +472,16 @@ def _check_moments(cfg: DictConfig) -> None:
         raise Refused(
             f"{setting('probe.moments', moments)} has the end of the budget, where protocol.lr_decay=linear leaves a "
             "learning rate of 0, so that no critic gets better there; take earlier moments."
+        )
+
+
+def _check_betas(optimizer: DictConfig) -> None:
+    """Refuse betas that no player's optimizer takes; a copy of the protocol's was not meant for this one."""
+    takers = [player for player in ("generator", "critic") if "betas" in optimizer[player]]
+    if optimizer.betas is not None and not takers and not OmegaConf.is_interpolation(optimizer, "betas"):
+        raise Refused(
+            f"{setting('optimizer.betas', optimizer.betas)} would be ignored, since optimizer={optimizer.name} has no "
+            "betas; use optimizer=adam, or leave it out."
         )
 
 
