@@ -12,10 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import celeba_dataset, cifar100_dataset, cifar_dataset, idx_dataset, md5, stl10_dataset, svhn_dataset
+from conftest import (
+    celeba_dataset,
+    cifar100_dataset,
+    cifar_dataset,
+    idx_dataset,
+    md5,
+    settings,
+    stl10_dataset,
+    svhn_dataset,
+)
 from PIL import Image
 
 from ganbench import dataset_files, datasets, disk_cache
+from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.host_samples import HostSamples
 
@@ -260,6 +270,13 @@ def test_celeba_has_the_official_parts_and_the_crop_of_compare_gan(
     small = datasets.celeba(str(tmp_path))
     scaled = Image.fromarray(faces[0][29:189, 9:169]).resize((64, 64), Image.Resampling.LANCZOS)
     assert np.array_equal(small.train[0], np.asarray(scaled).transpose(2, 0, 1))
+
+
+def test_a_crop_that_celeba_has_not_is_refused_before_its_faces_are_read() -> None:
+    with pytest.raises(Refused, match=r"dataset\.crop=179 must be at most 178 with dataset=celeba"):
+        validate(settings("dataset=celeba", "dataset.crop=179"))
+    validate(settings("dataset=celeba", "dataset.crop=178"))
+    validate(settings("dataset=celeba", "dataset.crop=null"))
 
 
 def test_a_category_of_lsun(tmp_path: Path) -> None:

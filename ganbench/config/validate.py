@@ -51,6 +51,8 @@ SIDES = {
 }
 R3GAN_UNIT = 8  # r3gan's 3x3 convolutions have groups of 16 of twice as many channels as the width
 
+CELEBA_WIDTH = 178  # pixels of its aligned faces, which are 218 high
+
 DEVICES = ("auto", "cuda", "cpu")
 
 # Settings that must be copies, and what they are copies of.
@@ -79,6 +81,7 @@ def validate(cfg: DictConfig) -> None:
     _check_speed(cfg)
     check_ranges(cfg)
     _check_r3gan(cfg)
+    _check_crop(cfg)
     _check_budget(cfg.protocol)
     _check_training(cfg)
     resolve(cfg)  # also what no check has read must be readable
@@ -300,6 +303,16 @@ def _other_shape(channels: int, sides: tuple[int, ...]) -> str:
     """Advise a shape that a model has nets for, where no other model has nets for that of the dataset."""
     side = 64 if 64 in sides else sides[0]
     return f"a dataset.shape of {_squares(sides)}, such as [{channels},{side},{side}]"
+
+
+def _check_crop(cfg: DictConfig) -> None:
+    """Refuse a crop that none of CelebA's images has, before all of them are tried."""
+    crop = cfg.dataset.get("crop")
+    if cfg.dataset["_target_"] == "ganbench.datasets.celeba" and crop is not None and crop > CELEBA_WIDTH:
+        raise Refused(
+            f"{setting('dataset.crop', crop)} must be at most {CELEBA_WIDTH} with dataset=celeba, whose images are "
+            f"{CELEBA_WIDTH} pixels wide."
+        )
 
 
 def _check_r3gan(cfg: DictConfig) -> None:
