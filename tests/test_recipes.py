@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 from torch import nn
 
 from ganbench.bench.recipes import LAUNCHES, RATE, RECIPES, count_operations, hours, rounded, runs, update_operations
-from ganbench.config.compose import method_label
+from ganbench.config.compose import method_label, resolve
+from ganbench.config.schema import CONF
 from ganbench.config.validate import validate
 from ganbench.sweeps.tuning import check_space
 
@@ -195,6 +197,16 @@ def test_the_pooling_that_only_some_critics_have_is_told() -> None:
     told = {recipe: " ".join(composed(recipe).paper.differs) for recipe in RECIPES}
     take_means = [recipe for recipe, text in told.items() if "sums over the last features" in text]
     assert take_means == ["mimicry-wgan-gp", "wgan-gp-resnet", "wgan-lp"]
+
+
+def test_what_the_readme_types_for_gulrajani_is_his_recipe() -> None:
+    (line,) = re.findall(r"Gulrajani's CIFAR-10 code are `([^`]*)`", (CONF / "README.md").read_text(encoding="utf-8"))
+    typed, recipe = (resolve(cfg) for cfg in (settings(*line.split()), composed("wgan-gp-resnet")))
+    for group in ("loss", "penalty", "augment", "optimizer"):
+        assert typed[group] == recipe[group]
+    assert typed["model"] | {"width": None} == recipe["model"] | {"width": None}  # which each net has of its own
+    ours = {"name", "track", "log_every"}
+    assert {key for key, value in recipe["protocol"].items() if typed["protocol"][key] != value} == ours
 
 
 def value_and_range(row: DictConfig) -> tuple[float, ...]:
