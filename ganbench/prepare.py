@@ -18,7 +18,7 @@ from ganbench.files import check_image_folder
 from ganbench.image_files import FILTERS, View
 from ganbench.prepared import write
 from ganbench.prepared.format import Manifest, command
-from ganbench.prepared.sources import Folder, Source
+from ganbench.prepared.sources import Folder, Source, below
 from ganbench.trained.command_line import Arguments, answered, count
 
 
@@ -89,11 +89,13 @@ def _order(options: argparse.Namespace, root: Path, place: Path) -> write.Order:
     except Refused as error:  # in the words of this command line
         message = str(error).replace("dataset.root=", "").replace("dataset.held_out=", "--held-out ")
         raise Refused(message) from None
-    names = _names(root, train, held_out, options.held_out)
+    other = options.held_out and _seen_from(root, options.held_out)
+    names = below(root, train) + below(options.held_out or root, held_out, other or "")
     channels = 1 if options.gray else 3
     view = View((channels, options.size, options.size), options.background, options.filter, options.crop)
     return write.Order(
         source=Folder(root, names),
+        held_out=other or "",
         n_train=len(train),
         view=view,
         skip=options.on_error == "skip",
@@ -103,18 +105,14 @@ def _order(options: argparse.Namespace, root: Path, place: Path) -> write.Order:
     )
 
 
-def _names(root: Path, train: list[Path], held_out: list[Path], other: str | None) -> list[str]:
-    """Name files relative to the folder `root`; those held out may lie in another one.
+def _seen_from(root: Path, other: str) -> str:
+    """Name another folder as seen from `root`, and if it lies elsewhere from where `root` really is.
 
-    That one is named as seen from where `root` really is: `..` leads out of a folder, never out of a link to it.
+    For `..` leads out of a folder, never out of a link to it.
     """
-    names = [os.path.relpath(file, root) for file in train]
-    if other is None:
-        return names + [os.path.relpath(file, root) for file in held_out]
     place = Path(os.path.expanduser(other))
     is_below = ".." not in place.parts and place.absolute().is_relative_to(root.absolute())
-    seen = os.path.relpath(place, root) if is_below else os.path.relpath(place.resolve(), root.resolve())
-    return names + [os.path.normpath(os.path.join(seen, file.relative_to(place))) for file in held_out]
+    return os.path.relpath(place, root) if is_below else os.path.relpath(place.resolve(), root.resolve())
 
 
 def _fix(options: argparse.Namespace, root: Path, place: Path) -> str:

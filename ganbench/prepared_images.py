@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from ganbench.prepared.format import (
     map_array,
     read_sources,
 )
-from ganbench.prepared.sources import Entry, Folder
+from ganbench.prepared.sources import Entry, Folder, below
 
 log = logging.getLogger("ganbench")
 
@@ -56,9 +55,11 @@ def check_source(place: Path, manifest: Manifest) -> None:
     names = [entry.name for entry in before]
     if "outside train and test" not in manifest.left_out:  # else what is new may be more of that
         known = set(names)
-        root = len(os.path.join(source, ""))
-        listed = (str(file)[root:] for file in list_images(source).files)
-        names += [name for name in listed if name not in known]
+        other = manifest.plan.get("held_out", "")
+        listed = below(source, list_images(source).files)
+        if other and (source / other).is_dir():
+            listed += below(source / other, list_images(source / other).files, other)
+        names += [name for name in dict.fromkeys(listed) if name not in known]
     if changed := change(before, Folder(source, names).entries_left()):
         raise Refused(
             f"dataset.root={place}: {changed} in {source} since it was prepared; undo that, or {manifest.fix}."

@@ -308,6 +308,20 @@ def test_a_new_image_is_noticed(own: Path) -> None:
         datasets.prepared(str(own / "photos-8"), SHAPE)
 
 
+def test_a_new_image_of_another_folder_is_noticed(tmp_path: Path) -> None:
+    """Which holds the images that are held out; as one of the folder itself."""
+    for seed, name in enumerate(("photos", "others")):
+        photos(tmp_path / name, 12, seed=seed)
+    assert prepare("photos", "--held-out", "others", cwd=tmp_path).returncode == 0
+    datasets.prepared(str(tmp_path / "photos-8"), SHAPE)
+    photos(tmp_path / "others/more", 1)
+    with pytest.raises(Refused, match=r"\.\./others/more/0000\.png is new in .*since it was prepared"):
+        datasets.prepared(str(tmp_path / "photos-8"), SHAPE)
+    shutil.rmtree(tmp_path / "others")
+    with pytest.raises(Refused, match=r"\.\./others/0000\.png is gone in"):
+        datasets.prepared(str(tmp_path / "photos-8"), SHAPE)
+
+
 def test_without_its_source_it_is_used_all_the_same(own: Path) -> None:
     shutil.rmtree(own / "photos")
     assert len(datasets.prepared(str(own / "photos-8"), SHAPE).train) == 24

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -166,6 +166,12 @@ def open_database(place: Path) -> Any:
         return lmdb.open(str(place), readonly=True, lock=False, readahead=False, max_readers=512)
     except lmdb.Error as error:
         raise Refused(f"dataset=lsun: {place} is no whole LMDB database ({error}); unpack its archive again.") from None
+
+
+def below(folder: str | Path, files: Iterable[Path], seen: str = "") -> list[str]:
+    """Name files of a folder relative to it, or to where it is `seen` from."""
+    top = Path(os.path.expanduser(folder))
+    return [os.path.join(seen, file.relative_to(top)) for file in files]
 
 
 def _entry(place: Path, name: str) -> Entry:

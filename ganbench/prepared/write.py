@@ -48,6 +48,7 @@ class Order(NamedTuple):
     left_out: dict[str, int]
     fix: str  # what to do where the folder is not what it was
     skip_setting: str  # by which `skip` is chosen
+    held_out: str = ""  # another folder, relative to the source's place, whose images are held out
 
 
 class Chunk(NamedTuple):
@@ -108,6 +109,7 @@ def _plan(order: Order) -> Plan:
         "source": str(order.source.place.resolve()),
         "view": order.view._asdict() | {"shape": list(order.view.shape)},
         "train": order.n_train,
+        "held_out": order.held_out,
         "reader": f"{reader}, Pillow {PIL.__version__}",
         "chunk": chunk_size(order.view),
         "files": [list(entry) for entry in order.source.entries()],
