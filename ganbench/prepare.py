@@ -87,7 +87,7 @@ def _order(options: argparse.Namespace, root: Path, place: Path) -> write.Order:
     try:
         train, held_out, left_out = split_folder(str(root), options.test_share, options.held_out)
     except Refused as error:  # in the words of this command line
-        message = str(error).replace("dataset.root=", "").replace("dataset.held_out=", "--held-out ")
+        message = str(error).removeprefix("dataset.root=").replace("dataset.held_out=", "--held-out ")
         raise Refused(message) from None
     other = options.held_out and _seen_from(root, options.held_out)
     names = below(root, train) + below(options.held_out or root, held_out, other or "")

@@ -398,6 +398,10 @@ def test_the_top_folder_is_refused_like_any_other(tmp_path: Path) -> None:
         (("--test-share", "1.5"), "1.5 must be a number > 0 and < 1"),
         (("--background", "wite"), "wite must be a color"),
         (("--held-out", "other"), "--held-out other must hold at least 2 images"),
+        (
+            ("--held-out", "photos-8"),
+            "--held-out photos-8 was prepared by ganbench.prepare; use dataset=prepared dataset",
+        ),
     ],
 )
 def test_what_cannot_be_prepared_is_refused(arguments: tuple, message: str, own: Path) -> None:
