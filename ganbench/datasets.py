@@ -45,6 +45,7 @@ class Data(NamedTuple):
     modes: Modes | None = None
     facts: Mapping[str, Any] | None = None  # what was found in a folder of images
     digests: Mapping[str, str] | None = None  # SHA-256 of `train` and `test`, where they were verified as data loaded
+    has_changed: Callable[[], bool] | None = None  # tells whether their file was written to since
     mirrored: bool = False  # whether an epoch sees each training image mirrored, too
 
     def to(self, device: torch.device) -> "Data":

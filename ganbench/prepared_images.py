@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ class Images(NamedTuple):
     test: Tensor
     facts: dict[str, Any]  # how many there are, and what was left out
     digests: dict[str, str]  # SHA-256 of both parts, as a run's footing has it
+    has_changed: Callable[[], bool]  # tells whether the file has been written to since
 
 
 def is_complete(place: Path) -> bool:
@@ -70,6 +72,7 @@ def map_prepared(place: Path, setting: str) -> Images:
     """Map a complete prepared folder into memory, and verify it."""
     manifest = Manifest.read(place, setting)
     images = torch.from_numpy(map_array(place, manifest, setting))
+    identity = _identity(place / ARRAY)
     train = images[: manifest.train]
     test = images[manifest.train :]
     if _verified_digests(place, train, test) != manifest.digests:
@@ -78,15 +81,13 @@ def map_prepared(place: Path, setting: str) -> Images:
     facts = {"train": len(train), "held_out": len(test), "copies": manifest.copies, "left_out": left_out}
     facts |= {"unreadable": sorted(manifest.skipped)} if manifest.skipped else {}
     digests = {"train": manifest.digests["train"], "test": manifest.digests["held_out"]}
-    return Images(train, test, facts, digests)
+    return Images(train, test, facts, digests, lambda: _identity(place / ARRAY) != identity)
 
 
 def _verified_digests(place: Path, train: Tensor, test: Tensor) -> dict[str, str]:
     """Hash the parts of an array; a file that has not changed since then only once."""
     file = place / ARRAY
-    status = file.stat()
-    identity = f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {len(train)}"
-    key = hashlib.sha256(identity.encode()).hexdigest()
+    key = hashlib.sha256(os.fsencode(f"{_identity(file)} {len(train)}")).hexdigest()
 
     def digests() -> Tensor:
         log.info(f"verifying {file}")
@@ -94,3 +95,12 @@ def _verified_digests(place: Path, train: Tensor, test: Tensor) -> dict[str, str
 
     found = cached(f"{key}-digests", f"the digests of {file}", digests)
     return {name: bytes(part.tolist()).hex() for name, part in zip(("train", "held_out"), found, strict=True)}
+
+
+def _identity(file: Path) -> str:
+    """Say which file lies there, and when it was written; empty if there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ""
+    return f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"

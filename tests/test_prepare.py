@@ -97,6 +97,25 @@ def test_what_writes_to_mapped_images_changes_no_file_and_is_seen(made: Path) ->
     assert _data_digest(data, "train") == disk_cache.sha256(data.train)[:12] != data.digests["train"][:12]
 
 
+def test_a_file_that_is_written_to_while_a_run_trains_on_it_is_seen(own: Path) -> None:
+    """At the run's end, when it takes its footing again; touching it changes nothing."""
+    file = own / "photos-8" / ARRAY
+    data = datasets.prepared(str(own / "photos-8"), SHAPE)
+    before = _data_digest(data, "test")
+    file.touch()
+    assert _data_digest(data, "test") == before
+    flip(file)
+    assert _data_digest(data, "test") == disk_cache.sha256(data.test)[:12] != before
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    """Also one of bytes that are no text."""
+    top = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    photos(Path(top, "photos"), 10)
+    made = write.prepare(Path(top, "out"), order(Path(top, "photos"), 8))
+    assert made.train == 8 and len(datasets.prepared(f"{top}/out", SHAPE).train) == 8
+
+
 def test_the_selection_split_has_digests_of_its_own(made: Path) -> None:
     root = f"dataset.root={made / 'photos-8'}"
     cfg = settings("dataset=prepared", root, "dataset.shape=[3,16,16]", "protocol.scored_on=selection")

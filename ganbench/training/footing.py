@@ -163,12 +163,12 @@ def digest(*tensors: Tensor) -> str:
 
 
 def _data_digest(data: Data, part: str) -> str:
-    """Return the digest of a part of the data; one that was verified as data loaded stands while nothing writes to it.
+    """Return the digest of a part of the data; one that was verified as data loaded stands until something is written.
 
-    Of an array of many gigabytes on disk that is known at once.
+    To the data or to the file that they are mapped from: of many gigabytes on disk that is known at once.
     """
     x: Tensor = getattr(data, part)
-    if data.digests is None or x._version > 0:
+    if data.digests is None or x._version > 0 or (data.has_changed is not None and data.has_changed()):
         return digest(x)
     return data.digests[part][:12]
 
