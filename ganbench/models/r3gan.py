@@ -95,7 +95,7 @@ class _Up(nn.Module):
     def __init__(self, n: int, m: int):
         super().__init__()
         self.conv = nn.Identity() if n == m else _normal(nn.Conv2d(n, m, 1, bias=False))
-        self.register_buffer("taps", 4 * BILINEAR, persistent=False)  # a buffer moves to the device of the weights
+        self.register_buffer("taps", 4 * _bilinear(), persistent=False)  # a buffer moves to the device of the weights
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
@@ -111,15 +111,17 @@ class _Down(nn.Module):
         super().__init__()
         is_same = n == m
         self.conv = nn.Identity() if is_same else _normal(Conv(n, m, 1, 1, 0, fast_double_backward, bias=False))
-        self.register_buffer("taps", BILINEAR.clone(), persistent=False)
+        self.register_buffer("taps", _bilinear(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         n = x.shape[1]
         return self.conv(conv2d(x, self.taps.expand(n, -1, -1, -1), stride=2, padding=1, groups=n))
 
 
-# A pixel's share in those around it where images are halved by linear interpolation, along both axes [1, 1, 4, 4].
-BILINEAR = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1]))[None, None] / 64
+def _bilinear() -> Tensor:
+    """Return a pixel's share in those around it where images are halved linearly, along both axes [1, 1, 4, 4]."""
+    shares = torch.tensor([1.0, 3, 3, 1]) / 8
+    return torch.outer(shares, shares)[None, None]
 
 
 def _widths(side: int, width: int) -> list[int]:

@@ -165,8 +165,8 @@ class _Flat(nn.Module):
 # Which taps of a 3-tap filter add up to each tap of the 4-tap filter that does the same and rescales.
 # Nearest-neighbor doubling, then the filter: y[2i] = w0 x[i-1] + (w1 + w2) x[i], y[2i+1] = (w0 + w1) x[i] + w2 x[i+1].
 # The filter, then the mean of two: y[i] = (w0 x[2i-1] + (w0 + w1) x[2i] + (w1 + w2) x[2i+1] + w2 x[2i+2]) / 2.
-UP = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-DOWN = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]) / 2
+UP = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+DOWN = ((0.5, 0.0, 0.0), (0.5, 0.5, 0.0), (0.0, 0.5, 0.5), (0.0, 0.0, 0.5))
 
 
 class UpConv(nn.Conv2d):
@@ -178,7 +178,7 @@ class UpConv(nn.Conv2d):
     def __init__(self, n: int, m: int, fuse_rescaling: bool):
         super().__init__(n, m, 3, padding=1)
         self.fuse_rescaling = fuse_rescaling
-        self.register_buffer("taps", UP.clone(), persistent=False)  # a buffer moves to the device of the weights
+        self.register_buffer("taps", torch.tensor(UP), persistent=False)  # a buffer moves with the weights
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.fuse_rescaling:
@@ -195,7 +195,7 @@ class DownConv(Conv):
     def __init__(self, n: int, m: int, fuse_rescaling: bool, fast_double_backward: bool = True):
         super().__init__(n, m, 3, padding=1, fast_double_backward=fast_double_backward)
         self.fuse_rescaling = fuse_rescaling
-        self.register_buffer("taps", DOWN.clone(), persistent=False)  # a buffer moves to the device of the weights
+        self.register_buffer("taps", torch.tensor(DOWN), persistent=False)  # a buffer moves with the weights
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.fuse_rescaling:
