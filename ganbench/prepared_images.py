@@ -23,7 +23,7 @@ from ganbench.prepared.format import (
     map_array,
     read_sources,
 )
-from ganbench.prepared.sources import Entry, Folder, below
+from ganbench.prepared.sources import Entry, Folder, below, known_again
 
 log = logging.getLogger("ganbench")
 
@@ -53,7 +53,8 @@ def check_source(place: Path, manifest: Manifest) -> None:
     source = Path(manifest.plan["source"])
     if not source.is_dir():
         return
-    before = [Entry(*entry[:3]) for entry in read_sources(place, manifest, "dataset.root=")]
+    recorded = read_sources(place, manifest, "dataset.root=")
+    before = [Entry(*entry[:3]) for entry in recorded]
     names = [entry.name for entry in before]
     if "outside train and test" not in manifest.left_out:  # else what is new may be more of that
         known = set(names)
@@ -62,7 +63,7 @@ def check_source(place: Path, manifest: Manifest) -> None:
         if other and (source / other).is_dir():
             listed += below(source / other, list_images(source / other).files, other)
         names += [name for name in dict.fromkeys(listed) if name not in known]
-    if changed := change(before, Folder(source, names).entries_left()):
+    if changed := change(before, known_again(source, recorded, Folder(source, names).entries_left())):
         raise Refused(
             f"dataset.root={place}: {changed} in {source} since it was prepared; undo that, or {manifest.fix}."
         )

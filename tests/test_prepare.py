@@ -306,6 +306,19 @@ def test_a_changed_source_is_noticed(change: Callable, message: str, own: Path) 
     )
 
 
+def test_files_that_were_only_touched_have_not_changed(own: Path) -> None:
+    """As after a copy that does not keep times; the same size and another content is a change."""
+    touched = own / "photos/0004.png"
+    touched.touch()
+    assert prepare("photos", cwd=own).returncode == 0
+    assert len(datasets.prepared(str(own / "photos-8"), SHAPE).train) == 24
+    content = bytearray(touched.read_bytes())
+    content[-1] ^= 1
+    touched.write_bytes(content)
+    with pytest.raises(Refused, match=r"0004\.png has changed"):
+        datasets.prepared(str(own / "photos-8"), SHAPE)
+
+
 def test_what_to_do_is_said_for_any_folder(tmp_path: Path) -> None:
     """A run says it from where it was started, which may be elsewhere."""
     for seed, name in enumerate(("photos", "others")):

@@ -26,7 +26,7 @@ from ganbench.errors import Refused
 from ganbench.files import write_atomically
 from ganbench.image_files import View, reason, unreadable_error
 from ganbench.prepared.format import ARRAY, MANIFEST, Manifest, change, header, read_sources
-from ganbench.prepared.sources import Entry, Source
+from ganbench.prepared.sources import Entry, Source, known_again
 from ganbench.progress import lines_above_bar, progress_bar, tracked
 
 log = logging.getLogger("ganbench")
@@ -119,8 +119,10 @@ def _plan(order: Order) -> Plan:
 def _checked(place: Path, order: Order, plan: Plan) -> Manifest:
     """Return the manifest of a complete folder. Raise Refused if this order would make another one."""
     manifest = Manifest.read(place)
-    before = manifest.plan | {"files": [entry[:3] for entry in read_sources(place, manifest)]}
+    recorded = read_sources(place, manifest)
+    before = manifest.plan | {"files": [entry[:3] for entry in recorded]}
     _check_settings(place, order, before, plan)
+    plan |= {"files": known_again(order.source.place, recorded, order.source.entries())}
     if changed := _change(before, plan):
         raise Refused(f"{plan['source']} is not what {place} was made of: {changed}; {order.fix}.")
     if manifest.skipped and not order.skip:
