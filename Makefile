@@ -59,7 +59,7 @@ cluster-test: .venv/tested ## run sweeps on a real Slurm and a real Ray on this 
 check: lint ## lint, check types and run the quick tests (two minutes on two cores)
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test: lint ## lint, check types and run all tests (20 minutes on two cores; ARGS="-k word")
+test: lint ## lint, check types and run all tests (12 minutes on two cores; ARGS="-k word")
 	$(PYTEST) $(ARGS)
 
 lint: .venv/tested ## check style with ruff and types with mypy
