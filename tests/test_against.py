@@ -137,6 +137,7 @@ def test_on_other_data_a_number_gets_no_verdict(overrides: tuple[str, ...], data
         assert f"dataset={dataset}, not cifar10" in row["what differs in these runs"]
 
 
+@pytest.mark.slow
 def test_of_a_paper_s_settings_the_best_counts_and_methods_may_differ(tmp_path: Path) -> None:
     for setting, final in zip("ABC", (30.0, 29.4, 50.0), strict=True):
         plant(tmp_path, [final], MIYATO, f"paper.setting={setting}")
@@ -150,6 +151,7 @@ def test_of_a_paper_s_settings_the_best_counts_and_methods_may_differ(tmp_path: 
     assert len(rows) == 3
 
 
+@pytest.mark.slow
 def test_the_best_is_of_the_paper_s_settings_alone(tmp_path: Path) -> None:
     """Not of widths, nor of protocols of scores; budgets belong to the settings."""
     plant(tmp_path, [30.0], MIYATO, "paper.setting=A")

@@ -65,6 +65,7 @@ def test_what_a_gpu_is_asked_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> No
     assert 0 < found["evaluation"]["features_seconds"] < found["evaluation"]["building_seconds"]
 
 
+@pytest.mark.slow
 def test_a_gpu_is_needed_to_measure_one() -> None:
     done = ganbench("--part", "gpu", "--device", "cpu", module="ganbench.bench", cwd=REPOSITORY)
     assert done.returncode == 2 and "--part gpu: torch finds no GPU here" in done.stderr

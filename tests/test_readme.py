@@ -67,6 +67,7 @@ def test_sweeps_compose(command: list[str], tmp_path: Path) -> None:
     assert refusal.returncode == 2 and refusal.stderr.startswith("hydra.launcher.n_jobs=0"), refusal.stderr
 
 
+@pytest.mark.slow
 def test_generated_parts_are_up_to_date() -> None:
     """`make tables` would change nothing. This also holds the tables of results against the recorded runs."""
     check = [sys.executable, "tests/tables.py", "--check"]

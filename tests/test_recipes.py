@@ -225,6 +225,7 @@ def miyato(method: str, setting: str) -> DictConfig:
     return composed("miyato", f"paper/miyato={method}", f"paper.setting={setting}")
 
 
+@pytest.mark.slow
 def test_the_sweep_over_settings_and_methods_has_all_of_both() -> None:
     wanted = {(f"paper/miyato={method}", f"paper.setting={setting}") for method in METHODS for setting in A_TO_F}
     assert dict(runs("miyato")) == dict.fromkeys(wanted, 1)
@@ -238,6 +239,7 @@ def test_the_sweep_over_settings_and_methods_has_all_of_both() -> None:
         assert (cfg.optimizer.critic.lr, *cfg.optimizer.generator.betas, cfg.protocol.n_critic) == expected
 
 
+@pytest.mark.slow
 def test_the_random_search_has_six_methods_four_datasets_and_a_space() -> None:
     assert [n for _, n in runs("lucic")] == [50] * 6
     losses = [overrides[0].removeprefix("loss=") for overrides, _ in runs("lucic")]
@@ -254,6 +256,7 @@ def test_the_random_search_has_six_methods_four_datasets_and_a_space() -> None:
         assert images == epochs * sizes[dataset] // 320 * 320  # whole steps at one update of the critic and at five
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_s_nets_are_built_at_full_width(recipe: str) -> None:
     """On the meta device, where updates of both players are counted without being computed."""
@@ -325,6 +328,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_trains_ten_steps_at_small_width(recipe: str, photos: Path) -> None:
     cfg = settings(f"experiment=paper/{recipe}")

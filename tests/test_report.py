@@ -417,6 +417,7 @@ def test_the_power_of_a_sweep(tmp_path: Path) -> None:
     assert refused.returncode == 2 and "--power -1 must be a finite number > 0" in refused.stderr
 
 
+@pytest.mark.slow
 def test_how_the_shared_setting_was_chosen_is_disclosed(tmp_path: Path) -> None:
     plant(tmp_path / "equal", "gan", 0, 3.0)
     plant(tmp_path / "paper", "gan", 0, 3.0, "protocol=paper")
@@ -591,6 +592,7 @@ def plant_two_datasets(sweep: Path) -> None:
             plant(sweep, loss, 0, final, f"dataset={dataset}")
 
 
+@pytest.mark.slow
 def test_a_sweep_of_several_datasets_has_a_page_for_each_and_one_for_all(tmp_path: Path) -> None:
     plant_two_datasets(tmp_path)
     plant(tmp_path, "gan", 1, 4.0, "dataset=mnist")  # the datasets need not have the same runs
@@ -618,6 +620,7 @@ def test_within_a_dataset_runs_must_be_comparable(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_sweeps_of_several_datasets(tmp_path: Path) -> None:
     plant_two_datasets(tmp_path / "both")
     plant(tmp_path / "one", "gan", 0, 4.0)

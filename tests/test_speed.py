@@ -266,6 +266,7 @@ def test_operations_without_a_deterministic_kernel_are_refused() -> None:
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_cpu_leaves_a_broken_driver_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("the driver is broken")

@@ -382,6 +382,7 @@ def test_the_report_of_a_live_sweep_is_made_again_only_now_and_then(
     assert live.is_due(2, is_last=True)
 
 
+@pytest.mark.slow
 def test_a_large_sweep_is_looked_at_less_often(ended: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(ended, ())
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
