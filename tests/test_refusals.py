@@ -227,6 +227,10 @@ BAD += [
 ]
 
 
+def test_many_wrong_settings_are_tried() -> None:
+    assert len(BAD) >= 113
+
+
 @pytest.mark.parametrize(("typed", "named"), BAD, ids=[typed for typed, _ in BAD])
 def test_refused(typed: str, named: list[str], tmp_path: Path) -> None:
     refusal = ganbench(*typed.split(), cwd=tmp_path, light=True)

@@ -248,8 +248,11 @@ def _check_recipe(cfg: DictConfig) -> None:
     if not isinstance(cfg.paper, DictConfig):
         raise Refused(f"{setting('paper', cfg.paper)} must be null, or the facts of a recipe in conf/experiment/paper.")
     paper = OmegaConf.merge({"paper": OmegaConf.structured(Paper)}, {"paper": cfg.paper}).paper
-    for key in sorted(OmegaConf.missing_keys(paper)) or ([] if paper.data else ["paper.data"]):
-        raise Refused(f"{key} has no value; a recipe has one, such as those in conf/experiment/paper.")
+    lacking = sorted(OmegaConf.missing_keys(paper))
+    if not lacking and not paper.data:
+        lacking = ["paper.data"]
+    if lacking:
+        raise Refused(f"{lacking[0]} has no value; a recipe has one, such as those in conf/experiment/paper.")
     if paper.setting is not None and paper.setting not in (paper.settings or ()):
         allowed = f"one of: {', '.join(paper.settings)}" if paper.settings else "null, for the recipe has no settings"
         raise Refused(f"{setting('paper.setting', paper.setting)} must be {allowed}.")
@@ -317,15 +320,17 @@ def _check_crop(cfg: DictConfig) -> None:
 
 def _check_r3gan(cfg: DictConfig) -> None:
     """Refuse initial weights other than r3gan's own, and a width that leaves a group of channels with too few."""
+    if cfg.model.name != "r3gan":
+        return
     init = cfg.model.get("init", "torch")
-    if cfg.model.name == "r3gan" and init != "torch":
+    if init != "torch":
         raise Refused(
             f"{setting('model.init', init)} needs another model: the initial weights of model=r3gan are a part of it, "
             "and its blocks must begin at zero; leave it out."
         )
     for player in ("generator", "critic"):
         net = cfg.model[player]
-        if cfg.model.name != "r3gan" or not net["_target_"].startswith("ganbench."):
+        if not net["_target_"].startswith("ganbench."):
             continue
         unit = R3GAN_UNIT * max(1, cfg.dataset.shape[1] // 32)  # above 32x32 channels halve with each doubling
         if net.width % unit:

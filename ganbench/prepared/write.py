@@ -122,7 +122,7 @@ def _checked(place: Path, order: Order, plan: Plan) -> Manifest:
     recorded = read_sources(place, manifest)
     before = manifest.plan | {"files": [entry[:3] for entry in recorded]}
     _check_settings(place, order, before, plan)
-    plan |= {"files": known_again(order.source.place, recorded, order.source.entries())}
+    plan |= {"files": known_again(order.source.place, recorded, [Entry(*entry) for entry in plan["files"]])}
     if changed := _change(before, plan):
         raise Refused(f"{plan['source']} is not what {place} was made of: {changed}; {order.fix}.")
     if manifest.skipped and not order.skip:
