@@ -98,6 +98,7 @@ def operations(*overrides: str) -> int:
     return mode.operations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", CASES, ids=" ".join)
 def test_nothing_is_asked_of_the_host(overrides: tuple[str, ...]) -> None:
     assert operations(*overrides) > 50

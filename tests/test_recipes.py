@@ -283,6 +283,7 @@ def test_the_hours_are_those_of_its_updates(recipe: str) -> None:
     assert settings(f"experiment=paper/{recipe}").paper.h100_hours == rounded(hours(recipe))
 
 
+@pytest.mark.slow
 def test_the_hours_of_a_sweep_are_those_of_all_its_runs() -> None:
     """Of 36 runs with 100,000 updates of the generator, a third with as many of the critic, others with five times."""
     seconds = 0.0

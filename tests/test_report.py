@@ -159,6 +159,7 @@ def test_a_run_that_collapsed_says_so_with_its_status(sweep: Path) -> None:
     assert "finished, collapsed" in (sweep / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_other_numbers_make_another_method(tmp_path: Path) -> None:
     for weight in (1, 10):
         plant(tmp_path, "wgan-gp", 0, float(weight), f"penalty.weight={weight}")
@@ -441,6 +442,7 @@ def test_a_line_cut_by_a_kill_does_not_cost_the_run(sweep: Path) -> None:
     assert "| gan | 3 | 5 |" in text_of(sweep)
 
 
+@pytest.mark.slow
 def test_a_track_of_own_settings_lists_them(tmp_path: Path) -> None:
     """Under protocol=paper methods differ in settings by design: listed beside the table, not refused."""
     for loss in ("gan", "wgan-gp"):
@@ -612,6 +614,7 @@ def test_a_sweep_of_several_datasets_has_a_page_for_each_and_one_for_all(tmp_pat
         assert len((page.parent / "results.csv").read_text().splitlines()) == 1 + runs
 
 
+@pytest.mark.slow
 def test_within_a_dataset_runs_must_be_comparable(tmp_path: Path) -> None:
     plant_two_datasets(tmp_path)
     plant(tmp_path, "lsgan", 0, 4.0, "dataset=mnist", "protocol.batch=64")
