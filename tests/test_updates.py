@@ -33,7 +33,7 @@ def weights(net):
     return torch.cat([w.detach().flatten() for w in net.parameters()])
 
 
-@pytest.mark.parametrize("dataset", ["ring", "mnist5k"])
+@pytest.mark.parametrize("dataset", ["ring", pytest.param("mnist5k", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_step(loss: str, penalty: str, dataset: str, rng: torch.Generator) -> None:
