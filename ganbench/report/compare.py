@@ -189,7 +189,7 @@ class Comparison(NamedTuple):
 
     @property
     def significant(self) -> bool:
-        """Return whether `better` may be called better, by the rule that the README states."""
+        """Return whether `better` may be called better, by the rule that report/README.md states."""
         return is_significant(self.p, self.difference.tested, self.difference.win_rate)
 
 
