@@ -18,7 +18,6 @@ from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from ganbench.errors import Refused
 from ganbench.files import is_run_folder
 
-FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")  # of Pillow, which widens them to antialias
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value for negatives
 FEWEST = 10  # images of a folder
 SHOWN = 3  # files that a message names
@@ -111,7 +110,7 @@ class View(NamedTuple):
 
     shape: tuple[int, int, int]  # channels, height and width; one channel is gray
     background: str = "white"  # a color, of what transparent pixels show
-    filter: str = "bicubic"  # one of FILTERS, by which they are scaled
+    filter: str = "bicubic"  # of Pillow, which widens it to antialias, by which they are scaled
     crop: int | None = None  # side in pixels of the square in the middle that is kept; None for the largest that fits
 
 

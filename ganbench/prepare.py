@@ -13,9 +13,10 @@ from pathlib import Path
 
 from PIL import ImageColor
 
+from ganbench.config.ranges import FILTERS
 from ganbench.errors import Refused
 from ganbench.files import check_image_folder
-from ganbench.image_files import FILTERS, View
+from ganbench.image_files import View
 from ganbench.prepared import write
 from ganbench.prepared.format import Manifest, command
 from ganbench.prepared.sources import Folder, Source, below

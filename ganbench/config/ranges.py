@@ -14,6 +14,7 @@ from ganbench.errors import Refused, unknown_key_message
 
 NAME = r"[A-Za-z0-9_.-]{0,49}[A-Za-z0-9_-]"  # of an option; it becomes a part of folder names
 NAME_WORDS = "a name of up to 50 letters, digits, ., - and _"
+FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")  # of Pillow, by which images are scaled
 
 
 class Range(NamedTuple):
@@ -142,7 +143,7 @@ RANGES: dict[str, Range] = {
     "dataset.test_share": Range("a number > 0 and < 1", lambda v: 0 < v < 1),
     "dataset.root": or_null(FILE_PATH),
     "dataset.held_out": or_null(FILE_PATH),
-    "dataset.filter": one_of("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"),
+    "dataset.filter": one_of(*FILTERS),
     "dataset.crop": or_null(whole(1, 65_536)),
     "dataset.on_error": one_of("refuse", "skip"),
     "dataset.n_test": whole(2, 10_000_000),
