@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from concurrent.futures import Executor, ProcessPoolExecutor
+from os.path import expanduser
 from pathlib import Path
 
 from PIL import ImageColor
@@ -47,8 +48,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--on-error", choices=("refuse", "skip"), default="refuse", help="of images that are damaged")
     held_out = parser.add_mutually_exclusive_group()
     held_out.add_argument("--test-share", type=_share, default=0.2, help="share that is held out (%(default)s)")
-    held_out.add_argument("--held-out", metavar="FOLDER", help="another folder, whose images are held out")
-    parser.add_argument("--out", metavar="FOLDER", help="where to (default: ROOT-N beside ROOT)")
+    held_out.add_argument("--held-out", type=expanduser, metavar="FOLDER", help="another folder, which is held out")
+    parser.add_argument("--out", type=expanduser, metavar="FOLDER", help="where to (default: ROOT-N beside ROOT)")
     return parser.parse_args()
 
 
@@ -111,7 +112,7 @@ def _seen_from(root: Path, other: str) -> str:
 
     For `..` leads out of a folder, never out of a link to it.
     """
-    place = Path(os.path.expanduser(other))
+    place = Path(other)
     is_below = ".." not in place.parts and place.absolute().is_relative_to(root.absolute())
     return os.path.relpath(place, root) if is_below else os.path.relpath(place.resolve(), root.resolve())
 
@@ -123,8 +124,8 @@ def _fix(options: argparse.Namespace, root: Path, place: Path) -> str:
     words += ["--filter", options.filter, "--background", options.background, "--on-error", options.on_error]
     words += ["--crop", options.crop] if options.crop else []
     words += ["--gray"] if options.gray else []
-    held_out = options.held_out and Path(os.path.expanduser(options.held_out)).absolute()
-    words += ["--held-out", held_out] if held_out else ["--test-share", options.test_share]
+    other = options.held_out and Path(options.held_out).absolute()
+    words += ["--held-out", other] if other else ["--test-share", options.test_share]
     return f"remove {place} and prepare it again, or into another folder: `{command(*words, '--out', place)}`"
 
 

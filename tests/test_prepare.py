@@ -319,10 +319,11 @@ def test_files_that_were_only_touched_have_not_changed(own: Path) -> None:
 
 
 def test_what_to_do_is_said_for_any_folder(tmp_path: Path) -> None:
-    """A run says it from where it was started, which may be elsewhere."""
+    """A run says it from where it was started, maybe elsewhere; in `--out=~/out` no shell reads `~` as one's home."""
     for seed, name in enumerate(("photos", "others")):
         photos(tmp_path / name, 12, seed=seed)
-    assert prepare("photos", "--held-out", "others", "--out", "out", cwd=tmp_path).returncode == 0
+    done = prepare("photos", "--held-out=~/others", "--out=~/out", cwd=tmp_path, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
     (tmp_path / "photos/0003.png").unlink()
     with pytest.raises(Refused) as refused:
         datasets.prepared(str(tmp_path / "out"), SHAPE)

@@ -170,8 +170,7 @@ def open_database(place: Path) -> Any:
 
 def below(folder: str | Path, files: Iterable[Path], seen: str = "") -> list[str]:
     """Name files of a folder relative to it, or to where it is `seen` from."""
-    top = Path(os.path.expanduser(folder))
-    return [os.path.join(seen, file.relative_to(top)) for file in files]
+    return [os.path.join(seen, file.relative_to(folder)) for file in files]
 
 
 def known_again(place: Path, before: Sequence[list], now: Sequence[Entry]) -> list[Entry]:
