@@ -17,7 +17,7 @@ import numpy as np
 from filelock import FileLock
 
 from ganbench.errors import Refused
-from ganbench.files import check_digest, read_verified
+from ganbench.files import check_digest, make_writable_folder, read_verified
 from ganbench.prepared.sources import open_database
 
 if TYPE_CHECKING:  # torchvision takes long to import, and is imported where a dataset needs it
@@ -176,7 +176,7 @@ def _download(
     part = _part(file)
     errors = []
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_writable_folder(file.parent)
         with _locked(file):
             for url in [] if file.exists() else urls:  # another process may have downloaded it meanwhile
                 try:

@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ganbench.files import make_writable_folder
+
 log = logging.getLogger("ganbench")
 
 
@@ -64,7 +66,7 @@ def _one_at_a_time(file: Path, what: str) -> Iterator[None]:
     """Hold a lock beside the file; where there can be none, as in a read-only folder, go on without."""
     lock = FileLock(file.with_name(f".{file.stem}.lock"))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_writable_folder(file.parent)
         lock.acquire(timeout=0)
     except Timeout:
         log.info(f"waiting for another run, which is making {what}")

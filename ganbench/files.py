@@ -71,6 +71,17 @@ def write_atomically(file: Path, content: bytes) -> None:
         _flush_folder(file.parent)
 
 
+def make_writable_folder(folder: Path) -> None:
+    """Make the folder, if there is none. Raise OSError unless files can be made in it.
+
+    A lock in it may only be waited for once that is known: where no file can be made, as in /proc, filelock takes a
+    lock for one that is held by another process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 @contextmanager
 def written_whole(place: Path) -> Iterator[Path]:
     """Yield where to write a new file or folder, which is moved to its place at the end. An error leaves nothing."""

@@ -169,6 +169,22 @@ def test_torchvision_files_are_found_or_asked_for(name: str, tmp_path: Path, mon
     assert "\n" not in str(reported.value)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_download_to_where_no_file_can_be_made_is_refused_at_once() -> None:
+    """Its lock is not waited for, as one that another process holds."""
+    messages: list[str] = []
+
+    def load() -> None:
+        with pytest.raises(Refused) as refused:
+            datasets.cifar10("/proc")
+        messages.append(str(refused.value))
+
+    loading = threading.Thread(target=load, daemon=True)
+    loading.start()
+    loading.join(30)
+    assert len(messages) == 1 and "dataset=cifar10 is not in /proc and could not be downloaded ([Errno " in messages[0]
+
+
 def test_unpacked_files_alone_are_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import MNIST
 

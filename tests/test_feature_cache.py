@@ -4,6 +4,7 @@ import logging
 import resource
 import signal
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -86,6 +87,19 @@ def test_without_a_folder_each_run_computes_them(
     monkeypatch.delenv("GANBENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert module.cache_dir() == tmp_path / "ganbench"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_where_no_file_can_be_made_no_lock_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also for root, whom /proc does not refuse for want of permission."""
+    monkeypatch.setenv("GANBENCH_CACHE", "/proc")
+    found: list[torch.Tensor] = []
+    asking = Thread(target=lambda: found.append(module.cached("key", "numbers", lambda: torch.ones(2))), daemon=True)
+    asking.start()
+    asking.join(30)
+    assert [x.tolist() for x in found] == [[1, 1]] and "cannot cache numbers in /proc" in caplog.text
 
 
 def test_a_disk_without_room_is_reported_and_left_as_it_was(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -426,6 +426,7 @@ def test_the_top_folder_is_refused_like_any_other(tmp_path: Path) -> None:
         (("--filter", "sinc"), "invalid choice: 'sinc'"),
         (("--out", "photos/small"), "lies in photos, among the images"),
         (("--out", "other"), "other is there and was not made by ganbench; move it"),
+        (("--out", "/proc/x"), "/proc/x cannot be written ("),  # not waited for, as for a lock that is held
         (("--held-out", "nowhere"), "nowhere does not exist"),
         (("--test-share", "1.5"), "1.5 must be a number > 0 and < 1"),
         (("--background", "wite"), "wite must be a color"),

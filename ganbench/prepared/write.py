@@ -23,7 +23,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from ganbench import image_files
 from ganbench.errors import Refused
-from ganbench.files import write_atomically
+from ganbench.files import make_writable_folder, write_atomically
 from ganbench.image_files import View, reason, unreadable_error
 from ganbench.prepared.format import ARRAY, MANIFEST, Manifest, change, header, read_sources
 from ganbench.prepared.sources import Entry, Source, known_again
@@ -92,7 +92,7 @@ def _lock(place: Path) -> AcquireReturnProxy:
     """Return the lock beside a folder, held. Raise Refused where no file can be written."""
     lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_writable_folder(place.parent)
         try:
             return lock.acquire(timeout=0)
         except Timeout:
