@@ -8,8 +8,8 @@ import gzip
 import io
 import shutil
 import tarfile
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -147,10 +147,16 @@ def _unpack(name: str, folder: Path, archive: Packed, files: Mapping[str, str]) 
         wanted = f"{archive.file} (or its unpacked folder {archive.base_folder})"
         _download(name, folder, packed, [archive.url], archive.md5, [wanted])
     check_digest(packed, "MD5", archive.md5, _replace_file_hint(name))
-    with _locked(packed), tarfile.open(packed) as members:
-        for file in files:
-            if not (folder / file).exists():
-                _extract(members, file, folder / file)
+    try:
+        with _one_at_a_time(packed), tarfile.open(packed) as members:
+            for file in files:
+                if not (folder / file).exists():
+                    _extract(members, file, folder / file)
+    except OSError as error:
+        raise Refused(
+            f"dataset={name}: {packed} could not be unpacked into {folder / archive.base_folder} "
+            f"({error.strerror or error}); unpack it there, or pass another folder with dataset.root=..."
+        ) from None
 
 
 def _extract(members: tarfile.TarFile, member: str, file: Path) -> None:
@@ -176,8 +182,7 @@ def _download(
     part = _part(file)
     errors = []
     try:
-        make_writable_folder(file.parent)
-        with _locked(file):
+        with _one_at_a_time(file):
             for url in [] if file.exists() else urls:  # another process may have downloaded it meanwhile
                 try:
                     download_url(url, str(part.parent), part.name, md5)
@@ -201,8 +206,30 @@ def _part(file: Path) -> Path:
     return file.with_name(f".{file.name}.part")
 
 
-def _locked(file: Path) -> FileLock:
-    return FileLock(file.with_name(f".{file.name}.lock"))
+@contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """Make the folder of a file, and hold a lock beside it. New folders that are empty at the end are removed again."""
+    lock = FileLock(file.with_name(f".{file.name}.lock"))
+    new = _hold_in_folder(lock, file.parent)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes it with its release
+            Path(lock.lock_file).unlink()
+        lock.release()
+        with suppress(OSError):  # not empty
+            for folder in new:
+                folder.rmdir()
+
+
+def _hold_in_folder(lock: FileLock, folder: Path) -> list[Path]:
+    """Make a folder, and acquire a lock in it; return the folders that were not there before, innermost first."""
+    while True:
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
+        make_writable_folder(folder)
+        with suppress(FileNotFoundError):  # another process has had no success, and removed the folder that it made
+            lock.acquire()
+            return new
 
 
 def _replace_file_hint(name: str) -> str:

@@ -4,7 +4,9 @@ import gzip
 import io
 import shutil
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +24,7 @@ from conftest import (
     stl10_dataset,
     svhn_dataset,
 )
+from filelock import FileLock
 from PIL import Image
 
 from ganbench import dataset_files, datasets, disk_cache
@@ -165,8 +168,9 @@ def test_torchvision_files_are_found_or_asked_for(name: str, tmp_path: Path, mon
         Refused,
         match=rf"dataset={name.removeprefix('stacked_')} is not in .*could not be downloaded.*put .*dataset\.root=",
     ) as reported:
-        getattr(datasets, name)(str(tmp_path))
+        getattr(datasets, name)(str(tmp_path / "new" / "data"))
     assert "\n" not in str(reported.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
@@ -183,6 +187,28 @@ def test_a_download_to_where_no_file_can_be_made_is_refused_at_once() -> None:
     loading.start()
     loading.join(30)
     assert len(messages) == 1 and "dataset=cifar10 is not in /proc and could not be downloaded ([Errno " in messages[0]
+
+
+def test_a_process_that_waited_for_another_to_download_tries_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the other has had no success, and has removed the folder that it made."""
+    from torchvision.datasets import CIFAR10
+
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/x")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    others = FileLock(folder / f".{CIFAR10.filename}.lock")
+    others.acquire()
+    with ThreadPoolExecutor(1) as threads:
+        loading = threads.submit(datasets.cifar10, str(folder))
+        time.sleep(0.2)
+        Path(others.lock_file).unlink()
+        folder.rmdir()
+        others.release()
+        with pytest.raises(Refused, match=r"could not be downloaded .*Connection refused"):
+            loading.result(30)
+    assert not folder.exists()
 
 
 def test_unpacked_files_alone_are_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,10 @@ def test_a_damaged_archive_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.M
         expect_md5(packed, CIFAR10.tgz_md5, lambda: datasets.cifar10(str(tmp_path)))
     assert [file.name for file in tmp_path.iterdir()] == ["cifar-10-python.tar.gz"]
     packed.write_bytes(whole)
+    (tmp_path / CIFAR10.base_folder).touch()
+    with pytest.raises(Refused, match=r"tar\.gz could not be unpacked into .*-py \(File exists\); unpack it there"):
+        datasets.cifar10(str(tmp_path))
+    (tmp_path / CIFAR10.base_folder).unlink()
     assert len(datasets.cifar10(str(tmp_path)).train) == 20
 
 
