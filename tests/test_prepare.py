@@ -20,7 +20,7 @@ from ganbench.errors import Refused
 from ganbench.image_files import View, read_picture
 from ganbench.prepared import write
 from ganbench.prepared.format import ARRAY, MANIFEST, SOURCES, Manifest
-from ganbench.prepared.sources import Folder
+from ganbench.prepared.sources import Entry, Folder, known_again
 from ganbench.training.footing import _data_digest
 from ganbench.training.run import load_data
 
@@ -316,6 +316,18 @@ def test_files_that_were_only_touched_have_not_changed(own: Path) -> None:
     touched.write_bytes(content)
     with pytest.raises(Refused, match=r"0004\.png has changed"):
         datasets.prepared(str(own / "photos-8"), SHAPE)
+
+
+def test_a_source_file_that_cannot_be_read_any_more_is_named(own: Path) -> None:
+    """One whose status cannot be asked for, and one that is looked into because its time is another."""
+    lost = own / "photos/0004.png"
+    lost.unlink()
+    lost.symlink_to(lost)
+    with pytest.raises(Refused, match=r"0004\.png cannot be read \(Too many levels .*\); make it readable, or put it"):
+        datasets.prepared(str(own / "photos-8"), SHAPE)
+    lost.unlink()
+    with pytest.raises(Refused, match=r"0004\.png cannot be read \(No such file .*\); make it readable, or put it"):
+        known_again(lost.parent, [[lost.name, 99, 1, "5" * 64]], [Entry(lost.name, 99, 2)])
 
 
 def test_what_to_do_is_said_for_any_folder(tmp_path: Path) -> None:

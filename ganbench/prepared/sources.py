@@ -185,10 +185,25 @@ def known_again(place: Path, before: Sequence[list], now: Sequence[Entry]) -> li
 def _as_it_was(place: Path, now: Entry, before: Entry, digest: str) -> Entry:
     if now == before or now.size != before.size or not digest:
         return now
-    with open(os.path.join(place, now.name), "rb") as file:
-        return before if hashlib.file_digest(file, "sha256").hexdigest() == digest else now
+    path = os.path.join(place, now.name)
+    try:
+        with open(path, "rb") as file:
+            return before if hashlib.file_digest(file, "sha256").hexdigest() == digest else now
+    except OSError as error:
+        raise _unreadable_file_error(path, error) from None
 
 
 def _entry(place: Path, name: str) -> Entry:
-    status = os.stat(os.path.join(place, name))  # in a third of the time that a Path takes
+    """Describe a file as it is now. Raise FileNotFoundError or NotADirectoryError for one that is gone."""
+    path = os.path.join(place, name)
+    try:
+        status = os.stat(path)  # in a third of the time that a Path takes
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise _unreadable_file_error(path, error) from None
     return Entry(name, status.st_size, status.st_mtime_ns)
+
+
+def _unreadable_file_error(path: str, error: OSError) -> Refused:
+    return Refused(f"{path} cannot be read ({error.strerror}); make it readable, or put it back from a copy.")
