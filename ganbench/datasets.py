@@ -24,7 +24,7 @@ from ganbench.image_files import View, to_shape
 from ganbench.image_folder import check_parts, count_copies, load_images, load_readable_images, split_folder
 from ganbench.prepared import write
 from ganbench.prepared.sources import Archive, Database, RawFiles, Source
-from ganbench.prepared_images import check_prepared, is_complete, map_prepared
+from ganbench.prepared_images import check_files_left, check_prepared, is_complete, map_prepared
 
 # Of the pixels of all images and then their digits, a byte each.
 MNIST5K_SHA256 = "809ec085d551285cf9efad12c42a6aead98c62f96eb9936cc5b778870773e50d"
@@ -283,6 +283,8 @@ def lsun(
     folder = Path(root).expanduser()
     view = View(to_shape(shape), filter=filter, crop=crop)
     place = folder / _prepared_name(f"lsun-{category}-{n_test}", view)
+    if is_complete(place):  # no digest is published by which the database itself would be known
+        check_files_left(place, f"dataset.root={folder}: ")
 
     def order() -> tuple[Source, int]:
         database, opened, keys = dataset_files.lsun_database(folder, category)

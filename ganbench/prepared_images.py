@@ -64,9 +64,24 @@ def check_source(place: Path, manifest: Manifest) -> None:
             listed += below(source / other, list_images(source / other).files, other)
         names += [name for name in dict.fromkeys(listed) if name not in known]
     if changed := change(before, known_again(source, recorded, Folder(source, names).entries_left())):
-        raise Refused(
-            f"dataset.root={place}: {changed} in {source} since it was prepared; undo that, or {manifest.fix}."
-        )
+        raise _changed_error(f"dataset.root={place}", changed, manifest)
+
+
+def check_files_left(place: Path, setting: str) -> None:
+    """Raise Refused if a file that a complete folder was made of has changed; one that was removed is not missed."""
+    manifest = Manifest.read(place, setting)
+    source = Path(manifest.plan["source"])
+    recorded = read_sources(place, manifest, setting)
+    left = Folder(source, [name for name, *_ in recorded]).entries_left()
+    names = {entry.name for entry in left}
+    before = [Entry(*entry[:3]) for entry in recorded if entry[0] in names]
+    if changed := change(before, known_again(source, recorded, left)):
+        raise _changed_error(f"{setting}{place}", changed, manifest)
+
+
+def _changed_error(name: str, changed: str, manifest: Manifest) -> Refused:
+    source = manifest.plan["source"]
+    return Refused(f"{name}: {changed} in {source} since it was prepared; undo that, or {manifest.fix}.")
 
 
 def map_prepared(place: Path, setting: str) -> Images:

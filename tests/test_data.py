@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import shutil
 import threading
 import time
@@ -31,6 +32,9 @@ from ganbench import dataset_files, datasets, disk_cache
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.host_samples import HostSamples
+from ganbench.image_files import View
+from ganbench.prepared import write
+from ganbench.prepared.sources import RawFiles
 
 
 def test_parts_fill_a_whole() -> None:
@@ -346,6 +350,28 @@ def test_a_category_of_lsun(tmp_path: Path) -> None:
     (tmp_path / "tower_train_lmdb/data.mdb").write_bytes(b"x" * 9000)
     with pytest.raises(Refused, match="is no whole LMDB database"):
         datasets.lsun(str(tmp_path), "tower", n_test=7)
+
+
+def test_a_database_of_lsun_that_was_exchanged_since_is_noticed(tmp_path: Path) -> None:
+    """Without the library of LMDB: what is compared are the size and the time of the file that images were made of."""
+    database = tmp_path / "tower_train_lmdb/data.mdb"
+    database.parent.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
+    database.write_bytes(pixels.tobytes())
+    source = RawFiles(database.parent, ["data.mdb"], (3, 8, 8))
+    view = View((3, 8, 8), filter="lanczos")
+    place = tmp_path / "lsun-tower-5-3x8x8-lanczos"
+    write.prepare(place, write.Order(source, 15, view, False, {}, "remove it", "dataset.on_error=skip"))
+    found = datasets.lsun(str(tmp_path), "tower", (3, 8, 8), n_test=5)
+    assert (len(found.train), len(found.test)) == (15, 5)
+    status = database.stat()
+    for content, time_ns in ((pixels[:19], status.st_mtime_ns), (pixels[::-1], status.st_mtime_ns + 10**9)):
+        database.write_bytes(content.tobytes())
+        os.utime(database, ns=(status.st_atime_ns, time_ns))
+        with pytest.raises(Refused, match=rf"^dataset\.root={tmp_path}: {place}: data\.mdb has changed in "):
+            datasets.lsun(str(tmp_path), "tower", (3, 8, 8), n_test=5)
+    database.unlink()  # prepared once, and not needed any more
+    assert torch.equal(datasets.lsun(str(tmp_path), "tower", (3, 8, 8), n_test=5).train, found.train)
 
 
 def test_stacked_mnist_stacks_each_part_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
