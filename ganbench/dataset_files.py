@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from ganbench.errors import Refused
 from ganbench.files import check_digest, make_writable_folder, read_verified
+from ganbench.prepared.format import MANIFEST
 from ganbench.prepared.sources import open_database
 
 if TYPE_CHECKING:  # torchvision takes long to import, and is imported where a dataset needs it
@@ -112,11 +113,15 @@ def celeba_files(folder: Path) -> tuple[Path, dict[str, int]]:
     return place / CELEBA_FILES[0], {row[0]: int(row[1]) for row in rows if row}
 
 
-def lsun_database(folder: Path, category: str) -> tuple[Path, Any, list[bytes]]:
-    """Return the place of a category of LSUN, its open database, and the keys of its images in order.
+def check_lsun(root: str, category: str) -> None:
+    """Raise Refused for a category that no run can load: neither prepared images of it nor its database are there."""
+    folder = Path(root).expanduser()
+    if not any(folder.glob(f"lsun-{category}-*/{MANIFEST}")):
+        lsun_place(folder, category)
 
-    No digest of it is published. torchvision's reader is not used: it unpickles a list of keys from the current folder.
-    """
+
+def lsun_place(folder: Path, category: str) -> Path:
+    """Return the place of a category's database. Raise Refused where there is none: LSUN is not downloaded."""
     place = folder / f"{category}_train_lmdb"
     if not (place / "data.mdb").exists():
         archive = f"{category}_train_lmdb.zip"
@@ -124,6 +129,15 @@ def lsun_database(folder: Path, category: str) -> tuple[Path, Any, list[bytes]]:
             f"dataset=lsun: {place / 'data.mdb'} does not exist; download {LSUN_URL}/{archive} and unpack it into "
             f"{folder}, or pass another folder with dataset.root=..."
         )
+    return place
+
+
+def lsun_database(folder: Path, category: str) -> tuple[Path, Any, list[bytes]]:
+    """Return the place of a category of LSUN, its open database, and the keys of its images in order.
+
+    No digest of it is published. torchvision's reader is not used: it unpickles a list of keys from the current folder.
+    """
+    place = lsun_place(folder, category)
     opened = open_database(place)
     with opened.begin() as transaction:
         return place, opened, list(transaction.cursor().iternext(keys=True, values=False))

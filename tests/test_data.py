@@ -364,6 +364,7 @@ def test_a_database_of_lsun_that_was_exchanged_since_is_noticed(tmp_path: Path) 
     write.prepare(place, write.Order(source, 15, view, False, {}, "remove it", "dataset.on_error=skip"))
     found = datasets.lsun(str(tmp_path), "tower", (3, 8, 8), n_test=5)
     assert (len(found.train), len(found.test)) == (15, 5)
+    dataset_files.check_lsun(str(tmp_path), "tower")
     status = database.stat()
     for content, time_ns in ((pixels[:19], status.st_mtime_ns), (pixels[::-1], status.st_mtime_ns + 10**9)):
         database.write_bytes(content.tobytes())
@@ -371,6 +372,9 @@ def test_a_database_of_lsun_that_was_exchanged_since_is_noticed(tmp_path: Path) 
         with pytest.raises(Refused, match=rf"^dataset\.root={tmp_path}: {place}: data\.mdb has changed in "):
             datasets.lsun(str(tmp_path), "tower", (3, 8, 8), n_test=5)
     database.unlink()  # prepared once, and not needed any more
+    dataset_files.check_lsun(str(tmp_path), "tower")
+    with pytest.raises(Refused, match=r"bridge_train_lmdb/data\.mdb does not exist"):
+        dataset_files.check_lsun(str(tmp_path), "bridge")
     assert torch.equal(datasets.lsun(str(tmp_path), "tower", (3, 8, 8), n_test=5).train, found.train)
 
 

@@ -109,6 +109,7 @@ BAD = [
     ("dataset.shape=[1,64,64]", ["dataset.shape=[1,64,64]", "[1, 32, 32]"]),
     ("dataset=svhn dataset.shape=[3,64,64]", ["dataset.shape=[3,64,64]", "[3, 32, 32]"]),
     ("dataset=lsun", ["dataset.category has no value; pass dataset.category=..."]),
+    ("dataset=lsun dataset.category=tower dataset.root=.", ["tower_train_lmdb/data.mdb does not exist; download http"]),
     ("dataset=lsun dataset.category=cat", ["dataset.category=cat must be one of: bedroom, bridge, church_outdoor"]),
     ("dataset=folder dataset.root=. dataset.filter=sinc", ["dataset.filter=sinc must be one of: ", "lanczos"]),
     ("dataset=folder dataset.root=. dataset.on_error=ignore", ["dataset.on_error=ignore must be one of: refuse, skip"]),

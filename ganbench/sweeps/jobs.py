@@ -117,11 +117,15 @@ def _check_wandb_folder(cfg: DictConfig) -> None:
 
 
 def check_paths(cfg: DictConfig) -> None:
-    """Raise Refused for a folder of images, or a file of weights, that is not there or not the right one."""
+    """Raise Refused for images that must be there, or a file of weights, that is not there or not the right one."""
     if cfg.dataset["_target_"] == "ganbench.datasets.prepared":
         from ganbench.prepared.format import check_shape  # only now, since it imports NumPy
 
         check_shape(check_image_folder("dataset.root", cfg.dataset.root), cfg.dataset.shape)
+    if cfg.dataset["_target_"] == "ganbench.datasets.lsun":
+        from ganbench.dataset_files import check_lsun  # only now, for the same reason
+
+        check_lsun(cfg.dataset.root, cfg.dataset.category)
     if cfg.dataset["_target_"] == "ganbench.datasets.folder":
         for key in ("root", "held_out"):
             if cfg.dataset.get(key) is not None:
