@@ -1,8 +1,10 @@
 """Write files atomically, find where they can be written, and read files whose content is known by its digest."""
 
 import hashlib
+import io
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +53,12 @@ def check_image_folder(setting: str, typed: str) -> Path:
     if not folder.is_dir():
         raise Refused(f"{name} is a file; pass the folder of your images.")
     return folder
+
+
+def allow_any_name_in_print() -> None:
+    """Have `print` write file names that are no valid UTF-8 as the bytes that they are, rather than raise an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def is_run_folder(folder: Path) -> bool:

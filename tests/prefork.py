@@ -197,6 +197,7 @@ def become(module: str, arguments: list[str], cwd: str, environment: dict[str, s
     os.dup2(errors, 2)
     os.close(output)
     os.close(errors)
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", errors=sys.stdout.errors, closefd=False)  # which may be no file now
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

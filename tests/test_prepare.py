@@ -5,13 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ganbench, settings, until
+from conftest import REPOSITORY, ganbench, settings, until
 from PIL import Image
 
 from ganbench import datasets, disk_cache
@@ -114,6 +115,18 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     photos(Path(top, "photos"), 10)
     made = write.prepare(Path(top, "out"), order(Path(top, "photos"), 8))
     assert made.train == 8 and len(datasets.prepared(f"{top}/out", SHAPE).train) == 8
+
+
+@pytest.mark.slow
+def test_a_name_that_is_no_text_is_printed_as_it_is(tmp_path: Path) -> None:
+    """Where Python's standard output raises an error for it, as in most locales."""
+    top = os.fsencode(tmp_path) + b"/\xff"
+    photos(Path(os.fsdecode(top), "photos"), 10)
+    command = [sys.executable, "-m", "ganbench.prepare", "photos", "--size", "8"]
+    surroundings = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=top, env=surroundings, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(top + b"/photos-8 is complete: 8 images to train on")
 
 
 def test_the_selection_split_has_digests_of_its_own(made: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -24,7 +25,7 @@ from ganbench.report.compare import compare_all, group_by_method
 from ganbench.report.cost import runs_at_once, what_is_timed
 from ganbench.report.figures import svg, training
 from ganbench.report.load import Run, load_runs
-from ganbench.report.pages.sweep import write
+from ganbench.report.pages.sweep import write, write_files
 from ganbench.report.study import Study, load_study
 from ganbench.report.tables import all_runs, csv_of_results, format_number, markdown, run_headers
 from ganbench.runs.status import plan_runs
@@ -565,6 +566,11 @@ def test_a_page_that_cannot_be_written_is_refused(sweep: Path) -> None:
     with pytest.raises(Refused, match=r"report.html cannot be written \(Is a directory\)"):
         write(sweep)
     assert sorted(sweep.rglob("*")) == before
+
+
+def test_a_page_of_a_folder_whose_name_is_no_text_is_written(tmp_path: Path) -> None:
+    write_files(tmp_path, {"results.md": os.fsdecode(b"of \xff")})
+    assert (tmp_path / "results.md").read_text() == r"of \udcff"
 
 
 def test_numbers_are_short() -> None:

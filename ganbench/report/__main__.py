@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ganbench.files import allow_any_name_in_print
+
 MEASURED = math.nan  # the gap of --power without a number
 ANY_PORT = 0  # of --watch without a number: the system chooses
 
@@ -68,6 +70,7 @@ def main() -> None:
         help="only print our scores beside those of the paper, for runs of a recipe (experiment=paper/...)",
     )
     arguments = parser.parse_args()
+    allow_any_name_in_print()
     if arguments.power is not None and not 0 < arguments.power < math.inf and arguments.power is not MEASURED:
         parser.error(f"--power {arguments.power:g} must be a finite number > 0, in the unit of the score.")
     folder = arguments.folder

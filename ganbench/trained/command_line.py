@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ganbench.config.compose import register
 from ganbench.config.messages import one_line_error
 from ganbench.errors import Diverged, Refused
-from ganbench.files import can_be_made
+from ganbench.files import allow_any_name_in_print, can_be_made
 from ganbench.runs.signals import Interrupted, handled_signals, write_to_stderr
 
 
@@ -37,6 +37,7 @@ def answered(unfinished: str = "what was not complete is not kept") -> Iterator[
     """
     for number in handled_signals():
         signal.signal(number, _interrupt)
+    allow_any_name_in_print()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("ganbench").setLevel(logging.INFO)
     register()

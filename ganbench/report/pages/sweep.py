@@ -34,7 +34,7 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / name, text.encode())
+            write_atomically(folder / name, text.encode(errors="backslashreplace"))  # of names that are no UTF-8
         except OSError as error:
             reason = f"{folder / name} cannot be written ({error.strerror})"
             raise Refused(f"{reason}; make room for it, or report a copy of the folder.") from None
