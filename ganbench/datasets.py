@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ganbench import dataset_files, randomness
-from ganbench.errors import Refused
+from ganbench.errors import Refused, plural
 from ganbench.host_samples import HostSamples, fits
 from ganbench.image_files import View, to_shape
 from ganbench.image_folder import check_parts, count_copies, load_images, load_readable_images, split_folder
@@ -312,7 +312,8 @@ def _prepared_once(place: Path, view: View, order: Callable[[], tuple[Source, in
     unreadable = data.facts and data.facts.get("unreadable")
     if unreadable and not skip:
         raise Refused(
-            f"{len(unreadable)} images were left out of {place}, such as {unreadable[0]}; use dataset.on_error=skip."
+            f"{place} lacks {plural(len(unreadable), 'image')} that cannot be read, such as {unreadable[0]}; "
+            "use dataset.on_error=skip."
         )
     return data
 

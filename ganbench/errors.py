@@ -99,6 +99,11 @@ class Diverged(Exception):
         self.facts: dict[str, str | int] = {"what": what, "value": str(value), "player": player}
 
 
+def plural(n: int, word: str) -> str:
+    """Write `1 image`, `2,000 images`."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
 def renamed_message(name: str) -> str:
     """Say what replaces a former name of RENAMED."""
     return f"{name} was renamed; use {RENAMED[name]}."

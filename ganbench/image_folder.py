@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ganbench import image_files, randomness
 from ganbench.disk_cache import cached, sha256
-from ganbench.errors import Refused
+from ganbench.errors import Refused, plural
 from ganbench.files import check_image_folder
 from ganbench.image_files import View, read_picture, reason, to_shape, unreadable_error
 from ganbench.prepared.format import MANIFEST
@@ -44,7 +44,7 @@ def split_folder(root: str, test_share: float, held_out: str | None) -> tuple[li
 def check_parts(root: str, train: int, held_out: int) -> None:
     for part, n in (("to train on", train), ("held out", held_out)):
         if n < 2:
-            raise Refused(f"dataset.root={root} leaves {n} images {part}, and 2 or more are needed.")
+            raise Refused(f"dataset.root={root} leaves {plural(n, 'image')} {part}, and 2 or more are needed.")
 
 
 def _is_below(path: Path, folder: Path) -> bool:

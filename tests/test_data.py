@@ -345,7 +345,7 @@ def test_a_category_of_lsun(tmp_path: Path) -> None:
         datasets.lsun(str(tmp_path), "tower", n_test=6)
     skipping = datasets.lsun(str(tmp_path), "tower", n_test=6, on_error="skip")
     assert len(skipping.train) + len(skipping.test) == 20 and skipping.facts["left_out"] == {"unreadable": 1}
-    with pytest.raises(Refused, match=r"1 images were left out of .*f{40}; use dataset\.on_error=skip"):
+    with pytest.raises(Refused, match=r"lacks 1 image that cannot be read, such as .*f{40}; use dataset\.on_err"):
         datasets.lsun(str(tmp_path), "tower", n_test=6)
     (tmp_path / "tower_train_lmdb/data.mdb").write_bytes(b"x" * 9000)
     with pytest.raises(Refused, match="is no whole LMDB database"):

@@ -160,7 +160,7 @@ def test_another_folder_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (lambda root: None, {"held_out": "nowhere"}, r"dataset\.held_out=nowhere does not exist"),
         (lambda root: (root / "none").mkdir(), {"held_out": "none"}, r"dataset\.held_out=none must hold at least 2"),
         (lambda root: (root / "a.heic").write_bytes(b""), {"root": "few"}, r"found 1 \(left out: 2 \.heic\)"),
-        (lambda root: None, {"test_share": 0.95}, r"leaves 1 images to train on, and 2 or more are needed"),
+        (lambda root: None, {"test_share": 0.95}, r"leaves 1 image to train on, and 2 or more are needed"),
     ],
 )
 def test_folders_that_cannot_be_used(

@@ -81,4 +81,4 @@ def test_a_search_with_another_launcher(top: Path) -> None:
     done = ganbench("-m", *RING, "name=x", *search, "hydra/launcher=basic", cwd=top)
     assert done.returncode == 1, done.stderr  # explodes has no final runs
     assert statuses(top) == {"gan-s0": "finished"}
-    assert "explodes: no final runs, because none of its 1 trials has a score" in done.stdout + done.stderr
+    assert "explodes: no final runs, because no trial of 1 has a score" in done.stdout + done.stderr

@@ -350,7 +350,7 @@ def test_a_method_without_a_score_is_named_and_the_others_go_on(tmp_path: Path) 
     done = ganbench("--config-dir", "mine", "-m", *typed, cwd=tmp_path)
     printed = done.stdout + done.stderr
     assert done.returncode == 1, printed
-    assert "explodes: no final runs, because none of its 1 trials has a score" in printed
+    assert "explodes: no final runs, because no trial of 1 has a score" in printed
     assert "raises: no final runs, because t000 did not complete" in printed
     folder = tmp_path / "outputs/sweep/own"
     assert ended(folder) == {"gan-s0": "finished"}

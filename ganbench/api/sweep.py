@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ganbench.errors import Refused
+from ganbench.errors import Refused, plural
 from ganbench.report import tables
 from ganbench.report.comparability import NotComparable
 from ganbench.report.compare import Comparison, Method
@@ -146,7 +146,9 @@ class Sweep:
         return self.plot("profile", ax)
 
     def __repr__(self) -> str:
-        lines = [f"<{study.title}, {len(study.runs)} runs: {study.verdict[0]}>" for study in self.studies.values()]
+        lines = [
+            f"<{study.title}, {plural(len(study.runs), 'run')}: {study.verdict[0]}>" for study in self.studies.values()
+        ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

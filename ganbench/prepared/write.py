@@ -22,7 +22,7 @@ import PIL
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from ganbench import image_files
-from ganbench.errors import Refused
+from ganbench.errors import Refused, plural
 from ganbench.files import make_writable_folder, write_atomically
 from ganbench.image_files import View, reason, unreadable_error
 from ganbench.prepared.format import ARRAY, MANIFEST, Manifest, change, header, read_sources
@@ -144,7 +144,7 @@ def _begin(place: Path, order: Order, plan: Plan) -> None:
         by_another = [before[key] for key in VERSION] != [plan[key] for key in VERSION]
         if changed := "it was begun by another version" if by_another else _change(before, plan):
             same = 0 if by_another else _equal_at_start(before["files"], plan["files"]) // chunk_size(order.view)
-            log.info(f"{place} goes on after {same} chunks only: {changed}")
+            log.info(f"{place} goes on after {plural(same, 'chunk')} only: {changed}")
             journal = (place / JOURNAL).read_bytes() if (place / JOURNAL).exists() else b""
             write_atomically(place / JOURNAL, b"".join(journal.splitlines(keepends=True)[:same]))
     elif place.exists() and (not place.is_dir() or any(place.iterdir())):
@@ -303,8 +303,8 @@ def _finish(place: Path, order: Order, plan: Plan) -> Manifest:
     train = order.n_train - sum(order.source.name(i) in skipped for i in range(order.n_train) if skipped)
     if min(train, total - train) < 2:
         raise Refused(
-            f"{order.source.place} leaves {train} images to train on and {total - train} held out, and 2 or more of "
-            "each are needed."
+            f"{order.source.place} leaves {plural(train, 'image')} to train on and {total - train} held out, and 2 or "
+            "more of each are needed."
         )
     with (place / ARRAY).open("r+b") as array:
         array.write(header((total, *order.view.shape)))

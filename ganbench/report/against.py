@@ -16,9 +16,9 @@ from omegaconf import DictConfig
 from ganbench.config.compose import compose_config, method_label, resolve
 from ganbench.config.messages import UNREADABLE
 from ganbench.config.schema import CONF, INCIDENTAL
-from ganbench.errors import Refused
+from ganbench.errors import Refused, plural
 from ganbench.report.comparability import check_comparable
-from ganbench.report.compare import COUNTED, Method, differences, group_by_method, plural
+from ganbench.report.compare import COUNTED, Method, differences, group_by_method
 from ganbench.report.load import Run, load_runs
 from ganbench.report.statistics import center_name, iqm, iqm_interval
 from ganbench.report.tables import format_interval, format_number, markdown_table

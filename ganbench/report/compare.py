@@ -8,6 +8,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from ganbench.errors import plural
 from ganbench.report.load import Run
 from ganbench.report.statistics import (
     ALPHA,
@@ -322,7 +323,3 @@ def _cost(best: Method, seconds: dict[str, float]) -> list[str]:
 
 def _seconds(value: float) -> str:
     return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"
-
-
-def plural(n: int, word: str) -> str:
-    return f"{n} {word}" + ("" if n == 1 else "s")

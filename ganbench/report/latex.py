@@ -1,5 +1,6 @@
 """The table of results as LaTeX, to be copied into a paper."""
 
+from ganbench.errors import plural
 from ganbench.report.compare import Comparison, Method
 from ganbench.report.statistics import center_name
 from ganbench.report.study import Study
@@ -14,7 +15,7 @@ ESCAPES = str.maketrans({
     **{character: f"\\{character}" for character in "&%$#_{}"},
 })  # fmt: skip
 COMMENT = (
-    "% Needs \\usepackage{{booktabs}}. {metric}, lower is better, over {seeds} seeds; intervals are 95 %.\n"
+    "% Needs \\usepackage{{booktabs}}. {metric}, lower is better, over {seeds}; intervals are 95 %.\n"
     "% Bold: the best method, and those not significantly worse. p: Holm-corrected for all pairs.\n"
 )
 
@@ -29,7 +30,7 @@ def results(study: Study) -> str:
         lines += [r"\midrule", _row(["real data", _number(study.real_reference), "", "", "", ""])]
     lines += [r"\bottomrule", r"\end{tabular}"]
     protocol = f"% {study.metric_protocol}.\n" if study.metric_protocol else ""
-    return COMMENT.format(metric=study.metric, seeds=seeds) + protocol + "\n".join(lines) + "\n"
+    return COMMENT.format(metric=study.metric, seeds=plural(seeds, "seed")) + protocol + "\n".join(lines) + "\n"
 
 
 def _row(cells: list[str]) -> str:

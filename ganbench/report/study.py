@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ganbench.errors import plural
 from ganbench.report import tuning
 from ganbench.report.comparability import NotComparable, check_comparable, machine_differences
 from ganbench.report.compare import (
@@ -20,7 +21,6 @@ from ganbench.report.compare import (
     group_by_method,
     method_differences,
     on_shared_seeds,
-    plural,
     score_curve,
     verdict,
 )

@@ -14,6 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from ganbench.errors import plural
 from ganbench.runs.lock import RunLocked
 from ganbench.runs.signals import raise_on_signal
 from ganbench.runs.status import exit_statuses, plan_runs
@@ -22,7 +23,6 @@ from ganbench.sweeps.jobs import Job, check_sweep, compose_each
 from ganbench.sweeps.outcomes import (
     NEXT_STEPS,
     Status,
-    count_runs,
     describe_status,
     from_here,
     ranked_score,
@@ -153,7 +153,7 @@ def _log_start(jobs: list[Job], at_once: int, gpus: Gpus | None) -> None:
 def log_begin(jobs: Sequence[Job], how: str = "") -> None:
     """Log how many runs there are, how they are made, and where."""
     done = sum(job.completed is not None for job in jobs)
-    runs = f"{count_runs(len(jobs))}{f' ({done} already done)' if done else ''}"
+    runs = f"{plural(len(jobs), 'run')}{f' ({done} already done)' if done else ''}"
     log.info(", ".join(filter(None, [runs, how, f"in {from_here(jobs[0].folder.parent)}"])))
 
 

@@ -29,11 +29,6 @@ def describe_status(status: Status) -> str:
     return f"{status['status']}, score {'none' if score is None else f'{score:.4g}'}"
 
 
-def count_runs(n: int) -> str:
-    """Write `1 run`, `2 runs`."""
-    return "1 run" if n == 1 else f"{n} runs"
-
-
 def from_here(path: Path) -> Path:
     """Return a path relative to the current folder, if it lies in it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from ganbench.errors import plural
 from ganbench.progress import duration, redirected_log
 from ganbench.runs.live import LiveRun, Plan, remaining_seconds
 from ganbench.sweeps.jobs import Job
-from ganbench.sweeps.outcomes import count_runs
 
 log = logging.getLogger("ganbench")
 
@@ -77,7 +77,7 @@ class SweepProgress:
     def describe(self) -> str:
         """Say how far the sweep is in a line, such as `3 of 18 runs done, 20% of the images, about 7 min left`."""
         parts = [
-            f"{len(self.done)} of {count_runs(len(self.todo))} done",
+            f"{len(self.done)} of {plural(len(self.todo), 'run')} done",
             f"{self.images / self.total_images:.0%} of the images",
         ]
         seconds = self.seconds_left()
@@ -109,7 +109,7 @@ def _show_bar(progress: SweepProgress, stop: threading.Event) -> None:
         while not stop.wait(LOOK_SECONDS):
             progress.look()
             seconds = progress.seconds_left()
-            bar.set_description_str(f"{len(progress.done)} of {len(progress.todo)} runs done", refresh=False)
+            bar.set_description_str(f"{len(progress.done)} of {plural(len(progress.todo), 'run')} done", refresh=False)
             bar.set_postfix_str("" if seconds is None else f"about {duration(seconds)} left", refresh=False)
             bar.n = progress.images
             bar.refresh()

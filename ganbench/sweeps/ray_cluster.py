@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from omegaconf import DictConfig
 
-from ganbench.errors import Refused
+from ganbench.errors import Refused, plural
 from ganbench.sweeps.cluster import Fate, follow_runs, sweep_folder
 from ganbench.sweeps.jobs import Job
 from ganbench.sweeps.launcher import log_begin
@@ -218,8 +218,8 @@ def launch(settings: Settings, sweep: DictConfig, jobs: list[Job]) -> list[JobRe
         max_retries=LOST_NODES,
     )
     log.info(
-        f"Ray: {len(nodes)} nodes; CPUs {_cpus(settings, jobs):g} and GPUs {_gpus(settings, jobs, nodes):g} for each "
-        f"run; logs: {from_here(record)}"
+        f"Ray: {plural(len(nodes), 'node')}; CPUs {_cpus(settings, jobs):g} and GPUs "
+        f"{_gpus(settings, jobs, nodes):g} for each run; logs: {from_here(record)}"
     )
     at_once = len(jobs) if settings.n_jobs == "auto" else int(settings.n_jobs)
     folders = [job.folder for job in new]

@@ -22,7 +22,7 @@ from hydra.core.utils import JobReturn, configure_log, setup_globals
 from omegaconf import DictConfig
 
 from ganbench.config.messages import setting
-from ganbench.errors import Refused, did_you_mean
+from ganbench.errors import Refused, did_you_mean, plural
 from ganbench.runs.lock import run_lock
 from ganbench.runs.signals import Interrupted
 from ganbench.sweeps.cluster import Fate, follow_runs, sweep_folder
@@ -359,7 +359,7 @@ def _submit(runs: SlurmRuns, settings: Settings, sweep: DictConfig, jobs: list[J
     job_id = runs.submit(_sbatch(settings, new, nodes), settings.setup, orders, settings.n_jobs)
     partition = f" in partition {settings.partition}" if settings.partition else ""
     log.info(
-        f"Slurm job {job_id}{partition}: {len(new)} tasks; cores {_cpus(settings, new)}, GPUs "
+        f"Slurm job {job_id}{partition}: {plural(len(new), 'task')}; cores {_cpus(settings, new)}, GPUs "
         f"{_gpus(settings, new, nodes)}, memory {settings.mem_gb:g} GB, and {settings.timeout_min} minutes each, "
         f"after which it is queued again; logs: {from_here(runs.records)}"
     )

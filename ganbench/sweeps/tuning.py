@@ -22,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from ganbench.config.messages import quoted, setting
 from ganbench.config.ranges import check_value
 from ganbench.config.schema import Track
-from ganbench.errors import Refused, unknown_key_message
+from ganbench.errors import Refused, plural, unknown_key_message
 from ganbench.runs.status import exit_statuses, read_status
 from ganbench.sweeps.jobs import Job
 from ganbench.sweeps.launcher import compose_jobs, count_statuses, save_plan
@@ -317,7 +317,8 @@ def _log_choice(search: Search) -> None:
         settings = ", ".join(f"{key}={value}" for key, value in method.settings_of(search.best).items())
         score = f"{ranked_score(search.statuses[search.best]):.4g}"
         log.info(
-            f"{method.name}: best of {n_trials} trials is {trial_name(search.best)}, score {score} with {settings}"
+            f"{method.name}: best of {plural(n_trials, 'trial')} is {trial_name(search.best)}, score {score} with "
+            f"{settings}"
         )
     elif search.incomplete:
         log.error(
@@ -326,7 +327,7 @@ def _log_choice(search: Search) -> None:
         )
     else:
         log.error(
-            f"{method.name}: no final runs, because none of its {n_trials} trials has a score. Widen protocol.space or "
+            f"{method.name}: no final runs, because no trial of {n_trials} has a score. Widen protocol.space or "
             "raise protocol.trials, under another name=..."
         )
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ganbench import randomness
 from ganbench.config.compose import build, is_augmented
 from ganbench.datasets import Data, select_evaluation_split, to_float
+from ganbench.errors import plural
 from ganbench.image_folder import describe_left_out
 from ganbench.interfaces import Augment, Metric, Scores
 from ganbench.metrics.protocol import Protocol
@@ -206,7 +207,8 @@ class Run:
             log.info(_images_line(self.data.facts))
         log.info(
             f"{device}, {precision}; {self.cfg.dataset.name}; {self.cfg.model.name}, "
-            f"weights: generator {weights['G']:,}, critic {weights['D']:,}; {self.schedule.steps:,} generator updates; "
+            f"weights: generator {weights['G']:,}, critic {weights['D']:,}; "
+            f"{plural(self.schedule.steps, 'generator update')}; "
             f"real-data reference: {name} {format_score(reference[name])}"
         )
 
@@ -268,7 +270,7 @@ def _images_line(facts: Mapping[str, Any]) -> str:
     total = facts["train"] + facts["held_out"]
     parts = [f"{total:,} images: {facts['train']:,} to train on, {facts['held_out']:,} held out"]
     if facts["copies"]:
-        parts.append(f"{facts['copies']:,} held-out images are copies of training images")
+        parts.append(f"copies of training images among those held out: {facts['copies']:,}")
     if facts["left_out"]:
         parts.append(describe_left_out(facts["left_out"]))
     return "; ".join(parts)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ganbench.errors import plural
 from ganbench.report.comparability import Mismatch, NotComparable, mixed_protocols
-from ganbench.report.compare import Method, plural
+from ganbench.report.compare import Method
 from ganbench.report.figures import scores
 from ganbench.report.figures.svg import Figure
 from ganbench.report.load import sweep_folders
