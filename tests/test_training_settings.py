@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from ganbench.config.budget import make_budget
 from ganbench.config.compose import build, load_config, resolve
+from ganbench.config.typed import typed_instead
 from ganbench.config.validate import validate
 from ganbench.datasets import real_batch, to_float
 from ganbench.errors import Refused
@@ -281,6 +282,30 @@ def test_a_run_with_a_start_counts_right(tmp_path: Path) -> None:
     assert state["now"] == {"step": 6, "critic_step": 14, "images": 480} and state["step"] == 7
     steps = {float(part["step"]) for part in state["opt_d"]["state"].values()}
     assert steps == {15} and {float(part["step"]) for part in state["opt_g"]["state"].values()} == {7}
+
+
+START_OF_ONE = (  # of WGAN's critic, on a track with settings for each method
+    "protocol=paper",
+    "+protocol.authors.gan.critic_start=null",
+    "+protocol.authors.wgan-gp.critic_start=100",
+    "protocol.critic_start='${protocol.authors.${protocol.method}.critic_start}'",
+    "protocol.critic_start_steps=10",
+)
+
+
+@pytest.mark.parametrize(("loss", "start", "images"), [("gan", None, 25_600), ("wgan-gp", 100, 35_360)])
+def test_a_track_may_give_a_start_to_one_of_its_methods(loss: str, start: int | None, images: int) -> None:
+    cfg = settings(*START_OF_ONE, f"loss={loss}", f"protocol.images={images}")
+    validate(cfg)
+    assert cfg.protocol.critic_start == start and make_budget(cfg.protocol).images_before(10) == 320 * (start or 1)
+
+
+def test_a_sweep_may_compare_a_start_with_none() -> None:
+    typed = ("protocol.critic_start=null", "protocol.critic_start_steps=10", "protocol.critic_start_every=null")
+    with typed_instead(["-m", "protocol.critic_start=null,100", *typed[1:]]):
+        validate(settings(*typed))
+    with typed_instead(["-m", *typed[1:]]), pytest.raises(Refused, match="needs protocol.critic_start"):
+        validate(settings(*typed))
 
 
 # Flips of the training data.

@@ -19,6 +19,7 @@ from ganbench.config.signature import (
     fits_annotation,
     signature,
 )
+from ganbench.config.typed import typed_arguments
 from ganbench.errors import RENAMED, Refused, did_you_mean, renamed_message, unknown_key_message
 
 # Arguments that code provides, not the configuration.
@@ -467,11 +468,11 @@ def _check_training(cfg: DictConfig) -> None:
             f"protocol.reuse_fakes=true has the generator learn from the critic's {p.batch} fakes, and "
             f"{setting('protocol.generator_batch', p.generator_batch)}; leave one of the two out."
         )
-    if p.critic_start is None:
+    if p.critic_start is None and not _is_off_beside_others(p):
         for key in ("critic_start_steps", "critic_start_every"):
             if p[key] != getattr(Protocol, key):
                 raise Refused(f"{setting(f'protocol.{key}', p[key])} needs protocol.critic_start=...; leave it out.")
-    elif cfg.speed.graphs:
+    if p.critic_start is not None and cfg.speed.graphs:
         raise Refused(
             f"{setting('protocol.critic_start', p.critic_start)} needs speed.graphs=false, since a recorded iteration "
             "has the same number of critic updates at every step; use speed=eager."
@@ -480,6 +481,12 @@ def _check_training(cfg: DictConfig) -> None:
     _check_betas(cfg.optimizer)
     _check_images_for("protocol.flip_reals=true", p.flip_reals, cfg)
     _check_images_for(f"augment={cfg.augment.name}", is_augmented(cfg), cfg)
+
+
+def _is_off_beside_others(protocol: DictConfig) -> bool:
+    """Tell whether there is no start for one method of a track, or one run of a sweep, where others may have one."""
+    is_typed = any(argument.lstrip("+").startswith("protocol.critic_start=") for argument in typed_arguments())
+    return is_typed or OmegaConf.is_interpolation(protocol, "critic_start")
 
 
 def _check_moments(cfg: DictConfig) -> None:
