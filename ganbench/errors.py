@@ -1,6 +1,7 @@
 """Errors that end a run, and the sentences for a setting or an option that does not exist."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 # Former names of options (group=option) and of settings, with their present ones.
@@ -34,21 +35,24 @@ OTHER_NAMES = {
     "protocol.n_critic",
     "lambda lambda_ lambda_gp gp_lambda lambda_reg gp_weight weight_gp penalty_weight gamma r1_gamma": "the weight of "
     "the penalty is protocol.penalty_weight",
-    "gp penalty_type reg": "the penalty is penalty=..., such as penalty=gp",
-    "gan gan_mode gan_type loss_type loss_fn objective criterion method": "the loss is loss=..., such as loss=hinge",
+    "penalty gp penalty_type reg": "the penalty is penalty=..., such as penalty=gp",
+    "loss gan gan_mode gan_type loss_type loss_fn objective criterion method": "the loss is loss=..., such as "
+    "loss=hinge",
     "beta1 beta2 beta_1 beta_2 b1 b2 betas adam_betas": "Adam's two betas are protocol.betas, as in "
     "protocol.betas=[0.5,0.9]",
     "eps epsilon adam_eps": "what the optimizer adds to its denominator is optimizer.eps",
     "lr_decay lr_schedule scheduler lr_scheduler schedule decay": "the decay of the learning rate is "
     "protocol.lr_decay=linear",
     "warmup lr_warmup warmup_steps warm_up": "the warm-up of the learning rate, in images, is protocol.lr_warmup",
-    "gen_batch gen_batch_size generator_batch batch_g": "the generator's batch size is protocol.generator_batch",
-    "diffaug diff_aug diffaugment augmentation aug augments": "augmentation is augment=..., such as augment=diffaug",
+    "g_batch g_batch_size gen_batch gen_batch_size generator_batch batch_g": "the generator's batch size is "
+    "protocol.generator_batch",
+    "augment diffaug diff_aug diffaugment augmentation aug augments": "augmentation is augment=..., such as "
+    "augment=diffaug",
     "flip hflip mirror xflip horizontal_flip random_flip": "mirrored training images are protocol.flip_reals=true, and "
     "flips of reals and fakes augment=flip",
     "ema_half_life ema_kimg ema_nimg half_life": "the half-life of the averaged generator, in images, is "
     "protocol.ema_half_life",
-    "opt optim optimiser": "the optimizer is optimizer=adam or optimizer=rmsprop",
+    "optimizer opt optim optimiser": "the optimizer is optimizer=adam or optimizer=rmsprop",
     "ema ema_decay ema_beta": "the decay of the averaged generator is protocol.ema",
     "z z_dim dim_z nz latent latent_dim latent_size noise_dim": "the number of latent dimensions is model.z_dim",
     "width nf channels hidden_dim": "the width of the nets is model.width, or each player's: model.generator.width, "
@@ -57,17 +61,19 @@ OTHER_NAMES = {
     "ndf d_width critic_width discriminator_width": "the width of the critic is model.critic.width",
     "init weight_init init_type initialization initializer": "the initialization of the nets is model.init",
     "norm": "the critic's norm is model.critic_norm",
-    "arch architecture backbone net network nets": "the nets are model=..., such as model=dcgan",
+    "model arch architecture backbone net network nets": "the nets are model=..., such as model=dcgan",
     "seeds num_seeds n_seeds": "each seed is a run of its own, and -m seed=0,1,2 makes three",
-    "random_seed manual_seed rng_seed": "the seed is seed=0",
-    "gpu gpus gpu_id gpu_ids cuda use_cuda accelerator": "the GPU is device=cuda, or one of several: device=cuda:1",
-    "amp fp16 bf16 half mixed_precision": "the precision is precision=..., such as precision=bf16",
-    "data dataset_name data_name": "the data are dataset=..., such as dataset=ring",
+    "seed random_seed manual_seed rng_seed": "the seed is seed=0",
+    "device gpu gpus gpu_id gpu_ids cuda use_cuda accelerator": "the device is device=cpu or device=cuda, and one "
+    "of several GPUs device=cuda:1",
+    "precision amp fp16 bf16 half mixed_precision": "the precision is precision=..., such as precision=bf16",
+    "dataset data dataset_name data_name": "the data are dataset=..., such as dataset=ring",
     "data_dir data_root dataroot datadir data_path dataset_path root image_dir": "the folder of the data is "
     "dataset.root, as in dataset=folder dataset.root=photos",
     "image_size img_size imsize resolution": "the size of images is dataset.shape, as in dataset.shape=[3,64,64] with "
     "dataset=folder",
     "workers num_workers n_workers": "a run keeps its data in memory and needs no workers; its CPU threads are threads",
+    "threads num_threads n_threads num_cpus": "the number of CPU threads of a run is threads",
     "jobs n_jobs parallel": "the number of runs at a time is sweep.parallel",
     "project project_name wandb_project": "the project at Weights & Biases is wandb.project",
     "entity wandb_entity": "the account at Weights & Biases is wandb.entity",
@@ -80,6 +86,7 @@ OTHER_NAMES = {
     "save_every save_interval save_freq checkpoint_interval": "the number of generator updates from checkpoint to "
     "checkpoint is checkpoint_every",
     "eval_every eval_interval eval_freq evaluations": "the number of evaluations is protocol.evaluations",
+    "metric metrics": "the score that ranks is metric=..., such as metric=kid",
     "n_samples num_samples fid_samples n_fake": "the number of samples that are scored is metric.n_fake",
 }  # fmt: skip
 
@@ -122,13 +129,20 @@ def unknown_key_message(key: str, allowed: Iterable[str], owner: str = "") -> st
     parent, _, last = key.rpartition(".")
     settable = [name for name in allowed if name != ("name" if parent else "hydra") and not name.startswith("_")]
     meaning = meaning_of(last)
-    of_a_group = "." not in parent and not (key in meaning or closest_name(last, settable))
-    if meaning and (not parent or of_a_group):
+    if meaning and (not parent or _is_elsewhere(key, meaning, settable)):
         return f"{key} is not a setting; {meaning}."
     if not parent:
         settable.append("experiment")  # a group without settings of its own
     has = f"has: {', '.join(sorted(settable))}." if settable else "has none."
     return f"{key}: unknown setting; {did_you_mean(last, settable)}{owner or parent or 'ganbench'} {has}"
+
+
+def _is_elsewhere(key: str, meaning: str, settable: Iterable[str]) -> bool:
+    """Tell whether `meaning` says more of a setting that a group lacks than the name that is most like it there."""
+    group, _, last = key.partition(".")
+    is_of_other_group = group != "protocol" and f"{group}." not in meaning
+    is_itself = re.search(rf"\b{re.escape(key)}\b", meaning)
+    return "." not in last and not is_itself and not (is_of_other_group and closest_name(last, settable))
 
 
 def did_you_mean(typed: str, names: Iterable[str], end: str = " ") -> str:

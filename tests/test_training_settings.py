@@ -304,7 +304,7 @@ def test_a_sweep_may_compare_a_start_with_none() -> None:
     typed = ("protocol.critic_start=null", "protocol.critic_start_steps=10", "protocol.critic_start_every=null")
     with typed_instead(["-m", "protocol.critic_start=null,100", *typed[1:]]):
         validate(settings(*typed))
-    with typed_instead(["-m", *typed[1:]]), pytest.raises(Refused, match="needs protocol.critic_start"):
+    with typed_instead(["-m", *typed[1:]]), pytest.raises(Refused, match="critic_start_steps=10 needs"):
         validate(settings(*typed))
 
 

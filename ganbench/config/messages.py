@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganbench.config.schema import CONF
+from ganbench.config.schema import CONF, Config
 from ganbench.config.typed import typed_arguments
 from ganbench.errors import (
     RENAMED,
@@ -30,6 +30,7 @@ TYPE_ERRORS = (
     (r"not a valid bool|could not be converted to Boolean", "be true or false"),
     (r"Incompatible value 'None'|not Optional", "not be null"),
     (r"Cannot assign \w+ to Dict", "be a mapping"),
+    (r"Cannot convert '\w+' to string|not a valid input for <enum", "be a single word"),
 )
 
 
@@ -121,7 +122,7 @@ def _several_values(override: str) -> str:
     """Say how to run several values, if the setting is one."""
     key = override.partition("=")[0].lstrip("+")
     meaning = meaning_of(key)
-    if meaning:
+    if meaning and key not in Config.__dataclass_fields__:
         return f"{key} is not a setting; {meaning}."
     return f"{override} has several values; add -m to run a sweep over them."
 
@@ -150,6 +151,8 @@ def _key_error(cause: OmegaConfBaseException) -> str:
         return unknown_key_message(key, map(str, cause.parent_node), owner(key, cause.parent_node))
     overrides = [argument.lstrip("+~") for argument in typed_arguments()]
     written = next((override for override in overrides if override.partition("=")[0] == key), key)
+    if reason == "Cannot merge DictConfig with ListConfig":  # whichever of the two the setting is
+        return f"{written} must be a {'list' if cause.object_type is list else 'mapping'}."
     for pattern, allowed in TYPE_ERRORS:
         if found := re.search(pattern, reason):
             return f"{written} must {found.expand(allowed)}{_nearest(written, found)}"

@@ -15,7 +15,7 @@ from hydra.conf import HydraConf
 from ganbench.config.compose import option_names
 from ganbench.config.messages import quoted
 from ganbench.config.schema import CONF, Config
-from ganbench.errors import Refused, did_you_mean, meaning_of, unknown_key_message
+from ganbench.errors import Refused, did_you_mean, meaning_of, unknown_key_message, unknown_option_message
 
 # Values that are no texts in Hydra's grammar, which raises a bare ValueError for them as the option of a group.
 NO_TEXT = re.compile(r"(?<=[=,])(null|true|false|nan|[-+]?[\d.]+)(?=,|$)", re.IGNORECASE)
@@ -39,6 +39,9 @@ WORDS = ("true", "false", "nan", "inf")
 # What Hydra shall read: null, a text in quotes, an interpolation, and the functions that list values.
 FUNCTIONS = "choice|extend_list|glob|interval|range|shuffle|sort|tag"
 FOR_HYDRA = re.compile(rf"""(?i:null)|'.*'|".*"|.*\$\{{.*|({FUNCTIONS})\(.*\)""", re.DOTALL)
+
+LIST = re.compile(r"(^|,)\s*\[")  # a list, or several values of which one is a list
+EMPTY = re.compile(r"\{\s*\}")
 
 # Hydra's flags, which may be shortened, and its groups of options.
 FLAGS = (
@@ -137,12 +140,14 @@ def reject_senseless_overrides(overrides: Sequence[str]) -> None:
         key = override.lstrip("+~").partition("=")[0]
         if not key and "=" in override:
             raise Refused(f"{override} names no setting; write key=value or group=option.")
-        if key.startswith("experiment."):
+        if key.startswith("experiment.") or re.match(r"\+*experiment=\{", override):
             names = ", ".join(option_names("experiment"))
             raise Refused(f"{key}: an experiment has no settings of its own; use experiment=..., with one of: {names}.")
         if key == "paper":
             raise Refused("paper=...: what a paper says is in its recipe; use experiment=paper/..., with its name.")
         _reject_unknown_group(key)
+        if _is_of_a_group(override) or "/" in key:
+            _reject_no_option(key, override.partition("=")[2])
         group, _, setting = key.partition(".")
         schema = _schema_of(group)
         if override.startswith("+") and setting and schema:
@@ -183,6 +188,23 @@ def _reject_unknown_group(key: str) -> None:
     if slash and parent == "hydra" and name not in HYDRA_GROUPS:
         hint = did_you_mean(name, HYDRA_GROUPS)
         raise Refused(f"{key} is not a group of options; {hint}hydra has: {', '.join(HYDRA_GROUPS)}.")
+
+
+def _reject_no_option(group: str, value: str) -> None:
+    """Refuse a list of options, of which Hydra would make a mixture, and settings that are none.
+
+    Only experiments may be a list: each is a setup, and the later one changes what it sets.
+    """
+    options = option_names(group)
+    is_list = bool(LIST.search(value)) and not FOR_HYDRA.fullmatch(value)
+    if is_list and group == "experiment":
+        for option in re.findall(r"[^\s,\[\]'\"]+", value):
+            if option not in options:
+                raise Refused(unknown_option_message(group, option, options))
+    elif is_list or EMPTY.fullmatch(value):
+        fix = f"use one of: {', '.join(options)}" if options else "use one"
+        is_wrong = "must be one option, not a list" if is_list else "sets nothing"
+        raise Refused(f"{group}={value} {is_wrong}; {fix}{', or with -m several without brackets' if is_list else ''}.")
 
 
 def _schema_of(group: str) -> Any:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganbench.config.compose import compose_config, register
 from ganbench.config.messages import one_line_error
-from ganbench.config.overrides import written_for_hydra
+from ganbench.config.overrides import reject_senseless_overrides, written_for_hydra
 from ganbench.errors import Refused
 
 if TYPE_CHECKING:  # it imports torch
@@ -34,7 +34,9 @@ def main() -> None:
     register()
     sys.path.append(os.getcwd())  # so that a loss in the current folder can be imported
     try:
-        passed = run(written_for_hydra(arguments.overrides), arguments.config_dir, arguments.verbose)
+        overrides = written_for_hydra(arguments.overrides)
+        reject_senseless_overrides(overrides)
+        passed = run(overrides, arguments.config_dir, arguments.verbose)
     except (Refused, HydraException, OmegaConfBaseException) as error:
         print(one_line_error(error), file=sys.stderr)
         sys.exit(2)
