@@ -379,6 +379,22 @@ def test_a_recipe_trains_ten_steps_at_small_width(recipe: str, photos: Path) -> 
         (("paper/dcgan", "~paper.title"), "\npaper.title has no value; a recipe has one,"),
         (("paper/dcgan", "~paper.data.cifar10"), "\npaper.data has no value; a recipe has one,"),
         (("paper/dcgan", "+paper.settings=3", "+paper.setting=A"), "paper.settings=3 must be a mapping."),
+        (("paper/mimicry-sngan", "paper.seeds=-1"), "\npaper.seeds=-1 must be a whole number >= 1, or null."),
+        (("paper/mimicry-sngan", "paper.samples=0"), "\npaper.samples=0 must be a whole number >= 1, or null."),
+        (("paper/dcgan", "paper.h100_hours=0"), "\npaper.h100_hours=0 must be a finite number > 0."),
+        (
+            ("paper/dcgan", "paper.published=[{method:gan,metric:fid,value:3,low:2}]"),
+            "\npaper.published[0] has low=2, value=3, high=null, which must be a range around the value;",
+        ),
+        (
+            ("paper/dcgan", "paper.published=[{method:gan,metric:fid,value:3,low:4,high:2}]"),
+            "has low=4, value=3, high=2,",
+        ),
+        (("paper/dcgan", "paper.published=[{method:gan,metric:fid,low:2,high:4}]"), "has low=2, value=null, high=4,"),
+        (
+            ("paper/dcgan", "paper.published=[{method:gan,metric:fid,value:3,dataset:svhn}]"),
+            "\npaper.published[0].dataset=svhn must be one of paper.data: cifar10.",
+        ),
         (("paper/dcgan", "paper=3"), "paper=...: what a paper says is in its recipe; use experiment=paper/..."),
         (("paper/dcgam",), "experiment=paper/dcgam is not an option; use experiment=paper/dcgan, or one of:"),
         (("smoke", "paper.setting=A"), "paper.setting: unknown setting;"),

@@ -260,6 +260,8 @@ def _check_recipe(cfg: DictConfig) -> None:
     for name, shape in paper.data.items():
         if not RANGES["dataset.shape"].accepts(shape):
             raise Refused(f"{setting(f'paper.data.{name}', shape)} must be {RANGES['dataset.shape'].words}.")
+    for i, row in enumerate(paper.published):
+        _check_published(f"paper.published[{i}]", row, list(map(str, paper.data)))
     if cfg.dataset.shape in paper.data.values():
         return
     shapes = dict.fromkeys(f"[{','.join(map(str, shape))}]" for shape in paper.data.values())
@@ -268,6 +270,17 @@ def _check_recipe(cfg: DictConfig) -> None:
         f"dataset={cfg.dataset.name} has {setting('dataset.shape', cfg.dataset.shape)}; use "
         f"dataset={' or '.join(map(str, paper.data))}."
     )
+
+
+def _check_published(path: str, row: DictConfig, datasets: list[str]) -> None:
+    """Refuse a published number that no score could be held against."""
+    if row.dataset is not None and row.dataset not in datasets:
+        raise Refused(f"{setting(f'{path}.dataset', row.dataset)} must be one of paper.data: {', '.join(datasets)}.")
+    if row.low is None and row.high is None:
+        return
+    if None in (row.low, row.value, row.high) or not row.low <= row.value <= row.high:
+        typed = ", ".join(setting(key, row[key]) for key in ("low", "value", "high"))
+        raise Refused(f"{path} has {typed}, which must be a range around the value; set all three, or the value alone.")
 
 
 def _check_compatibility(cfg: DictConfig) -> None:
