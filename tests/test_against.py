@@ -19,7 +19,14 @@ MIYATO = "experiment=paper/miyato"
 LUCIC = ("experiment=paper/lucic", "protocol.trial=t000")
 
 
-def plant(folder: Path, finals: list[float | None], *overrides: str, batch: int = 64, **others: float) -> None:
+def plant(
+    folder: Path,
+    finals: list[float | None],
+    *overrides: str,
+    batch: int = 64,
+    protocol: str | None = None,
+    **others: float,
+) -> None:
     """Make the folders of runs, a seed each, as if they had ended with these scores; one without has diverged."""
     cfg = settings(*overrides)
     config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
@@ -35,7 +42,7 @@ def plant(folder: Path, finals: list[float | None], *overrides: str, batch: int 
         status = {"status": "diverged" if final is None else "finished", "score": final, "label": method_label(cfg)}
         (run / "status.json").write_text(json.dumps(status | {"images": cfg.protocol.images, "t_train": 1.0}))
         parts = {
-            "equal": {"batch": batch, "track": cfg.protocol.track.value},
+            "equal": {"batch": batch, "track": cfg.protocol.track.value, "metric_protocol": protocol},
             "setting": {},
             "method": {"code": "none"},
         }
@@ -189,6 +196,19 @@ def test_runs_of_a_method_on_unequal_footing_are_refused(tmp_path: Path) -> None
     with pytest.raises(NotComparable, match="batch is 64 in 0-s0, 32 in 1-s0"):
         against_paper(tmp_path)
     assert len(table(against_paper(tmp_path, allowed=("batch",)))) == 2
+
+
+def test_two_protocols_of_scores_share_no_table(tmp_path: Path) -> None:
+    """Datasets and recipes have tables, or rows, of their own."""
+    plant(tmp_path / "mixed", [20.0], SNGAN, protocol="of 50,000")
+    plant(tmp_path / "mixed", [21.0], SNGAN, "loss=gan", protocol="of 5,000")
+    with pytest.raises(NotComparable, match=r"cifar10: .* a table: \[of 50,000\] in 0-s0 and \[of 5,000\] in 1-s0"):
+        against_paper(tmp_path / "mixed", allowed=("batch",))
+    plant(tmp_path / "apart", [20.0], SNGAN, protocol="of 50,000")
+    plant(tmp_path / "apart", [20.0], SNGAN, "dataset=svhn", protocol="of 5,000")
+    plant(tmp_path / "apart", [20.0], "experiment=paper/wgan-gp-cnn", protocol="of 500")
+    text = against_paper(tmp_path / "apart")
+    assert text.count("# experiment=paper/") == 2 and "name=svhn" in text
 
 
 def test_runs_of_no_recipe_or_without_an_end_are_one_sentence(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ganbench.config.compose import compose_config, method_label, resolve
 from ganbench.config.messages import UNREADABLE
 from ganbench.config.schema import CONF, INCIDENTAL
 from ganbench.errors import Refused, plural
-from ganbench.report.comparability import check_comparable
+from ganbench.report.comparability import check_comparable, check_one_protocol
 from ganbench.report.compare import COUNTED, Method, differences, group_by_method
 from ganbench.report.load import Run, load_runs
 from ganbench.report.statistics import center_name, iqm, iqm_interval
@@ -97,7 +97,8 @@ class Entry:
 def against_paper(folder: Path, allowed: tuple[str, ...] = ()) -> str:
     """Return tables of our scores beside those of papers, one for each recipe that the runs of a sweep are of.
 
-    Raise Refused if there is nothing to show, and NotComparable for runs of one method that differ in their footing.
+    Raise Refused if there is nothing to show, and NotComparable for runs of one method that differ in their footing, or
+    scores of two protocols on one dataset.
     """
     runs = [run for run in load_runs(folder) if run.config.get("paper")]
     if not runs:
@@ -113,6 +114,8 @@ def against_paper(folder: Path, allowed: tuple[str, ...] = ()) -> str:
 
 def _section(recipe: str, methods: list[Method], runs: list[Run]) -> str:
     of_recipe = [method for method in methods if method.runs[0].config["paper"]["recipe"] == recipe]
+    counted = [run for method in of_recipe for run in method.runs]
+    check_one_protocol((run.dataset, run.metric_protocol, run.folder.name) for run in counted)
     paper = of_recipe[0].runs[0].config["paper"]
     rows: list[list] = [list(HEADERS), *(_row(entry, runs) for entry in _entries(of_recipe))]
     center = center_name(max(len(method.scores) for method in of_recipe))

@@ -147,7 +147,7 @@ def check_comparable(runs: list[Run], allowed: Iterable[str]) -> list[Mismatch]:
     differing = mismatches(runs)
     for mismatch in differing:
         if mismatch.field == METRIC_PROTOCOL:
-            raise NotComparable(mixed_protocols(mismatch.values))
+            raise NotComparable(_mixed_protocols(mismatch.values))
     unknown = [field for field in allowed if field not in FIXES]
     if unknown:
         raise NotComparable(
@@ -160,7 +160,21 @@ def check_comparable(runs: list[Run], allowed: Iterable[str]) -> list[Mismatch]:
     return differing
 
 
-def mixed_protocols(folders: dict[str, list[str]]) -> str:
+def check_one_protocol(scored: Iterable[tuple[str | None, str | None, str]]) -> None:
+    """Raise NotComparable if scores of one dataset were taken by several protocols.
+
+    `scored` says of each score the dataset, the protocol (None: not declared) and the folder.
+    """
+    folders: dict[str | None, dict[str, list[str]]] = {}
+    for dataset, protocol, folder in scored:
+        if protocol:
+            folders.setdefault(dataset, {}).setdefault(protocol, []).append(folder)
+    for dataset, by_protocol in folders.items():
+        if len(by_protocol) > 1:
+            raise NotComparable(f"{dataset}: {_mixed_protocols(by_protocol)}")
+
+
+def _mixed_protocols(folders: dict[str, list[str]]) -> str:
     """Say that scores were taken by several protocols: by protocol, the folders that have it."""
     parts = [f"[{protocol}] in {_first_and_count(names)}" for protocol, names in folders.items()]
     return (

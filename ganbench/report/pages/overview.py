@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ganbench.errors import plural
-from ganbench.report.comparability import Mismatch, NotComparable, mixed_protocols
+from ganbench.report.comparability import Mismatch, NotComparable, check_one_protocol
 from ganbench.report.compare import Method
 from ganbench.report.figures import scores
 from ganbench.report.figures.svg import Figure
@@ -92,7 +92,7 @@ def load_studies(folder: Path, allowed: tuple[str, ...] = ()) -> tuple[list[Stud
             "diverged."
         )
     _check_one_track(studies, allowed)
-    _check_one_metric_protocol(studies)
+    check_one_protocol((study.dataset, study.metric_protocol, study.folder.name) for study in studies)
     return studies, left_out
 
 
@@ -113,17 +113,6 @@ def _check_one_track(studies: list[Study], allowed: tuple[str, ...]) -> None:
             f"{Mismatch('track', folders)}: sweeps of different tracks answer different questions and are never mixed "
             "in one table. Report each folder by itself, or name the tracks on the page with --allow-mismatch track"
         )
-
-
-def _check_one_metric_protocol(studies: list[Study]) -> None:
-    """Raise NotComparable if the scores of one dataset were taken by several protocols."""
-    folders: dict[str, dict[str, list[str]]] = {}
-    for study in studies:
-        if study.metric_protocol:
-            folders.setdefault(study.dataset, {}).setdefault(study.metric_protocol, []).append(study.folder.name)
-    for dataset, by_protocol in folders.items():
-        if len(by_protocol) > 1:
-            raise NotComparable(f"{dataset}: {mixed_protocols(by_protocol)}")
 
 
 def _other_code(studies: list[Study]) -> list[str]:
