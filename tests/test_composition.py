@@ -106,6 +106,16 @@ class Holder:
         self.arguments = arguments
 
 
+def test_what_an_experiment_leaves_out_of_folder_names_is_also_left_out_elsewhere() -> None:
+    """A list of Hydra's cannot be added to, so experiments repeat that of config.yaml, and add to it."""
+    place = "hydra.job.config.override_dirname.exclude_keys"
+    shared = OmegaConf.select(OmegaConf.load(CONF / "config.yaml"), place)
+    lists = {file.stem: OmegaConf.select(OmegaConf.load(file), place) for file in CONF.glob("experiment/**/*.yaml")}
+    added = {name: keys[len(shared) :] for name, keys in lists.items() if keys and keys[: len(shared)] == shared}
+    assert added == {"benchmark": ["dataset"], "miyato": ["paper/miyato", "paper.setting"]}
+    assert sorted(added) == sorted(name for name, keys in lists.items() if keys)
+
+
 def test_arguments_from_code_reach_the_target_as_they_are() -> None:
     """Not copied, resolved or instantiated, whatever they look like; the configuration's are added."""
     given = {"nested": {"_target_": "nowhere.Thing", "value": "${nope}", "missing": "???"}, "list": [1, {"a": 2}]}
