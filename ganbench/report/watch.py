@@ -70,7 +70,8 @@ class Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path).removeprefix("/")
         if path == "":
-            return self._answer("text/html", render("watch.html.j2", title=self.watched.sweep.folder.name))
+            name = self.watched.sweep.folder.name
+            return self._answer("text/html", render("watch.html.j2", title=name, seconds=LOOK_SECONDS))
         if path == "progress.json":
             return self._answer("application/json", json.dumps(self.watched.progress()))
         if path.endswith(REPORT) and path in (pages := self.watched.pages()):

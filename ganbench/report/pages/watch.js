@@ -1,7 +1,7 @@
 "use strict";
 
 // The page of a sweep that runs: it asks the server how far the runs are, as often as the server says.
-const SECONDS = 2; // until the next look, where the server has not said it
+const SECONDS = Number(document.getElementById("progress").dataset.seconds); // until the next look, where no answer says it
 const CURVES = { score: "Score", d_loss: "Critic loss", g_loss: "Generator loss" };
 const WIDTH = 460, HEIGHT = 310, LEFT = 52, RIGHT = 12, TOP = 10, BOTTOM = 40;
 const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
