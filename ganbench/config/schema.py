@@ -120,6 +120,10 @@ class RealImages(Enum):
     all = "all"
 
 
+# In words, by the name of RealImages.
+REAL_IMAGES = {"held_out": "held-out images", "train": "training images", "all": "training and held-out images"}
+
+
 @dataclass
 class Published:
     """A number that is printed for a method: null if only samples or curves are."""

@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ganbench.config.schema import REAL_IMAGES
 from ganbench.datasets import Data
 from ganbench.errors import Refused
 from ganbench.interfaces import Scores
@@ -24,7 +25,7 @@ from ganbench.metrics.inception_score import inception_score
 from ganbench.metrics.kid import kernel_distance, mean_kernel
 from ganbench.metrics.modes import histogram
 from ganbench.metrics.prdc import PRDC_NAMES, diversity, memorization, memorization_of_reals, radii
-from ganbench.metrics.protocol import REAL_IMAGES, Protocol, Provenance
+from ganbench.metrics.protocol import Protocol, Provenance
 from ganbench.metrics.scores import all_usable, first_samples, largest, missing, real_reference
 
 CLASS_NAMES = ("classes", "classes_kl")
@@ -53,7 +54,7 @@ class ImageMetric:
         data: Data,
         device: torch.device,
         frechet: str | None = None,
-        reference: str = "held_out",  # the real images to compare with: a key of REAL_IMAGES
+        reference: str = "held_out",  # the real images to compare with: a name of RealImages
         n_pairs: int | None = None,  # images of either kind that are compared pair by pair; None for all
     ):
         self.name = name

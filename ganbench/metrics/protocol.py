@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
+from ganbench.config.schema import REAL_IMAGES
+
 QUANTIZATION = "uint8"  # of every image that is scored, also of a generated one
-REAL_IMAGES = {"held_out": "held-out images", "train": "training images", "all": "training and held-out images"}
 
 
 class Provenance(NamedTuple):
@@ -21,7 +22,7 @@ class Protocol(NamedTuple):
     metric: str
     n_fake: int
     n_real: int
-    reference: str  # which real images the samples are compared with: a key of REAL_IMAGES
+    reference: str  # which real images the samples are compared with: a name of RealImages
     n_available: int  # real images of this kind
     n_pairs: int | None  # images of either kind that are compared pair by pair; None for all
     provenance: Provenance

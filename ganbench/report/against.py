@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from ganbench.config.compose import compose_config, method_label, resolve
 from ganbench.config.messages import UNREADABLE
-from ganbench.config.schema import CONF, INCIDENTAL
+from ganbench.config.schema import CONF, INCIDENTAL, REAL_IMAGES
 from ganbench.errors import Refused, plural
 from ganbench.report.comparability import check_comparable, check_one_protocol
 from ganbench.report.compare import COUNTED, Method, differences, group_by_method
@@ -28,7 +28,6 @@ HEADERS = ("method", "score", "ours", "seeds", "published", "verdict", "what dif
 NAMES = {"fid50k": "fid"}  # metrics that papers call by another name
 INCEPTION = "ganbench.metrics.features.Inception"  # the network of all scores that papers report for images
 HIGHER_IS_BETTER = ("inception_score", "modes")
-REAL_IMAGES = {"held_out": "held-out", "train": "training", "all": "all real"}
 # Settings that say where a run was made, or how often it was looked at.
 INCIDENTAL_HERE = ("dataset.root", "metric.features.weights", "protocol.evaluations", "protocol.log_every", "threads")
 TOLD_OTHERWISE = ("dataset.name", "metric.n_fake", "metric.reference", "metric.features._target_")
@@ -272,7 +271,7 @@ def _scored_otherwise(entry: Entry) -> list[str]:
         found.append(f"{metric.get('n_fake'):,} samples, not {paper['samples']:,}")
     reference = metric.get("reference", "held_out")
     if "fid" in entry.published["metric"] and paper.get("reference") not in (None, reference):
-        found.append(f"against {REAL_IMAGES[reference]} images, not {REAL_IMAGES[paper['reference']]} images")
+        found.append(f"against {REAL_IMAGES[reference]}, not {REAL_IMAGES[paper['reference']]}")
     return found
 
 
