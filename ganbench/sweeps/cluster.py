@@ -15,7 +15,7 @@ from ganbench.sweeps.jobs import Job
 from ganbench.sweeps.launcher import job_return, log_end, log_summary
 from ganbench.sweeps.outcomes import Status
 from ganbench.sweeps.progress import SweepProgress, shown
-from ganbench.sweeps.remote import Task, record_end
+from ganbench.sweeps.remote import Task
 
 log = logging.getLogger("ganbench")
 
@@ -126,7 +126,7 @@ def _bury(task: Task, fate: Fate) -> Status:
     order = task.order()
     if fate.interrupted and not Path(order.folder, "status.json").exists():
         return {"status": "interrupted", "reason": fate.reason}
-    return record_end(order, 143 if fate.interrupted else None, fate.reason)
+    return order.record_end(143 if fate.interrupted else None, fate.reason)
 
 
 def sweep_folder(jobs: Sequence[Job]) -> Path:

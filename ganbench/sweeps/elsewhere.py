@@ -10,7 +10,7 @@ from ganbench.runs.status import exit_statuses, read_status
 from ganbench.sweeps.jobs import Job
 from ganbench.sweeps.launcher import job_return, log_summary
 from ganbench.sweeps.outcomes import Status
-from ganbench.sweeps.processes import Failure, log_failure, record_end
+from ganbench.sweeps.processes import Failure, log_failure, record_failure
 
 
 def run_elsewhere(launcher: Launcher, jobs: list[Job]) -> list[JobReturn]:
@@ -51,6 +51,6 @@ def _status(job: Job, failure: Failure | None) -> Status:
     if not (job.folder / "status.json").exists() and not (failure and failure.refused):
         return {"status": "interrupted", "reason": "it never began"}
     try:
-        return record_end(job, None, failure)
+        return record_failure(job, None, failure)
     except RunLocked:  # it goes on, under a launcher that does not wait, or another one has resumed it
         return read_status(job.folder)

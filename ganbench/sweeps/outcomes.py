@@ -5,6 +5,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from ganbench.runs.lock import run_lock
+from ganbench.runs.status import mark_dead_run
+
 Status = dict[str, Any]  # what status.json holds
 
 NEXT_STEPS = {
@@ -19,6 +22,15 @@ def ranked_score(status: Status) -> float:
     if status["status"] != "finished" or score is None:
         return math.inf
     return score
+
+
+def record_end(folder: Path, exitcode: int | None, message: str | None, label: str, seed: int) -> Status:
+    """Return how the run of a method ended, once its status.json says so, too, even if its process could not write it.
+
+    Raise RunLocked if another launcher has resumed the run meanwhile.
+    """
+    with run_lock(folder):
+        return mark_dead_run(folder, exitcode, message, label=label, seed=seed)
 
 
 def describe_status(status: Status) -> str:

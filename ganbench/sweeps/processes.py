@@ -19,11 +19,10 @@ from omegaconf import DictConfig
 
 from ganbench.config.compose import method_label, register
 from ganbench.errors import Refused
-from ganbench.runs.lock import RunLocked, raise_if_locked, run_lock
+from ganbench.runs.lock import RunLocked, raise_if_locked
 from ganbench.runs.signals import blocked_signals, exit_on_signal
-from ganbench.runs.status import mark_dead_run
 from ganbench.sweeps.jobs import Job, has_process_launcher
-from ganbench.sweeps.outcomes import Status
+from ganbench.sweeps.outcomes import Status, record_end
 
 if TYPE_CHECKING:  # not every system has the first
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -88,7 +87,7 @@ class RunPool:
         self._wait(process)
         if process.exitcode == LOCKED_EXIT_CODE:
             raise RunLocked(f"{job.folder} was locked by another launcher before our run began.")
-        return record_end(job, process.exitcode, _receive_failure(receiver))
+        return record_failure(job, process.exitcode, _receive_failure(receiver))
 
     def _start(self, process: BaseProcess) -> None:
         with self.process_lock:
@@ -111,14 +110,10 @@ def _receive_failure(receiver: Connection) -> Failure | None:
         return None
 
 
-def record_end(job: Job, exitcode: int | None, failure: Failure | None) -> Status:
-    """Return how the run ended, once its status.json says so, too, even if its process could not write it.
-
-    Raise RunLocked if another launcher has resumed the run meanwhile.
-    """
+def record_failure(job: Job, exitcode: int | None, failure: Failure | None) -> Status:
+    """Record and return how the run ended; one that was refused says so. Raise RunLocked as `record_end` does."""
     message = failure.message if failure else None
-    with run_lock(job.folder):
-        status = mark_dead_run(job.folder, exitcode, message, label=method_label(job.shared), seed=job.seed)
+    status = record_end(job.folder, exitcode, message, method_label(job.shared), job.seed)
     if failure and failure.refused:
         return status | {"status": "refused", "reason": message}
     return status

@@ -20,11 +20,11 @@ from ganbench.config.compose import method_label
 from ganbench.config.messages import quoted
 from ganbench.errors import Refused
 from ganbench.files import write_atomically
-from ganbench.runs.lock import RunLocked, raise_if_locked, run_lock
+from ganbench.runs.lock import RunLocked, raise_if_locked
 from ganbench.runs.signals import handled_signals
-from ganbench.runs.status import mark_dead_run, read_status
+from ganbench.runs.status import read_status
 from ganbench.sweeps.jobs import Job
-from ganbench.sweeps.outcomes import Status
+from ganbench.sweeps.outcomes import Status, record_end
 from ganbench.sweeps.shared_folder import check_shared_folder
 
 LOCK_POLL_SECONDS = 2.0
@@ -49,6 +49,10 @@ class Order(NamedTuple):
     def of(cls, job: Job, sweep: DictConfig) -> "Order":
         """Write down a run of a sweep, whose own configuration is `sweep`."""
         return cls(str(job.folder), _arguments(job, sweep), method_label(job.shared), job.seed)
+
+    def record_end(self, exitcode: int | None, message: str | None) -> Status:
+        """Record and return how the run ended. Raise RunLocked if another process works on it by now."""
+        return record_end(Path(self.folder), exitcode, message, self.label, self.seed)
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ class RunProcess:
         if exitcode == 2:
             raise_if_locked(self.folder)
             return {"status": "refused", "reason": message}
-        return record_end(self.order, exitcode, message if exitcode == 1 else None)
+        return self.order.record_end(exitcode, message if exitcode == 1 else None)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
         """Return the exit code of the run's process. An engine that is gone has no more say: stop the run then."""
@@ -160,16 +164,6 @@ def _stop_with_parent() -> None:
     """Have Linux send this process SIGTERM if its parent is killed: Ray kills what its own processes have started."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def record_end(order: Order, exitcode: int | None, message: str | None) -> Status:
-    """Return how the run ended, once its status.json says so, too.
-
-    Raise RunLocked if another process works on it by now.
-    """
-    folder = Path(order.folder)
-    with run_lock(folder):
-        return mark_dead_run(folder, exitcode, message, label=order.label, seed=order.seed)
 
 
 def images_done(folder: Path) -> int:
