@@ -50,7 +50,7 @@ def reject_multirun_under_agent() -> None:
 
 def check_wandb_variables() -> None:
     """Raise Refused for a value of WANDB_MODE or WANDB_DISABLED that they cannot have."""
-    mode = _mode_variable()
+    mode = mode_variable()
     if mode and mode not in WANDB_MODES:
         hint = did_you_mean(mode, WANDB_MODES)
         raise Refused(f"WANDB_MODE={mode} must be one of: {', '.join(WANDB_MODES)}; {hint}set it so, or unset it.")
@@ -63,7 +63,7 @@ def wandb_mode() -> str:
     """Return the mode where none is typed: that of the environment; under an agent online, and else offline."""
     if BOOLEANS.get(os.environ.get("WANDB_DISABLED", "").lower()):
         return "disabled"
-    return _mode_variable() or ("online" if agent_sweep() else "offline")
+    return mode_variable() or ("online" if agent_sweep() else "offline")
 
 
 def agent_run(default: str) -> str:
@@ -82,7 +82,7 @@ def agent_sweep() -> str | None:
     return os.environ.get("WANDB_SWEEP_ID") or None
 
 
-def _mode_variable() -> str:
+def mode_variable() -> str:
     """Return the mode that WANDB_MODE asks for, by its name of today; empty if it is not set."""
     mode = os.environ.get("WANDB_MODE", "")
     return OLD_MODES.get(mode, mode)
@@ -119,4 +119,4 @@ def _wanted(variable: str) -> Any:
     """Return what a variable asks for; None for nothing."""
     if variable == "WANDB_DISABLED":
         return "disabled" if BOOLEANS[os.environ[variable].lower()] else None
-    return _mode_variable() if variable == "WANDB_MODE" else environment_variable(variable, None)
+    return mode_variable() if variable == "WANDB_MODE" else environment_variable(variable, None)

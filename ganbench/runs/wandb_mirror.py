@@ -25,7 +25,7 @@ import wandb
 from omegaconf import DictConfig, OmegaConf
 
 from ganbench.config.compose import method_label, resolve
-from ganbench.config.environment import agent_sweep
+from ganbench.config.environment import agent_sweep, mode_variable
 from ganbench.config.schema import ScoredOn
 from ganbench.config.typed import typed_arguments
 from ganbench.errors import Refused
@@ -399,7 +399,7 @@ def main() -> None:
     )
     runs = parser.parse_args().runs
     ensure_home()
-    sys.exit(sync_all(runs, os.environ.get("WANDB_MODE") or "online"))
+    sys.exit(sync_all(runs, mode_variable() or "online"))
 
 
 def sync_all(runs: list[Path], mode: str) -> int:
