@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from ganbench.errors import Refused
 from ganbench.files import written_whole
-from ganbench.trained.command_line import Arguments, answered, check_new
+from ganbench.trained.command_line import Arguments, answered, check_new, is_named_as_file
 from ganbench.trained.folder import RunFolder, open_run, tell_if_unfinished
 
 
@@ -14,6 +15,7 @@ def main() -> None:
         options = _options()
         run = open_run(options.run)
         out = options.out or run.folder / "export"
+        _check_is_folder(out)
         check_new(out)
         tell_if_unfinished(run)
         _export(run, out)
@@ -29,6 +31,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as outputs/run/mine")
     parser.add_argument("--out", type=Path, help="a new folder (default: export in that of the run)")
     return parser.parse_args()
+
+
+def _check_is_folder(out: Path) -> None:
+    """Raise Refused for the name of a file, which the folder would be mistaken for."""
+    if is_named_as_file(out):
+        raise Refused(f"--out {out} must be a folder, into which the weights go as generator.safetensors.")
 
 
 def _export(run: RunFolder, out: Path) -> None:

@@ -1,12 +1,11 @@
 """`python -m ganbench.sample RUN` draws samples of a trained generator."""
 
 import argparse
-import re
 from pathlib import Path
 
 from ganbench.errors import Refused
 from ganbench.files import written_whole
-from ganbench.trained.command_line import Arguments, answered, check_new, count
+from ganbench.trained.command_line import Arguments, answered, check_new, count, is_named_as_file
 from ganbench.trained.folder import RunFolder, open_run, tell_if_unfinished
 
 
@@ -56,7 +55,7 @@ def _check_kind(options: argparse.Namespace, run: RunFolder) -> None:
             raise Refused(f"{flag} draws images, and dataset={run.cfg.dataset.name} has points; use --n 1000 instead.")
         if suffix != ".png":
             raise Refused(f"--out {options.out} must end in .png with {flag}, which draws one picture.")
-    elif suffix not in (".npz", ".npy") and re.fullmatch(r"\.[A-Za-z]\w*", suffix):
+    elif suffix not in (".npz", ".npy") and is_named_as_file(options.out):
         raise Refused(f"--out {options.out} must be a folder, or a file that ends in .npz or .npy, with --n.")
 
 

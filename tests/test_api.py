@@ -294,6 +294,7 @@ def test_what_a_notebook_shows_of_a_run(typed: Path) -> None:
         (lambda: load("outputs/run/typed").score("fid"), "metric=fid needs images"),
         (lambda: load("outputs/run/typed").score("fidd"), "metric=fidd is not an option; use metric=fid"),
         (lambda: load("outputs/run/typed").save("outputs/run"), "outputs/run already exists"),
+        (lambda: load("outputs/run/typed").save("G.bin"), "G.bin must end in .safetensors, for the"),
         (lambda: load("outputs/run/typed").sample("9"), "sample('9'): the number of samples must be a whole number"),
         (lambda: load("outputs/run/typed").sample(9, "x"), "seed='x' must be a whole number"),
         (lambda: load("outputs/run/typed", device=0), "device=0 must be a text, such as 'cpu'"),

@@ -194,6 +194,7 @@ def test_seed_and_raw_are_other_samples(digits: Path) -> None:
         (("sample", "digits", "--n", 4, "--out", "rings"), ("--out rings already exists",)),
         (("sample", "digits", "--n", 4, "--out", "digits/status.json/x"), ("cannot be written there",)),
         (("export", "digits", "--out", "rings"), ("--out rings already exists",)),
+        (("export", "digits", "--out", "G.safetensors"), ("--out G.safetensors must be a folder, into which",)),
         (("sample", "digits", "--n", 4, "--out", "x.zip"), ("--out x.zip must be a folder", ".npz")),
         (("sample", "digits", "--grid", "--out", "x"), ("--out x must end in .png",)),
         (("sample", "rings/gan-s0", "--grid", "--out", "x.png"), ("--grid draws images", "dataset=ring")),

@@ -17,7 +17,7 @@ from ganbench.files import written_whole
 from ganbench.report.load import load_runs
 from ganbench.runs.status import read_status
 from ganbench.sweeps.outcomes import describe_status, from_here, ranked_score
-from ganbench.trained.command_line import check_new
+from ganbench.trained.command_line import check_new, is_named_as_file
 from ganbench.trained.evaluations import compose_metric, with_metric
 from ganbench.trained.folder import RunFolder, check_is_run, load_settings, open_run, tell_if_unfinished
 from ganbench.trained.rescore import evaluate_once
@@ -130,6 +130,9 @@ class Run:
         Both load without Hydra and W&B.
         """
         out = Path(out)
+        is_weights = out.suffix == ".safetensors"
+        if is_named_as_file(out) and not is_weights:
+            raise Refused(f"{out} must end in .safetensors, for the weights in one file, or be the name of a folder.")
         check_new(out, flag="")
         run = self._open()
         with as_in_its_own(self.config), written_whole(out) as place:
@@ -137,7 +140,7 @@ class Run:
             from ganbench.trained.package import write_package, write_weights
 
             trained = load_generator(run)
-            if out.suffix == ".safetensors":
+            if is_weights:
                 write_weights(trained, place)
             else:
                 write_package(run, trained, place)

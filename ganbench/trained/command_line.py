@@ -75,6 +75,11 @@ def count(text: str) -> int:
     return int(text)
 
 
+def is_named_as_file(out: Path) -> bool:
+    """Tell whether a name is that of a file, such as `G.bin`, and not that of a folder, such as `run-0.5`."""
+    return bool(re.fullmatch(r"\.[A-Za-z]\w*", out.suffix))
+
+
 def check_new(out: Path, flag: str = "--out ") -> None:
     """Raise Refused unless a new file or folder can be made at `out`: nothing is ever overwritten."""
     if os.path.lexists(out):
