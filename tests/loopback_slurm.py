@@ -33,6 +33,7 @@ SelectTypeParameters=CR_Core
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobRequeue=1
+MaxArraySize=19
 KillWait=30
 ReturnToService=2
 GresTypes=gpu

@@ -134,6 +134,24 @@ def test_what_the_cluster_cannot_run_is_refused(typed: str, answer: str, top: Pa
     assert not (top / "outputs/sweep/refused").exists()
 
 
+def test_more_runs_than_an_array_may_have_go_in_batches(top: Path) -> None:
+    many = ("loss=gan", "seed=range(19)", "hydra/launcher=slurm")
+    refused = sweep(top, "many", *many)
+    assert refused.returncode == 2 and refused.stderr.startswith("19 runs are more than an array of this cluster")
+    advised = re.search(r"hydra\.sweeper\.max_batch_size=18", refused.stderr)
+    assert advised
+    next_mistake = sweep(top, "many", *many, advised[0], "hydra.launcher.constraint=fast")
+    assert next_mistake.returncode == 2 and "Invalid feature specification" in next_mistake.stderr
+    assert not (top / "outputs/sweep/many").exists()
+
+
+def test_batches_are_arrays_of_their_own(top: Path) -> None:
+    done = sweep(top, "batches", "loss=gan,hinge", "hydra/launcher=slurm", "hydra.sweeper.max_batch_size=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Slurm job ") == 2 and done.stdout.count("1 task;") == 2
+    assert len(list(top.glob("outputs/sweep/batches/*/status.json"))) == 2
+
+
 def test_a_silent_controller_is_named(top: Path, tmp_path: Path) -> None:
     (tmp_path / "slurm.conf").write_text(
         "ClusterName=none\nSlurmctldHost=localhost\nSlurmctldPort=1\nMessageTimeout=1\n"

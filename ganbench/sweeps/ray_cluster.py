@@ -46,8 +46,11 @@ class Settings:
     n_jobs: int | str
 
 
-def check(settings: Settings, jobs: Sequence[Job]) -> None:
-    """Raise Refused for what the cluster cannot run, before anything is written. Connects to it."""
+def check(settings: Settings, jobs: Sequence[Job], batch: int) -> None:
+    """Raise Refused for what the cluster cannot run, before anything is written. Connects to it.
+
+    Ray takes a batch of any size.
+    """
     ray = _connected(settings)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     _check_sizes(settings, jobs, nodes)

@@ -87,8 +87,8 @@ class NodeKind(NamedTuple):
 # ---- before the first run
 
 
-def check(settings: Settings, jobs: Sequence[Job]) -> None:
-    """Raise Refused for what the cluster cannot run, before anything is written."""
+def check(settings: Settings, jobs: Sequence[Job], batch: int) -> None:
+    """Raise Refused for what the cluster cannot run, a batch at a time, before anything is written."""
     missing = [command for command in COMMANDS if shutil.which(command) is None]
     if missing:
         raise Refused(
@@ -97,7 +97,7 @@ def check(settings: Settings, jobs: Sequence[Job]) -> None:
         )
     nodes = _nodes_of_partition(settings)
     _check_sizes(settings, jobs, nodes)
-    _check_number(jobs)
+    _check_number(min(batch, len(jobs)))
     check_shared_folder(sweep_folder(jobs), one_machine=_is_this_machine(nodes))
     tested = _slurm(*_sbatch(settings, jobs, nodes), "--test-only", "--wrap=true")
     if tested.returncode != 0:
@@ -186,13 +186,14 @@ def _check_gpus(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind], 
         )
 
 
-def _check_number(jobs: Sequence[Job]) -> None:
+def _check_number(runs: int) -> None:
+    """Raise Refused for more runs at a time than one array may have."""
     shown = _slurm("scontrol", "show", "config").stdout
     match = re.search(r"MaxArraySize\s*=\s*(\d+)", shown)
     most = int(match[1]) - 1 if match else 1000
-    if len(jobs) > most:
+    if runs > most:
         raise Refused(
-            f"{len(jobs):,} runs are more than an array of this cluster may have; send them {most:,} at a time, with "
+            f"{runs:,} runs are more than an array of this cluster may have; send them {most:,} at a time, with "
             f"hydra.sweeper.max_batch_size={most}."
         )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,7 @@ class CheckedSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run a search if the protocol is one, and else every combination of the values given."""
         assert self.hydra_context is not None and self.config is not None
-        batches = self._batches(arguments)
-        job_overrides = [overrides for batch in batches for overrides in batch]
+        job_overrides = self._overrides(arguments)
         if not job_overrides:
             raise Refused("The sweep has no runs: a glob matches no option, or a range is empty; see --help.")
         is_search = OmegaConf.select(self.config, "protocol.track") is Track.tuned
@@ -64,28 +62,36 @@ class CheckedSweeper(BasicSweeper):
         jobs = compose_jobs(self.hydra_context, self.config, job_overrides)
         self._check_launcher(jobs)
         save_plan(self.config, jobs)
-        remaining = iter(jobs)
-        results = [self._launch(list(islice(remaining, len(batch)))) for batch in batches]
+        results = self._launch(jobs)
         log_report(jobs[0].folder.parent)
         return results
 
-    def _batches(self, arguments: list[str]) -> list[list[list[str]]]:
-        """Return the overrides of each run, in batches of `max_batch_size`."""
+    def _overrides(self, arguments: list[str]) -> list[list[str]]:
+        """Return the overrides of each run."""
         assert self.hydra_context is not None and self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parameters = [f"{key}={value}" for key, value in (self.params or {}).items()]
         typed = parser.parse_overrides(parameters + arguments)
         names = short_folder_names(self.config, typed)
-        batches = self.split_arguments(typed, self.max_batch_size)
-        return [[[*overrides, names] for overrides in batch] for batch in batches]
+        (runs,) = self.split_arguments(typed, max_batch_size=None)
+        return [[*overrides, names] for overrides in runs]
 
     def _check_launcher(self, jobs: list[Job]) -> None:
         """Raise Refused for runs that cannot be made where they are to be made."""
         if isinstance(self.launcher, ClusterLauncher):
-            self.launcher.check(jobs)
+            self.launcher.check(jobs, self._batch(jobs))
 
-    def _launch(self, jobs: list[Job]) -> Sequence[JobReturn]:
-        """Hand the composed runs to our launcher; other launchers take overrides, and compose them again."""
+    def _batch(self, jobs: list[Job]) -> int:
+        """Return how many of the runs are handed over at a time."""
+        return self.max_batch_size or len(jobs)
+
+    def _launch(self, jobs: list[Job]) -> list[Sequence[JobReturn]]:
+        """Run the composed runs, one batch after another."""
+        size = self._batch(jobs)
+        return [self._launch_batch(jobs[first : first + size]) for first in range(0, len(jobs), size)]
+
+    def _launch_batch(self, jobs: list[Job]) -> Sequence[JobReturn]:
+        """Hand the runs to our launcher; other launchers take overrides, and compose them again."""
         assert self.launcher is not None
         if isinstance(self.launcher, ProcessLauncher | ClusterLauncher):
             return self.launcher.run(jobs)
@@ -167,12 +173,12 @@ class ClusterLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Compose, check and run jobs, for sweepers that are not ours."""
         jobs = compose_jobs(self.context, self.config, job_overrides, initial_job_idx)
-        self.check(jobs)
+        self.check(jobs, batch=len(jobs))
         return self.run(jobs)
 
-    def check(self, jobs: list[Job]) -> None:
-        """Raise Refused for what the engine cannot run."""
-        self.engine.check(self.settings, jobs)
+    def check(self, jobs: list[Job], batch: int) -> None:
+        """Raise Refused for what the engine cannot run, so many runs at a time."""
+        self.engine.check(self.settings, jobs, batch)
 
     def run(self, jobs: list[Job]) -> list[JobReturn]:
         """Run jobs that have been composed and checked."""
