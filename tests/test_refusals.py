@@ -228,6 +228,8 @@ BAD = [
     ("sweep=[1]", ["sweep=[1] must be a mapping."]),
     ("precision=[fp32]", ["precision=[fp32] must be a single word."]),
     ("device=[cpu]", ["device=[cpu] must be a single word."]),
+    ("-m seed=0,1 hydra.sweeper.max_batch_size=-1", ["hydra.sweeper.max_batch_size=-1 must be a whole number"]),
+    ("-m seed=0,1 hydra.sweeper.max_batch_size=0", ["hydra.sweeper.max_batch_size=0 must be a whole number"]),
     ("loss=", ["loss= is not an option; use one of: dragan, "]),
     ("loss=gan,hinge", ["loss=gan,hinge has several values; add -m"]),
     ("penalty=zero_centred", ["penalty=zero_centred was renamed; use penalty=zero_centered."]),

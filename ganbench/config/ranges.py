@@ -163,6 +163,7 @@ RANGES: dict[str, Range] = {
     "metric.n_subsets": or_value(0, "0", whole(3, 1000)),
     "metric.features.weights": or_null(FILE_PATH),
     "metric.features.sha256": or_null(pattern("64 hexadecimal digits", "[0-9a-fA-F]{64}")),
+    "hydra.sweeper.max_batch_size": or_null(whole(1)),
     "paper.samples": or_null(whole(1)),
     "paper.seeds": or_null(whole(1)),
     "paper.h100_hours": POSITIVE,

@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ganbench.config.compose import typed_search_path
+from ganbench.config.ranges import check_value
 from ganbench.config.schema import Track
 from ganbench.errors import Refused
 from ganbench.sweeps import ray_cluster, slurm
@@ -24,6 +25,7 @@ from ganbench.sweeps.jobs import CLUSTER_LAUNCHER, PROCESS_LAUNCHER, Job, short_
 from ganbench.sweeps.launcher import compose_jobs, log_report, run_jobs, save_plan
 from ganbench.sweeps.tuning import UNCHOSEN, tune
 
+MAX_BATCH_SIZE = "hydra.sweeper.max_batch_size"
 ENGINES: dict[str, Any] = {"slurm": slurm, "ray": ray_cluster}
 
 
@@ -47,6 +49,7 @@ class CheckedSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run a search if the protocol is one, and else every combination of the values given."""
         assert self.hydra_context is not None and self.config is not None
+        check_value(MAX_BATCH_SIZE, MAX_BATCH_SIZE, self.max_batch_size)
         job_overrides = self._overrides(arguments)
         if not job_overrides:
             raise Refused("The sweep has no runs: a glob matches no option, or a range is empty; see --help.")
