@@ -43,7 +43,7 @@ FLOORS = (
     ("bench", "conformance", "api"),
 )
 REPORT_STANDS_ON = {"report", "config", "theory", "errors", "files", "progress", "__init__"}
-TORCH_FREE_RUNS = {f"runs.{name}" for name in ("__init__", "status", "identity", "live", "lock", "signals")}
+TORCH_FREE_RUNS = {f"runs.{name}" for name in ("__init__", "status", "identity", "live", "lock", "settings", "signals")}
 TORCH_FREE_TRAINED = {
     f"trained.{name}" for name in ("__init__", "command_line", "folder", "evaluations", "rescore", "model_card")
 }

@@ -1,8 +1,10 @@
 """Ten thousand runs, in small: sweeps are composed as Hydra composes them, and reports of many runs draw methods."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from test_report import plant
 
-from ganbench.config.compose import hydra_of_ganbench, load_config, resolve
+from ganbench.config.compose import hydra_of_ganbench, identifying_settings, load_config, resolve
 from ganbench.config.messages import one_line_error
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
@@ -26,8 +28,11 @@ from ganbench.report.load import load_runs
 from ganbench.report.pages.sweep import page
 from ganbench.report.study import METHODS_IN_DETAIL, load_study
 from ganbench.report.tables import csv_of_runs, markdown
+from ganbench.runs import status
+from ganbench.runs.status import Wanted
 from ganbench.sweeps import jobs
-from ganbench.sweeps.jobs import Job, compose_each, without_hydra
+from ganbench.sweeps.composition import without_hydra
+from ganbench.sweeps.jobs import Job, compose_each
 from ganbench.sweeps.task import task
 
 pytestmark = pytest.mark.slow
@@ -218,6 +223,59 @@ def test_runs_beside_a_sweep_may_write_a_hash_otherwise_or_be_damaged(sha256: st
     if not damage:
         with pytest.raises(Refused, match="gan-s0 would have scores of two protocols"):
             jobs.check_sweep(mixed.config, list(mixed.jobs()))
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "loss=gan,hinge protocol.lr=0.1,1,0.01 seed=0,1,2",
+        "loss=wgan-gp penalty.weight=0.5,1.5 protocol.penalty_weight=3.5,4.5 seed=3,4",
+        "protocol=paper loss=wgan-lp seed=0,1 optimizer.critic.lr=0.5,0.25",
+    ],
+)
+def test_a_folder_is_compared_with_the_run_that_hydra_composes(
+    typed: str, sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = sweep(typed)
+    compared: dict[Path, Wanted | None] = {}
+    monkeypatch.setattr(jobs, "completed_status", lambda folder, _, wanted=None: compared.update({folder: wanted}))
+    for job in made.jobs():
+        job.folder.mkdir(parents=True)
+    planned = list(made.jobs())
+    expected = {job.folder: Wanted.by(without_hydra(made.by_hydra(index))) for index, job in enumerate(planned)}
+    of_families = {folder: wanted for folder, wanted in compared.items() if wanted is not None}
+    assert len(of_families) >= len(planned) / 2
+    for folder, wanted in of_families.items():
+        assert identifying_settings(wanted.settings) == identifying_settings(expected[folder].settings)
+        assert (wanted.code, wanted.settings["retry"]) == (expected[folder].code, False)
+
+
+def test_a_sweep_that_is_done_is_not_resolved_run_by_run(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sweep("loss=gan,hinge protocol.lr=0.1,0.01 seed=range(0,20)")
+    for job in made.jobs():
+        leave(job)
+    calls: list[str] = []
+    monkeypatch.setattr(status, "resolve", counted(calls, "resolve", status.resolve))
+    monkeypatch.setattr(status, "_parse", lru_cache(counted(calls, "parse", status._parse.__wrapped__)))
+    planned = list(made.jobs())
+    assert [job.completed and job.completed["seed"] for job in planned] == [job.seed for job in planned]
+    assert Counter(calls) == {"resolve": 4, "parse": 4}  # of a method: its first run by itself, and for all others
+
+    for damage in ("lr: 0.02", "seed: 7", "seed: x"):
+        leave(planned[-1], damage)
+        with pytest.raises(Refused, match=r"run 80 of the sweep \(.*\): .*hinge-protocol.lr=0.01-s19"):
+            list(made.jobs())
+
+
+def leave(job: Job, damage: str = "") -> None:
+    """Write what a finished run leaves, but for a line of `damage` in its settings."""
+    text = OmegaConf.to_yaml(OmegaConf.create(resolve(without_hydra(job.config))))
+    key = damage.partition(":")[0]
+    if damage:
+        text = re.sub(rf"^((?:  )?){key}: .*$", rf"\1{damage}", text, count=1, flags=re.MULTILINE)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "config.yaml").write_text(text)
+    (job.folder / "status.json").write_text(json.dumps({"status": "finished", "label": "gan", "seed": job.seed}))
 
 
 def counted(calls: list[str], name: str, function: Callable) -> Callable:

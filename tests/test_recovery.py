@@ -175,7 +175,9 @@ def test_a_refusal_within_a_sweep_is_shown_at_its_end(tmp_path: Path) -> None:
     output = again.stdout + again.stderr
     assert again.returncode == 1 and "Traceback" not in output
     assert "all checkpoints are damaged" in output[output.rindex(f"{broken.name}: refused (") :]
-    assert f"{whole.name}: finished" in output and read_status(broken)["status"] == "interrupted"
+    assert "2 runs (1 already done)" in output and "1 finished, 1 refused" in output
+    assert f"{whole.name}: " not in output  # the first line has counted it
+    assert read_status(broken)["status"] == "interrupted"
 
 
 def test_a_refused_run_can_be_rerun_without_retry(tmp_path: Path) -> None:

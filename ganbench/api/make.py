@@ -20,7 +20,7 @@ from ganbench.config.overrides import reject_senseless_overrides, written_for_hy
 from ganbench.config.typed import typed_instead
 from ganbench.errors import Refused
 from ganbench.runs.signals import GracefulStop, Interrupted, raise_interrupted
-from ganbench.sweeps.jobs import without_hydra
+from ganbench.sweeps.composition import without_hydra
 from ganbench.sweeps.task import already_there, check_single, task
 
 SEVERAL = (

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ganbench.config.budget import make_budget
 from ganbench.config.compose import method_label, resolve
 from ganbench.config.schema import INCIDENTAL
-from ganbench.runs.live import SEED
+from ganbench.runs.settings import at_own_seed, with_seed_zero
 from ganbench.runs.status import read_footing
 
 TRIALS = "trials"  # the folder, inside a sweep's, of the runs that only choose settings
@@ -199,16 +199,12 @@ def _load_config(file: Path) -> tuple[dict[str, Any], str]:
     Runs of a method differ only in the lines of their seed, so that the rest is read once for all of them.
     """
     text = file.read_text(encoding="utf-8")
-    seeds = [int(seed) for _, seed in SEED.findall(text)]
     try:
-        config, label = _read_text_once(SEED.sub(r"\g<1>0", text))
+        at_zero, label = _read_text_once(with_seed_zero(text))
     except Exception:
         return _read_config(file)  # which says what is wrong, and where
-    groups = [key for key, node in config.items() if isinstance(node, dict) and node.get("seed") == 0]
-    if len(set(seeds)) != 1 or len(seeds) != len(groups) + 1 or config["seed"] != 0:
-        return _read_config(file)
-    of_run = {"seed": seeds[0]}
-    return config | of_run | {key: config[key] | of_run for key in groups}, label
+    config = at_own_seed(text, at_zero)
+    return _read_config(file) if config is None else (config, label)
 
 
 @lru_cache(maxsize=1000)

@@ -1,7 +1,6 @@
 """Follow runs while they are under way, and estimate when they will have ended. Needs no torch."""
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,12 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ganbench.config.compose import method_label
+from ganbench.runs.settings import with_seed_zero
 from ganbench.runs.status import read_status
 
 WAITING = "waiting"  # of a run that has no folder yet
 PENALIZED = 1.4  # time of a run with a gradient penalty, in that of one without, until it is measured
 ENOUGH_SECONDS = 5.0  # of training, before its speed is believed
-SEED = re.compile(r"^((?:  )?seed: )(0|[1-9][0-9]*)$", re.MULTILINE)  # in config.yaml: that of the run, and its probe's
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class LiveRun:
         self.plan, self.method, self.metric = None, "", ""
         with suppress(OSError, ValueError, TypeError, AttributeError, YAMLError, OmegaConfBaseException):
             text = file.read_text(encoding="utf-8")
-            self.plan, self.method, self.metric = _read_settings(SEED.sub(r"\g<1>0", text))
+            self.plan, self.method, self.metric = _read_settings(with_seed_zero(text))
 
     @property
     def other_seconds(self) -> float:

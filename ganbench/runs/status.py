@@ -1,13 +1,17 @@
 """Read and write how a run ended: status.json in its folder. Needs no torch."""
 
+import io
 import json
 import logging
 import signal
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ganbench.config.compose import identifying_settings, resolve
@@ -15,6 +19,7 @@ from ganbench.config.schema import LrDecay
 from ganbench.errors import Refused
 from ganbench.files import write_atomically
 from ganbench.runs.identity import code_digest
+from ganbench.runs.settings import at_own_seed, with_seed_zero
 
 log = logging.getLogger("ganbench")
 
@@ -77,12 +82,24 @@ def planned_runs(sweep: Path) -> set[str]:
     return {line for line in lines if line.strip()}  # whoever takes out a line may leave an empty one
 
 
-def completed_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
+class Wanted(NamedTuple):
+    """What a run in a folder is compared with: the one that a command would make."""
+
+    settings: dict[str, Any]  # resolved
+    code: str  # its digest
+
+    @classmethod
+    def by(cls, cfg: DictConfig) -> "Wanted":
+        """Return what a configuration asks for."""
+        return cls(resolve(cfg), code_digest(cfg))
+
+
+def completed_status(folder: Path, cfg: DictConfig, wanted: Wanted | None = None) -> dict[str, Any] | None:
     """Return the status of the run in `folder` if the same command has nothing to add to it, else None.
 
     That is a run that finished or diverged, or one that failed, unless `retry` is set. Raise like `existing_status`.
     """
-    status = existing_status(folder, cfg)
+    status = existing_status(folder, cfg, wanted)
     return status if is_complete(status, cfg.retry) else None
 
 
@@ -95,20 +112,22 @@ def is_complete(status: dict[str, Any] | None, retry: bool) -> bool:
     return status["status"] in (("finished", "diverged") if retry else ("finished", "diverged", "failed"))
 
 
-def existing_status(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
+def existing_status(folder: Path, cfg: DictConfig, wanted: Wanted | None = None) -> dict[str, Any] | None:
     """Return the status of this configuration's run in `folder`, ended or not; None if there is none.
 
     A run that was made with a smaller budget, and is to be extended, has that in `extends`. Raise Refused if the folder
-    contains another run, one made with other code, or one that cannot be read.
+    contains another run, one made with other code, or one that cannot be read. Whoever knows already what `cfg` asks
+    for passes it as `wanted`.
     """
     # Looked for before the settings: a run that another process begins at this moment has its settings first.
     records = [folder / part for part in MADE_AFTER_SETTINGS if (folder / part).exists()]
     if not (folder / "config.yaml").exists():
         return _status_without_config(folder, records)
+    wanted = wanted or Wanted.by(cfg)
     status = read_status(folder)
-    budget = _budget_of_same_run(folder, cfg)
-    _raise_if_other_code(folder, cfg, status)
-    return status if budget == cfg.protocol.images else status | {"extends": budget}
+    budget = _budget_of_same_run(folder, wanted)
+    _raise_if_other_code(folder, wanted.code, status)
+    return status if budget == wanted.settings["protocol"]["images"] else status | {"extends": budget}
 
 
 def mark_dead_run(folder: Path, exitcode: int | None, last_message: str | None, **known: Any) -> dict[str, Any]:
@@ -161,21 +180,21 @@ def _status_without_config(folder: Path, records: list[Path]) -> dict[str, Any] 
     return status if status["status"] == "failed" else None
 
 
-def _budget_of_same_run(folder: Path, cfg: DictConfig) -> int:
-    """Return the real images that this configuration's run in `folder` was to see: as many as now, or fewer.
+def _budget_of_same_run(folder: Path, wanted: Wanted) -> int:
+    """Return the real images that the run in `folder` was to see, which is the one wanted: as many as now, or fewer.
 
     Raise Refused if anything else differs.
     """
-    here = resolve(cfg)
+    here = wanted.settings
     try:
         there = _read_config(folder / "config.yaml", set(here))
     except (OSError, YAMLError, TypeError, ValueError) as error:
-        _raise_if_other_code(folder, cfg, read_status(folder))  # another version may lack a setting of this one
+        _raise_if_other_code(folder, wanted.code, read_status(folder))  # another version may lack a setting of this one
         raise Refused(f"{folder / 'config.yaml'} cannot be read ({error}). Pass another name=...") from None
     budget = there["protocol"]["images"]
     if budget < here["protocol"]["images"]:
         _raise_if_decaying(folder, there["protocol"], here["protocol"]["images"])
-        there["protocol"]["images"] = here["protocol"]["images"]
+        there["protocol"] = there["protocol"] | {"images": here["protocol"]["images"]}
     difference = _first_difference(_protocol_first(there), _protocol_first(here))
     if difference:
         key, before, now = difference
@@ -197,7 +216,7 @@ def _raise_if_decaying(folder: Path, protocol: dict[str, Any], images: int) -> N
 
 def _read_config(file: Path, keys: set[str]) -> dict[str, Any]:
     """Return the settings in config.yaml. Raise an error unless all `keys` are there."""
-    config = OmegaConf.to_container(OmegaConf.load(file))
+    config = _load_settings(file)
     if not isinstance(config, dict):
         raise TypeError("it contains no settings")
     if not isinstance(config.get("protocol"), dict) or not isinstance(config["protocol"].get("images"), int):
@@ -206,6 +225,21 @@ def _read_config(file: Path, keys: set[str]) -> dict[str, Any]:
     if missing:
         raise ValueError(f"it has no {min(missing)}")
     return {str(key): value for key, value in config.items()}
+
+
+def _load_settings(file: Path) -> Any:
+    """Return what config.yaml contains; of runs that differ in their seed alone, only the first is parsed."""
+    text = file.read_text(encoding="utf-8")
+    with suppress(YAMLError, OmegaConfBaseException, AttributeError, KeyError):  # then the file itself is named
+        config = at_own_seed(text, _parse(with_seed_zero(text)))
+        if config is not None:
+            return config
+    return OmegaConf.to_container(OmegaConf.load(file))
+
+
+@lru_cache(maxsize=1000)
+def _parse(text: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
 
 
 def _protocol_first(config: dict[str, Any]) -> dict[str, Any]:
@@ -224,8 +258,7 @@ def _first_difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, A
     return None
 
 
-def _raise_if_other_code(folder: Path, cfg: DictConfig, status: dict[str, Any]) -> None:
-    here = code_digest(cfg)
+def _raise_if_other_code(folder: Path, here: str, status: dict[str, Any]) -> None:
     there = status.get("code", here)
     if there != here:
         raise Refused(

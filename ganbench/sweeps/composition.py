@@ -9,7 +9,8 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganbench.config.ranges import RANGES
 from ganbench.config.signature import fits_annotation, signature
+from ganbench.runs.status import Wanted
 
 Shape = tuple[object, ...]
 
@@ -97,6 +99,20 @@ class Family:
         become(self.scratch, overrides, index)
         return self.scratch
 
+    def wanted(self, config: DictConfig) -> Wanted:
+        """Return what `Wanted.by` does of a run that is allowed: what the first asks for, with the run's own numbers.
+
+        Resolving all settings again would take longer than all else that is done for the run.
+        """
+        settings = self._wanted_first.settings
+        for place, _ in chain.from_iterable(places or () for places in self.places.values()):
+            settings = _with_value(settings, place.split("."), OmegaConf.select(config, place))
+        return self._wanted_first._replace(settings=settings)
+
+    @cached_property
+    def _wanted_first(self) -> Wanted:
+        return Wanted.by(without_hydra(self.composed))
+
 
 def become(config: DictConfig, overrides: Sequence[str], index: int) -> None:
     """Turn the configuration of a run into that of another of its family, as Hydra would have composed it."""
@@ -113,6 +129,11 @@ def become(config: DictConfig, overrides: Sequence[str], index: int) -> None:
         job.override_dirname = get_overrides_dirname(task, naming.exclude_keys, naming.item_sep, naming.kv_sep)
         job.id = str(index)
         job.num = index
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Copy the settings of a run, without those of Hydra."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 @lru_cache(maxsize=100_000)
@@ -172,6 +193,12 @@ def _places(key: str, composed: DictConfig) -> list[tuple[str, ast.expr | None]]
             return None
         places += depending
     return [(place, _annotation(place, composed)) for place in places]
+
+
+def _with_value(settings: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return settings with another value at a path, and leave the given ones as they are."""
+    key, *rest = path
+    return settings | {key: _with_value(settings[key], rest, value) if rest else value}
 
 
 def _texts(node: Any, path: str = "") -> Iterator[tuple[str, str]]:

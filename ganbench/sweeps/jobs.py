@@ -24,7 +24,7 @@ from ganbench.errors import Refused
 from ganbench.files import can_be_made, check_free_space, check_image_folder, is_run_folder
 from ganbench.metrics.known_weights import KNOWN, PUBLISHED, check_weights
 from ganbench.runs.status import completed_status
-from ganbench.sweeps.composition import Composer, Family, become
+from ganbench.sweeps.composition import Composer, Family, become, without_hydra
 from ganbench.sweeps.outcomes import Status
 
 PROCESS_LAUNCHER = "hydra_plugins.ganbench_sweep.ProcessLauncher"
@@ -57,18 +57,15 @@ class Job:
 
     def completed_status(self) -> Status | None:
         """Return the status if nothing is left to do by now: another launcher may have made the run meanwhile."""
-        return completed_status(self.folder, without_hydra(self.config)) if self.folder.exists() else None
+        if self.completed or not self.folder.exists():
+            return self.completed
+        return completed_status(self.folder, without_hydra(self.config))
 
     def retried(self) -> "Job":
         """Return the same run, to be made again though it has failed."""
         shared = copy.deepcopy(self.shared)
         shared.retry = True
         return replace(self, shared=shared)
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Copy the settings of a run, without those of Hydra."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def has_process_launcher(config: DictConfig) -> bool:
@@ -187,8 +184,9 @@ def _compose_one(composer: Composer, overrides: Sequence[str], index: int, check
     here = composer.config.hydra.launcher._target_ != CLUSTER_LAUNCHER
     family = composer.family(overrides)
     if family and family.allows(overrides):
-        job = _job(family.composed, family.become(overrides, index), overrides, index)
-        return replace(job, completed=_check_member(family, job, check_existing, here))
+        config = family.become(overrides, index)
+        job = _job(family.composed, config, overrides, index)
+        return replace(job, completed=_check_member(family, job, config, check_existing, here))
     composed = composer.compose(overrides)
     become(composed, overrides, index)
     job = _job(composed, composed, overrides, index)
@@ -209,9 +207,10 @@ def _job(shared: DictConfig, config: DictConfig, overrides: Sequence[str], index
     return Job(overrides, shared, Path(sweep_dir, subdir), None, index, config.seed, sweep_dir, subdir)
 
 
-def _check_member(family: Family, job: Job, check_existing: bool, here: bool) -> Status | None:
+def _check_member(family: Family, job: Job, config: DictConfig, check_existing: bool, here: bool) -> Status | None:
     """Check what is left to check of a run whose settings are valid, as `check_run` does."""
-    status = job.completed_status() if check_existing else None
+    looks = check_existing and job.folder.exists()
+    status = completed_status(job.folder, config, family.wanted(config)) if looks else None
     if status is None:
         check_free_space(job.folder)
         if not family.has_means:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
@@ -48,11 +47,15 @@ def compose_jobs(
 
     Without `check_existing`, the runs' folders may hold runs of other settings.
     """
-    composing = compose_each(context, config, job_overrides, first_index, check_existing)
-    jobs = list(islice(composing, 1))
-    # Not before one run is known to be valid: most refusals are of the first, and need not wait for a server to end.
-    start_fork_server(config)
-    jobs.extend(composing)
+    jobs: list[Job] = []
+    is_started = False
+    for job in compose_each(context, config, job_overrides, first_index, check_existing):
+        jobs.append(job)
+        # Not before a run is known to be valid, and to be made: most refusals are of the first, and need not wait for a
+        # server to end; and a sweep that is done needs none.
+        if job.completed is None and not is_started:
+            start_fork_server(config)
+            is_started = True
     check_sweep(config, jobs)
     return jobs
 
@@ -74,12 +77,13 @@ def run_jobs(
     """
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    gpus = find_gpus(jobs, is_bounded=n_jobs == "auto")
-    at_once = min(concurrent_runs(jobs, gpus) if n_jobs == "auto" else int(n_jobs), len(jobs))
+    todo = [job for job in jobs if job.completed is None]
+    gpus = find_gpus(todo, is_bounded=n_jobs == "auto")
+    at_once = min(concurrent_runs(todo, gpus) if n_jobs == "auto" else int(n_jobs), len(todo))
     _log_start(jobs, at_once, gpus)
     sweep = _Sweep(jobs, RunPool(context, task), gpus, SweepProgress(jobs))
     with raise_on_signal(), shown(sweep.progress):
-        statuses = sweep.run(at_once)
+        statuses = sweep.run(max(1, at_once))
     exit_statuses.extend(status["status"] for status in statuses)
     log_summary(jobs, statuses)
     return [job_return(job, status) for job, status in zip(jobs, statuses, strict=True)]
@@ -111,6 +115,8 @@ class _Sweep:
     def _run_if_free(self, index: int) -> Status | None:
         """Return how the run ended, now or before; None if another launcher is working on it."""
         job = self.jobs[index]
+        if job.completed:
+            return job.completed  # the first line has counted it
         before = job.completed_status()
         try:
             status = before or self._run_on_device(index)
@@ -147,7 +153,7 @@ class _Sweep:
 
 def _log_start(jobs: list[Job], at_once: int, gpus: Gpus | None) -> None:
     room = " or fewer, as they have room on their GPUs" if gpus is not None and gpus.is_bounded and at_once > 1 else ""
-    log_begin(jobs, f"{at_once} at a time{room}")
+    log_begin(jobs, f"{at_once} at a time{room}" if at_once else "")
 
 
 def log_begin(jobs: Sequence[Job], how: str = "") -> None:
@@ -212,7 +218,7 @@ def concurrent_runs(jobs: list[Job], gpus: Gpus | None) -> int:
     Small runs keep a GPU waiting, so several share one that has the memory; where that cannot be asked, none do.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    by_cores = max(1, cores // max(job.shared.threads for job in jobs))
+    by_cores = max(1, cores // max((job.shared.threads for job in jobs), default=1))
     if by_cores == 1 or gpus is not None or all(job.shared.device == "cpu" for job in jobs):
         return by_cores
     if not torch_finds_gpu():

@@ -18,7 +18,8 @@ from ganbench.files import ensure_home
 from ganbench.runs.lock import raise_if_locked
 from ganbench.runs.signals import GracefulStop, Interrupted
 from ganbench.runs.status import RunComplete, completed_status, exit_code, exit_statuses, read_status
-from ganbench.sweeps.jobs import check_run, without_hydra
+from ganbench.sweeps.composition import without_hydra
+from ganbench.sweeps.jobs import check_run
 from ganbench.sweeps.outcomes import (
     NEXT_STEPS,
     Status,
