@@ -261,10 +261,11 @@ def test_a_sweep_that_is_done_is_not_resolved_run_by_run(sweep, monkeypatch: pyt
     assert [job.completed and job.completed["seed"] for job in planned] == [job.seed for job in planned]
     assert Counter(calls) == {"resolve": 4, "parse": 4}  # of a method: its first run by itself, and for all others
 
-    for damage in ("lr: 0.02", "seed: 7", "seed: x"):
+    for damage in ("lr: 0.02", "seed: 7", "seed: x", "seed: ["):
         leave(planned[-1], damage)
-        with pytest.raises(Refused, match=r"run 80 of the sweep \(.*\): .*hinge-protocol.lr=0.01-s19"):
+        with pytest.raises(Refused, match=r"run 80 of the sweep \(.*\): .*hinge-protocol.lr=0.01-s19") as refused:
             list(made.jobs())
+        assert "\n" not in str(refused.value)
 
 
 def leave(job: Job, damage: str = "") -> None:

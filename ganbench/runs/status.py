@@ -190,7 +190,11 @@ def _budget_of_same_run(folder: Path, wanted: Wanted) -> int:
         there = _read_config(folder / "config.yaml", set(here))
     except (OSError, YAMLError, TypeError, ValueError) as error:
         _raise_if_other_code(folder, wanted.code, read_status(folder))  # another version may lack a setting of this one
-        raise Refused(f"{folder / 'config.yaml'} cannot be read ({error}). Pass another name=...") from None
+        reason = " ".join(str(error).split())  # YAML's has four lines
+        raise Refused(
+            f"{folder / 'config.yaml'} cannot be read ({reason}). Pass another name=..., or remove its folder to "
+            "make the run again."
+        ) from None
     budget = there["protocol"]["images"]
     if budget < here["protocol"]["images"]:
         _raise_if_decaying(folder, there["protocol"], here["protocol"]["images"])
@@ -216,7 +220,7 @@ def _raise_if_decaying(folder: Path, protocol: dict[str, Any], images: int) -> N
 
 def _read_config(file: Path, keys: set[str]) -> dict[str, Any]:
     """Return the settings in config.yaml. Raise an error unless all `keys` are there."""
-    config = _load_settings(file)
+    config = load_settings(file)
     if not isinstance(config, dict):
         raise TypeError("it contains no settings")
     if not isinstance(config.get("protocol"), dict) or not isinstance(config["protocol"].get("images"), int):
@@ -227,7 +231,7 @@ def _read_config(file: Path, keys: set[str]) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def _load_settings(file: Path) -> Any:
+def load_settings(file: Path) -> Any:
     """Return what config.yaml contains; of runs that differ in their seed alone, only the first is parsed."""
     text = file.read_text(encoding="utf-8")
     with suppress(YAMLError, OmegaConfBaseException, AttributeError, KeyError):  # then the file itself is named

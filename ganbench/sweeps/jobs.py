@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ganbench.config.compose import identity_text
+from ganbench.config.compose import identity_of_settings, identity_text
 from ganbench.config.messages import one_line_error, setting
 from ganbench.config.ranges import check_value, original_key
 from ganbench.config.schema import Precision, Track, WandbMode
@@ -23,7 +24,8 @@ from ganbench.config.validate import validate
 from ganbench.errors import Refused
 from ganbench.files import can_be_made, check_free_space, check_image_folder, is_run_folder
 from ganbench.metrics.known_weights import KNOWN, PUBLISHED, check_weights
-from ganbench.runs.status import completed_status
+from ganbench.runs.settings import with_seed_zero
+from ganbench.runs.status import completed_status, load_settings
 from ganbench.sweeps.composition import Composer, Family, become, without_hydra
 from ganbench.sweeps.outcomes import Status
 
@@ -272,12 +274,21 @@ def _scores_beside(jobs: Sequence[Job]) -> Iterator[tuple[Path, str, dict[str, o
     planned = {job.folder for job in jobs}
     for sweep in sorted({job.folder.parent for job in jobs if not job.folder.exists()}):
         for folder in sorted(sweep.iterdir()) if sweep.is_dir() else ():
-            cfg = _recorded_config(folder) if folder not in planned and is_run_folder(folder) else None
-            scored = None
-            with suppress(OmegaConfBaseException, AttributeError, TypeError):  # whoever resumes or reports it says so
-                scored = cfg and _published_scores(cfg)
-            if scored:
-                yield folder, *scored
+            if folder in planned or not is_run_folder(folder):
+                continue
+            with suppress(OSError, ValueError):  # whoever resumes or reports it says so
+                scored = _recorded_scores(with_seed_zero((folder / "config.yaml").read_text(encoding="utf-8")))
+                if scored:
+                    yield folder, *scored
+
+
+@lru_cache(maxsize=1000)
+def _recorded_scores(text: str) -> tuple[str, dict[str, object]] | None:
+    """Return `_published_scores` of a config.yaml, which its seed does not change; None for one that is damaged."""
+    try:
+        return _published_scores(OmegaConf.create(text))  # type: ignore[arg-type]
+    except (OmegaConfBaseException, AttributeError, TypeError, ValueError, YAMLError):
+        return None
 
 
 def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:
@@ -297,16 +308,7 @@ def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:
 
 
 def _recorded_settings(folder: Path) -> str | None:
-    try:
-        config = _recorded_config(folder)
-        return None if config is None else identity_text(config)
-    except (OmegaConfBaseException, KeyError, AttributeError, TypeError):  # whoever resumes or reports it says so
-        return None
-
-
-def _recorded_config(folder: Path) -> DictConfig | None:
-    """Return the settings of a run that was made; None where they cannot be read."""
-    with suppress(OSError, YAMLError):
-        config = OmegaConf.load(folder / "config.yaml")
-        return config if isinstance(config, DictConfig) else None
+    unreadable = (OSError, ValueError, YAMLError, OmegaConfBaseException, KeyError, AttributeError, TypeError)
+    with suppress(*unreadable):  # whoever resumes or reports it says so
+        return identity_of_settings(load_settings(folder / "config.yaml"))
     return None
