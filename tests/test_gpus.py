@@ -58,9 +58,18 @@ def test_the_free_memory_of_visible_gpus(tmp_path: Path, monkeypatch: pytest.Mon
         "2,0": {"2": 300, "0": 100},
         "GPU-11": {"GPU-11": 200},
         "1,7,0": {"1": 200},  # CUDA stops at the first that is not there
+        " 2 , 1": {"2": 300, "1": 200},
         "": {},
         "-1": {},
+        "0,-1,1": {"0": 100},
+        "0,0": {},
+        "GPU-000,GPU-000": {},
+        "0,GPU-111": {"0": 100},  # numbers and UUIDs do not mix
+        "GPU-111,0": {"GPU-111": 200},
+        "GPU-": {},  # which of them?
         "MIG-3": {},
+        "MIG-GPU-000/1/0,0": {},
+        "all": {},
     }.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert free_memory() == expected, visible

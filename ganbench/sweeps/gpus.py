@@ -151,14 +151,25 @@ def free_memory() -> dict[str, Mebibytes]:
 
 
 def _visible(visible: str, present: list[list[str]]) -> dict[str, Mebibytes]:
-    """Return the free memory of the GPUs listed in CUDA_VISIBLE_DEVICES, which ends at the first that is not there."""
+    """Return the free memory of the GPUs listed in CUDA_VISIBLE_DEVICES, as CUDA reads it.
+
+    By numbers or by UUIDs; the list ends at the first that is not there, and shows none if one is in it twice.
+    """
+    names = [name.strip() for name in visible.split(",")]
+    by_uuid = names[0].startswith("GPU-")
     free: dict[str, Mebibytes] = {}
-    for name in (part.strip() for part in visible.split(",")):
-        rows = [row for row in present if row[0] == name or (name.startswith("GPU-") and row[1].startswith(name))]
+    for name in names:
+        rows = [row for row in present if (_has_uuid(row, name) if by_uuid else row[0] == name)]
         if len(rows) != 1:
             break
+        if name in free:
+            return {}
         free[name] = int(rows[0][2])
     return free
+
+
+def _has_uuid(row: list[str], beginning: str) -> bool:
+    return beginning.startswith("GPU-") and row[1].startswith(beginning)
 
 
 def ran_out_of_memory(status: Status) -> bool:
