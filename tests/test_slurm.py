@@ -124,6 +124,9 @@ def test_a_time_limit_and_a_cancellation(top: Path) -> None:
         ("hydra.launcher.constraint=fast", "Invalid feature specification; change hydra.launcher.*"),
         ("hydra.launcher.partition=short", "hydra.launcher.timeout_min=60 is more than partition short has: 10"),
         ("hydra.launcher.timeout_min=2", "hydra.launcher.timeout_min=2 may leave a run no time"),
+        ("hydra.launcher.cpus_per_task=0", "hydra.launcher.cpus_per_task=0 must be a number > 0."),
+        ("hydra.launcher.signal_delay_s=-5", "hydra.launcher.signal_delay_s=-5 must be a number > 0."),
+        ("+hydra.launcher.additional_parameters.job_name=x", "additional_parameters.job_name: the launcher itself"),
         ("hydra.launcher.mem_gb=100", "hydra.launcher.mem_gb=100.0 is more than partition main has: 9.76562 GB"),
     ],
 )

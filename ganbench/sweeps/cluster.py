@@ -67,8 +67,9 @@ class _Following:
 
     def until_all_ended(self) -> None:
         for index, job in enumerate(self.jobs):
-            done = job.completed_status()
-            if done is not None:
+            if job.completed:
+                self.statuses[index] = job.completed  # the first line has counted it
+            elif done := job.completed_status():
                 self._end(index, done, already_done=True)
         while len(self.statuses) < len(self.jobs):
             self._look()

@@ -46,11 +46,9 @@ class Settings:
     n_jobs: int | str
 
 
-def check(settings: Settings, jobs: Sequence[Job], batch: int) -> None:
-    """Raise Refused for what the cluster cannot run, before anything is written. Connects to it.
-
-    Ray takes a batch of any size.
-    """
+def check(settings: Settings, batches: Sequence[Sequence[Job]]) -> None:
+    """Raise Refused for what the cluster cannot run, before anything is written. Connects to it."""
+    jobs = [job for batch in batches for job in batch]
     ray = _connected(settings)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     _check_sizes(settings, jobs, nodes)

@@ -39,6 +39,19 @@ COMMANDS = ("sbatch", "squeue", "sinfo", "scontrol")
 RECORDS = ".slurm"  # in the sweep's folder: a folder for each array
 # How a job ends that the same command can make go on; after any other end the run has failed.
 INTERRUPTIONS = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT")
+# Options of sbatch by which the launcher starts, names and finds its tasks again, and has them save.
+OWN_OPTIONS = (
+    "array",
+    "chdir",
+    "job-name",
+    "open-mode",
+    "output",
+    "parsable",
+    "requeue",
+    "signal",
+    "test-only",
+    "wrap",
+)
 SECONDS = (1, 60, 3600)
 SIGNAL_EARLY_SECONDS = 60  # by which Slurm, as its manual says, may send the signal before the limit too early
 
@@ -87,21 +100,33 @@ class NodeKind(NamedTuple):
 # ---- before the first run
 
 
-def check(settings: Settings, jobs: Sequence[Job], batch: int) -> None:
-    """Raise Refused for what the cluster cannot run, a batch at a time, before anything is written."""
+def check(settings: Settings, batches: Sequence[Sequence[Job]]) -> None:
+    """Raise Refused for what the cluster cannot run, before anything is written. Each batch becomes an array."""
+    jobs = [job for batch in batches for job in batch]
     missing = [command for command in COMMANDS if shutil.which(command) is None]
     if missing:
         raise Refused(
             f"hydra/launcher=slurm needs Slurm's {missing[0]}, which is not on the PATH; start the sweep on a login "
             "node of the cluster (Debian: apt install slurm-client)."
         )
+    _check_additional(settings)
     nodes = _nodes_of_partition(settings)
     _check_sizes(settings, jobs, nodes)
-    _check_number(min(batch, len(jobs)))
+    _check_number(batches)
     check_shared_folder(sweep_folder(jobs), one_machine=_is_this_machine(nodes))
     tested = _slurm(*_sbatch(settings, jobs, nodes), "--test-only", "--wrap=true")
     if tested.returncode != 0:
         raise Refused(f"Slurm does not take these runs: {_first_error(tested.stderr)}; change hydra.launcher.*")
+
+
+def _check_additional(settings: Settings) -> None:
+    """Raise Refused for options of sbatch that this launcher sets itself."""
+    for key in settings.additional_parameters:
+        if str(key).replace("_", "-") in OWN_OPTIONS:
+            raise Refused(
+                f"hydra.launcher.additional_parameters.{key}: the launcher itself has a use for sbatch's option "
+                f"{key}; leave it out."
+            )
 
 
 def _nodes_of_partition(settings: Settings) -> list[NodeKind]:
@@ -151,6 +176,7 @@ def _check_sizes(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind])
         "cpus_per_task": (_cpus(settings, jobs), max(node.cpus for node in nodes), "cores on a node"),
         "mem_gb": (settings.mem_gb, max(node.megabytes for node in nodes) / 1024, "GB on a node"),
         "timeout_min": (settings.timeout_min, max(node.minutes for node in nodes), "minutes for a job"),
+        "signal_delay_s": (settings.signal_delay_s, float("inf"), "seconds"),
     }
     for key, (value, limit, unit) in most.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
@@ -186,14 +212,15 @@ def _check_gpus(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind], 
         )
 
 
-def _check_number(runs: int) -> None:
-    """Raise Refused for more runs at a time than one array may have."""
+def _check_number(batches: Sequence[Sequence[Job]]) -> None:
+    """Raise Refused for a batch with more runs to make than an array may have."""
+    largest = max(sum(job.completed is None for job in batch) for batch in batches)
     shown = _slurm("scontrol", "show", "config").stdout
     match = re.search(r"MaxArraySize\s*=\s*(\d+)", shown)
     most = int(match[1]) - 1 if match else 1000
-    if runs > most:
+    if largest > most:
         raise Refused(
-            f"{runs:,} runs are more than an array of this cluster may have; send them {most:,} at a time, with "
+            f"{largest:,} runs are more than an array of this cluster may have; send them {most:,} at a time, with "
             f"hydra.sweeper.max_batch_size={most}."
         )
 
@@ -217,7 +244,7 @@ def _gpus(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind]) -> Any
 
 
 def _cpus(settings: Settings, jobs: Sequence[Job]) -> Any:
-    return settings.cpus_per_task or max(job.shared.threads for job in jobs)
+    return max(job.shared.threads for job in jobs) if settings.cpus_per_task is None else settings.cpus_per_task
 
 
 def _sbatch(settings: Settings, jobs: Sequence[Job], nodes: list[NodeKind]) -> list[str]:

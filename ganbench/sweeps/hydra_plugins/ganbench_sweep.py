@@ -79,19 +79,19 @@ class CheckedSweeper(BasicSweeper):
         (runs,) = self.split_arguments(typed, max_batch_size=None)
         return [[*overrides, names] for overrides in runs]
 
-    def _check_launcher(self, jobs: list[Job]) -> None:
-        """Raise Refused for runs that cannot be made where they are to be made."""
+    def _check_launcher(self, *batches: list[Job]) -> None:
+        """Raise Refused for runs that cannot be made where they are to be made, a batch after the other."""
         if isinstance(self.launcher, ClusterLauncher):
-            self.launcher.check(jobs, self._batch(jobs))
+            self.launcher.check(self._batches(jobs))
 
-    def _batch(self, jobs: list[Job]) -> int:
-        """Return how many of the runs are handed over at a time."""
-        return self.max_batch_size or len(jobs)
+    def _batches(self, jobs: list[Job]) -> list[list[Job]]:
+        """Return the runs that are handed over at a time."""
+        size = self.max_batch_size or len(jobs)
+        return [jobs[first : first + size] for first in range(0, len(jobs), size)]
 
     def _launch(self, jobs: list[Job]) -> list[Sequence[JobReturn]]:
         """Run the composed runs, one batch after another."""
-        size = self._batch(jobs)
-        return [self._launch_batch(jobs[first : first + size]) for first in range(0, len(jobs), size)]
+        return [self._launch_batch(batch) for batch in self._batches(jobs)]
 
     def _launch_batch(self, jobs: list[Job]) -> Sequence[JobReturn]:
         """Hand the runs to our launcher; other launchers take overrides, and compose them again."""
@@ -176,12 +176,12 @@ class ClusterLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Compose, check and run jobs, for sweepers that are not ours."""
         jobs = compose_jobs(self.context, self.config, job_overrides, initial_job_idx)
-        self.check(jobs, batch=len(jobs))
+        self.check([jobs])
         return self.run(jobs)
 
-    def check(self, jobs: list[Job], batch: int) -> None:
-        """Raise Refused for what the engine cannot run, so many runs at a time."""
-        self.engine.check(self.settings, jobs, batch)
+    def check(self, batches: list[list[Job]]) -> None:
+        """Raise Refused for what the engine cannot run, one batch after another."""
+        self.engine.check(self.settings, batches)
 
     def run(self, jobs: list[Job]) -> list[JobReturn]:
         """Run jobs that have been composed and checked."""
