@@ -87,6 +87,8 @@ def test_runs_end_with_their_launcher(cluster: Any, top: Path) -> None:
     ("typed", "answer"),
     [
         ("hydra.launcher.num_gpus=4", "hydra.launcher.num_gpus=4 is more than a node of the Ray cluster has: 0."),
+        ("hydra.launcher.num_cpus=nan", "hydra.launcher.num_cpus=nan must be 0, or a number >= 0.0001."),
+        ("hydra.launcher.num_cpus=-1", "hydra.launcher.num_cpus=-1 must be 0, or a number >= 0.0001."),
         ("hydra.launcher.num_cpus=64", "hydra.launcher.num_cpus=64 is more than a node of the Ray cluster has: 1."),
         ("hydra.launcher.accelerator_type=H100", "hydra.launcher.accelerator_type=H100: the cluster has none."),
         ("hydra.launcher.address=127.0.0.1:1", "hydra.launcher.address=127.0.0.1:1: there is no Ray cluster"),
@@ -96,6 +98,23 @@ def test_what_the_cluster_cannot_run_is_refused(typed: str, answer: str, cluster
     done = refused(f"hydra.launcher.address={cluster.address}", typed, cwd=top)
     assert done.returncode == 2
     assert answer in done.stderr and done.stderr.count("\n") == 1
+    assert not (top / "outputs/sweep/refused").exists()
+
+
+def test_what_no_single_node_has_is_refused(cluster: Any, top: Path) -> None:
+    """One node has two cores, another one a GPU: a run that asks for both would wait for ever."""
+    nodes = [
+        cluster.add_node(num_cpus=2, object_store_memory=MEMORY),
+        cluster.add_node(num_cpus=1, num_gpus=2, object_store_memory=MEMORY),
+    ]
+    address = f"hydra.launcher.address={cluster.address}"
+    both = refused(address, "hydra.launcher.num_cpus=2", "hydra.launcher.num_gpus=1", cwd=top)
+    parts = refused(address, "hydra.launcher.num_gpus=1.5", cwd=top)
+    for node in nodes:
+        cluster.remove_node(node)
+    assert both.returncode == 2 and both.stderr.count("\n") == 1
+    assert "hydra.launcher.num_cpus=2 and hydra.launcher.num_gpus=1; ask for less of one." in both.stderr
+    assert parts.returncode == 2 and "hydra.launcher.num_gpus=1.5 must be a whole number" in parts.stderr
     assert not (top / "outputs/sweep/refused").exists()
 
 

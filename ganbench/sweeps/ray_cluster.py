@@ -30,6 +30,7 @@ log = logging.getLogger("ganbench")
 
 RECORDS = ".ray"  # in the sweep's folder: a folder for each launcher
 CONNECT_SECONDS = 10.0
+SMALLEST_SHARE = 1e-4  # of a core or a GPU: Ray counts no finer
 LOST_NODES = 20  # that may cost one run its task, before it counts as interrupted
 SENT_VARIABLES = ("GANBENCH_", "OMP_NUM_THREADS", "PYTHONPATH", "WANDB_")
 INSTALL = 'pip install "ray>=2.40"'
@@ -89,16 +90,28 @@ def _check_sizes(settings: Settings, jobs: Sequence[Job], nodes: Sequence[dict[s
     asked = {"num_cpus": ("CPU", _cpus(settings, jobs)), "num_gpus": ("GPU", _gpus(settings, jobs, nodes))}
     for key, (kind, value) in asked.items():
         most = max(each.get(kind, 0) for each in resources)
-        if value < 0:
-            raise Refused(f"hydra.launcher.{key}={value:g} must be a number >= 0.")
+        if not (value == 0 or value >= SMALLEST_SHARE):
+            raise Refused(f"hydra.launcher.{key}={value:g} must be 0, or a number >= {SMALLEST_SHARE:g}.")
         if value > most:
             raise Refused(f"hydra.launcher.{key}={value:g} is more than a node of the Ray cluster has: {most:g}.")
+        if kind == "GPU" and value > 1 and value % 1:
+            raise Refused(f"hydra.launcher.{key}={value:g} must be a whole number: only one GPU can be had in part.")
     if asked["num_gpus"][1] == 0 and any(job.shared.device.startswith("cuda") for job in jobs):
         raise Refused("device=cuda needs a GPU, and the Ray cluster has none or hydra.launcher.num_gpus=0.")
     kinds = sorted({key.partition(":")[2] for each in resources for key in each if key.startswith("accelerator_type:")})
     if settings.accelerator_type and settings.accelerator_type not in kinds:
         has = ", ".join(kinds) or "none"
         raise Refused(f"hydra.launcher.accelerator_type={settings.accelerator_type}: the cluster has {has}.")
+    if not any(_has(node, settings, dict(asked.values())) for node in resources):
+        sizes = " and ".join(f"hydra.launcher.{key}={value:g}" for key, (_, value) in asked.items())
+        of_type = f" of type {settings.accelerator_type}" if settings.accelerator_type else ""
+        raise Refused(f"no single node of the Ray cluster has room for a run: {sizes}{of_type}; ask for less of one.")
+
+
+def _has(resources: dict[str, float], settings: Settings, asked: dict[str, float]) -> bool:
+    """Tell whether a node has all that a run asks for, once no other runs there."""
+    has_type = settings.accelerator_type is None or f"accelerator_type:{settings.accelerator_type}" in resources
+    return has_type and all(resources.get(kind, 0) >= value for kind, value in asked.items())
 
 
 def _check_node(ray: Any, node: dict[str, Any], probe: Path) -> None:
@@ -145,7 +158,9 @@ def _gpus(settings: Settings, jobs: Sequence[Job], nodes: Sequence[dict[str, Any
     """Return the GPUs of a run: unless set, one where there are any and a run would use it."""
     if settings.num_gpus is not None:
         return settings.num_gpus
-    return int(any(node["Resources"].get("GPU") for node in nodes) and any(job.shared.device != "cpu" for job in jobs))
+    return float(
+        any(node["Resources"].get("GPU") for node in nodes) and any(job.shared.device != "cpu" for job in jobs)
+    )
 
 
 class RayRuns:
