@@ -120,8 +120,9 @@ def check_free_space(folder: Path) -> None:
     """Raise Refused if `folder` cannot be made or written, or if its disk is nearly full."""
     parent = _nearest_existing(folder)
     if not parent.is_dir():
+        kind = "a file" if parent.exists() else "a link to a folder that is not there"
         raise Refused(
-            f"{folder} cannot be made, because {parent} is a file; pass another name=... or another folder, "
+            f"{folder} cannot be made, because {parent} is {kind}; pass another name=... or another folder, "
             "with hydra.run.dir=... or for a sweep hydra.sweep.dir=..."
         )
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -145,7 +146,8 @@ def can_be_made(folder: Path) -> bool:
 
 
 def _nearest_existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    """Return the folder, or the lowest above it that is there: if that is a link, perhaps to nowhere."""
+    return next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
 
 
 def ensure_home() -> None:

@@ -1,6 +1,7 @@
 """Launchers of others make the runs of a sweep, and it ends as with our own: in words, in status.json, by exit code."""
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -82,3 +83,33 @@ def test_a_search_with_another_launcher(top: Path) -> None:
     assert done.returncode == 1, done.stderr  # explodes has no final runs
     assert statuses(top) == {"gan-s0": "finished"}
     assert "explodes: no final runs, because no trial of 1 has a score" in done.stdout + done.stderr
+
+
+def refused(cwd: Path, *typed: str, **variables: str) -> str:
+    """Return the line by which a sweep is refused, before anything is written."""
+    done = ganbench("-m", *SHORT, *typed, cwd=cwd, **variables)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stdout + done.stderr
+    assert not (cwd / "outputs").exists()
+    return done.stderr
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_a_folder_of_the_name_of_an_engine_is_not_the_engine(tmp_path: Path) -> None:
+    (tmp_path / "ray").mkdir()
+    assert "needs Ray, which is not installed" in refused(tmp_path, "hydra/launcher=ray")
+
+
+def test_a_slurm_without_nodes(tmp_path: Path) -> None:
+    """As one answers in which all partitions are for others."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in ("sbatch", "squeue", "sinfo", "scontrol"):
+        (commands / name).write_text("#!/bin/sh\n")
+        (commands / name).chmod(0o755)
+    answer = refused(tmp_path, "hydra/launcher=slurm", PATH=f"{commands}:{os.environ['PATH']}")
+    assert answer.startswith("Slurm answers, but shows no nodes")
+
+
+def test_a_link_to_a_folder_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "scratch").symlink_to(tmp_path / "gone")
+    assert "scratch is a link to a folder that is not there" in refused(tmp_path, "hydra.sweep.dir=scratch/x")

@@ -64,9 +64,10 @@ def _connected(settings: Settings) -> Any:
     """Return Ray, connected to the cluster."""
     try:
         import ray
+        from ray import is_initialized  # which a folder of the name ray, in the current one, does not have
     except ImportError:
         raise Refused(f"hydra/launcher=ray needs Ray, which is not installed; {INSTALL}") from None
-    if not ray.is_initialized():
+    if not is_initialized():
         try:
             _reach(settings.address)
             ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)

@@ -134,6 +134,8 @@ def _nodes_of_partition(settings: Settings) -> list[NodeKind]:
     if asked.returncode != 0:
         raise Refused(f"Slurm does not answer: {_first_error(asked.stderr)}; is slurmctld running?")
     nodes = [_node_kind(line) for line in asked.stdout.splitlines()]
+    if not nodes:
+        raise Refused("Slurm answers, but shows no nodes: no partition here is one that you may use; see sinfo --all.")
     name = settings.partition
     partitions = sorted({node.partition for node in nodes})
     if name is None:
