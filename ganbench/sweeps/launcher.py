@@ -145,6 +145,8 @@ class _Sweep:
         """Wait until no other launcher works on the run, and make it unless that one has; keep a `status` we have."""
         if status is None:
             status = self._run_if_free(index)
+        if status is None:
+            log.info(f"{self.jobs[index].folder.name}: another process is working on it; waiting for that to end")
         while status is None:
             time.sleep(POLL_SECONDS)
             status = self._run_if_free(index)

@@ -234,10 +234,11 @@ def launch(settings: Settings, sweep: DictConfig, jobs: list[Job]) -> list[JobRe
         accelerator_type=settings.accelerator_type,
         max_retries=LOST_NODES,
     )
-    log.info(
-        f"Ray: {plural(len(nodes), 'node')}; CPUs {_cpus(settings, jobs):g} and GPUs "
-        f"{_gpus(settings, jobs, nodes):g} for each run; logs: {from_here(record)}"
-    )
+    if new:
+        log.info(
+            f"Ray: {plural(len(nodes), 'node')}; CPUs {_cpus(settings, jobs):g} and GPUs "
+            f"{_gpus(settings, jobs, nodes):g} for each run; logs: {from_here(record)}"
+        )
     at_once = len(jobs) if settings.n_jobs == "auto" else int(settings.n_jobs)
     folders = [job.folder for job in new]
     return follow_runs(RayRuns(ray, function, dict(zip(folders, tasks, strict=True)), at_once), jobs)

@@ -28,7 +28,7 @@ from ganbench.runs.signals import Interrupted
 from ganbench.sweeps.cluster import Fate, follow_runs, sweep_folder
 from ganbench.sweeps.jobs import Job
 from ganbench.sweeps.launcher import log_begin
-from ganbench.sweeps.outcomes import from_here
+from ganbench.sweeps.outcomes import count_runs, from_here
 from ganbench.sweeps.remote import Order, Task, write_orders
 from ganbench.sweeps.shared_folder import check_shared_folder
 from ganbench.sweeps.slurm_task import job_state
@@ -389,7 +389,7 @@ def _submit(runs: SlurmRuns, settings: Settings, sweep: DictConfig, jobs: list[J
     job_id = runs.submit(_sbatch(settings, new, nodes), settings.setup, orders, settings.n_jobs)
     partition = f" in partition {settings.partition}" if settings.partition else ""
     log.info(
-        f"Slurm job {job_id}{partition}: {plural(len(new), 'task')}; cores {_cpus(settings, new)}, GPUs "
+        f"Slurm job {job_id}{partition}: {plural(len(new), 'run')}; cores {_cpus(settings, new)}, GPUs "
         f"{_gpus(settings, new, nodes)}, memory {settings.mem_gb:g} GB, and {settings.timeout_min} minutes each, "
         f"after which it is queued again; logs: {from_here(runs.records)}"
     )

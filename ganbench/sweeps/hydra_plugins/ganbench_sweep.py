@@ -79,8 +79,8 @@ class CheckedSweeper(BasicSweeper):
         (runs,) = self.split_arguments(typed, max_batch_size=None)
         return [[*overrides, names] for overrides in runs]
 
-    def _check_launcher(self, *batches: list[Job]) -> None:
-        """Raise Refused for runs that cannot be made where they are to be made, a batch after the other."""
+    def _check_launcher(self, jobs: list[Job]) -> None:
+        """Raise Refused for runs that cannot be made where they are to be made."""
         if isinstance(self.launcher, ClusterLauncher):
             self.launcher.check(self._batches(jobs))
 
