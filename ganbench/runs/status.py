@@ -241,7 +241,7 @@ def load_settings(file: Path) -> Any:
     return OmegaConf.to_container(OmegaConf.load(file))
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=4000)
 def _parse(text: str) -> Any:
     return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
 
