@@ -151,7 +151,7 @@ def test_more_runs_than_an_array_may_have_go_in_batches(top: Path) -> None:
 def test_batches_are_arrays_of_their_own(top: Path) -> None:
     done = sweep(top, "batches", "loss=gan,hinge", "hydra/launcher=slurm", "hydra.sweeper.max_batch_size=1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Slurm job ") == 2 and done.stdout.count("1 task;") == 2
+    assert done.stdout.count("Slurm job ") == 2 and done.stdout.count("1 run;") == 2
     assert len(list(top.glob("outputs/sweep/batches/*/status.json"))) == 2
 
 

@@ -28,7 +28,7 @@ from ganbench.runs.signals import Interrupted
 from ganbench.sweeps.cluster import Fate, follow_runs, sweep_folder
 from ganbench.sweeps.jobs import Job
 from ganbench.sweeps.launcher import log_begin
-from ganbench.sweeps.outcomes import count_runs, from_here
+from ganbench.sweeps.outcomes import from_here
 from ganbench.sweeps.remote import Order, Task, write_orders
 from ganbench.sweeps.shared_folder import check_shared_folder
 from ganbench.sweeps.slurm_task import job_state
