@@ -73,8 +73,7 @@ class Sweep:
             sweeper: Any = Plugins.instance().instantiate_sweeper(
                 config=self.config, hydra_context=self.context, task_function=task
             )
-            batches = sweeper._batches(OmegaConf.to_container(self.config.hydra.overrides.task, resolve=False))
-            self.overrides = [overrides for batch in batches for overrides in batch]
+            self.overrides = sweeper._overrides(OmegaConf.to_container(self.config.hydra.overrides.task, resolve=False))
 
     def jobs(self) -> Iterator[Job]:
         return compose_each(self.context, self.config, self.overrides)
