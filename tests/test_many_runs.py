@@ -140,6 +140,7 @@ def everything(config: DictConfig) -> Any:
         ("seed=0,1,1e3", 2),
         ("protocol.lr=${optimizer.eps},0.1 seed=0,1", 2),  # folders are named by the value
         ("protocol.lr=0.1,0.2 protocol={lr:0.5} seed=0,1", 2),  # the last one counts
+        ("loss=dragan penalty.weight=0.5,1.5 penalty.alpha=[0.0,${penalty.weight}] seed=0,1", 3),  # a copy in a list
         ("loss=wgan-gp protocol={lr:0.5} protocol.lr=0.1,0.2 penalty={weight:3.5} penalty.weight=0.5,1.5", 4),
         ("~probe.seed seed=0,1,2", 1),
         ("checkpoint_every=10,20 protocol.log_every=5,6 name=b", 1),

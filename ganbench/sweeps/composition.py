@@ -181,7 +181,8 @@ def _interferes(other: Override, number: Override) -> bool:
 def _places(key: str, composed: DictConfig) -> list[tuple[str, ast.expr | None]] | None:
     """List where a number and its copies are, with the annotations there; None if more than copies depends on it.
 
-    Hydra's own part of the configuration is left out: it is resolved for each run anew.
+    A copy inside a list is more: as a whole, the list is an argument of what is built. Hydra's own part of the
+    configuration is left out: it is resolved for each run anew.
     """
     settings = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(settings, dict)
@@ -189,10 +190,15 @@ def _places(key: str, composed: DictConfig) -> list[tuple[str, ast.expr | None]]
     places = [key]
     for place in places:  # which grows
         depending = [other for other, text in texts.items() if _may_depend(text, place)]
-        if any(texts[other] != f"${{{place}}}" for other in depending):
+        if any(texts[other] != f"${{{place}}}" or _is_in_list(other, composed) for other in depending):
             return None
         places += depending
     return [(place, _annotation(place, composed)) for place in places]
+
+
+def _is_in_list(place: str, composed: DictConfig) -> bool:
+    parents = place.split(".")[:-1]
+    return any(OmegaConf.is_list(OmegaConf.select(composed, ".".join(parents[: n + 1]))) for n in range(len(parents)))
 
 
 def _with_value(settings: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
