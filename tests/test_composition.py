@@ -173,6 +173,14 @@ def test_hydra_s_own_ways_from_any_directory(where: tuple[str, ...], tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_experiments_of_a_list_may_lie_in_folders_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine/experiment/night").mkdir(parents=True)
+    (tmp_path / "mine/experiment/night/long.yaml").write_text("# @package _global_\nprotocol: {images: 51200}\n")
+    typed = ("--config-dir=mine", "experiment=[smoke.yaml,night/long]", "--cfg=job", "--package=protocol.images")
+    shown = ganbench(*typed, cwd=tmp_path)
+    assert (shown.returncode, shown.stdout.strip()) == (0, "51200"), shown.stderr
+
+
 @pytest.mark.slow
 def test_from_an_installed_wheel(tmp_path: Path) -> None:
     source = tmp_path / "source"

@@ -164,13 +164,10 @@ def identity_of_settings(config: dict[str, Any]) -> str:
 
 
 def option_names(group: str) -> list[str]:
-    """List the options of a group, those of a user's own folders included, and recipes as `paper/<name>`."""
+    """List the options of a group, those of a user's own folders included; those in a folder as `paper/<name>`."""
     own = [Path(place.removeprefix("file://")) for place in typed_search_path()]
-    names = set()
-    for top in [folder / group for folder in (CONF, *own)]:
-        files = [*top.glob("*.yaml"), *top.glob("paper/*.yaml")]
-        names |= {file.relative_to(top).with_suffix("").as_posix() for file in files}
-    return sorted(names)
+    tops = [folder / group for folder in (CONF, *own)]
+    return sorted({file.relative_to(top).with_suffix("").as_posix() for top in tops for file in top.rglob("*.yaml")})
 
 
 def typed_search_path() -> list[str]:

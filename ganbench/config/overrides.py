@@ -199,7 +199,7 @@ def _reject_no_option(group: str, value: str) -> None:
     is_list = bool(LIST.search(value)) and not FOR_HYDRA.fullmatch(value)
     if is_list and group == "experiment":
         for option in re.findall(r"[^\s,\[\]'\"]+", value):
-            if option not in options:
+            if option.removesuffix(".yaml") not in options:
                 raise Refused(unknown_option_message(group, option, options))
     elif is_list or EMPTY.fullmatch(value):
         fix = f"use one of: {', '.join(options)}" if options else "use one"
