@@ -333,6 +333,19 @@ def test_a_former_name_in_a_users_experiment_is_refused(text: str, sentence: str
     assert refusal_of_experiment(text, tmp_path).endswith(f"{sentence}\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("defaults: [override /loss: [hinge, wgan-gp]]", ()),
+        ("defaults: [override /loss: [hinge, wgan-gp]]", ("-m", "seed=0,1")),
+        ("hydra: {sweeper: {params: {loss: '[hinge,wgan-gp]'}}}", ("-m",)),
+    ],
+)
+def test_a_list_of_options_in_a_users_experiment_is_refused(text: str, flags: tuple[str, ...], tmp_path: Path) -> None:
+    refusal = refusal_of_experiment(text, tmp_path, *flags)
+    assert "loss has a list of options, in a YAML file; name one of: dragan, gan, " in refusal
+
+
 def refusal_of_experiment(text: str, folder: Path, *overrides: str) -> str:
     """Return the one line that answers experiment=own, a YAML file of this text."""
     (folder / "options/experiment").mkdir(parents=True)

@@ -22,6 +22,7 @@ from ganbench.config.signature import (
 from ganbench.config.typed import typed_arguments
 from ganbench.errors import RENAMED, Refused, did_you_mean, renamed_message, unknown_key_message
 
+ALL_GROUPS = (*GROUPS, "optimizer", "protocol", "speed", "wandb")
 # Arguments that code provides, not the configuration.
 GIVEN_BY_CODE = ("D", "real", "fake", "x", "rng", "data", "device", "name", "params")
 
@@ -125,11 +126,24 @@ def _check_groups(cfg: DictConfig) -> None:
     unknown = sorted(set(map(str, cfg)) - set(Config.__dataclass_fields__))
     if unknown:
         raise Refused(unknown_key_message(unknown[0], Config.__dataclass_fields__))
-    for group in (*GROUPS, "optimizer", "protocol", "speed", "wandb"):
+    for group in ALL_GROUPS:
         if OmegaConf.is_missing(cfg, group):
             raise Refused(f"{group} is missing; use {group}=..., with one of: {', '.join(option_names(group))}.")
     for group in GROUPS:
         _check_option(group, cfg[group])
+
+
+def reject_lists_of_options(config: DictConfig) -> None:
+    """Refuse a list of options in a file, such as an experiment's defaults: Hydra would mix them without a word.
+
+    `config` is a configuration with Hydra's part, which says what was chosen: for a list, nothing.
+    """
+    taken_out = {override.partition("=")[0] for override in config.hydra.overrides.task}
+    for group in ALL_GROUPS:
+        if group not in config.hydra.runtime.choices and f"~{group}" not in taken_out:
+            raise Refused(
+                f"{group} has a list of options, in a YAML file; name one of: {', '.join(option_names(group))}."
+            )
 
 
 def _check_option(group: str, node: DictConfig) -> None:

@@ -20,7 +20,7 @@ from ganbench.config.compose import identity_of_settings, identity_text
 from ganbench.config.messages import one_line_error, setting
 from ganbench.config.ranges import check_value, original_key
 from ganbench.config.schema import Precision, Track, WandbMode
-from ganbench.config.validate import validate
+from ganbench.config.validate import reject_lists_of_options, validate
 from ganbench.errors import Refused
 from ganbench.files import can_be_made, check_free_space, check_image_folder, is_run_folder
 from ganbench.metrics.known_weights import KNOWN, PUBLISHED, check_weights
@@ -190,6 +190,7 @@ def _compose_one(composer: Composer, overrides: Sequence[str], index: int, check
         job = _job(family.composed, config, overrides, index)
         return replace(job, completed=_check_member(family, job, config, check_existing, here))
     composed = composer.compose(overrides)
+    reject_lists_of_options(composed)
     become(composed, overrides, index)
     job = _job(composed, composed, overrides, index)
     status = check_run(without_hydra(composed), job.folder, check_existing, here)

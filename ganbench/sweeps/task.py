@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ganbench.config.compose import register
 from ganbench.config.environment import conflicting_variables, reject_multirun_under_agent
 from ganbench.config.messages import one_line_error
-from ganbench.config.validate import validate
+from ganbench.config.validate import reject_lists_of_options, validate
 from ganbench.files import ensure_home
 from ganbench.runs.lock import raise_if_locked
 from ganbench.runs.signals import GracefulStop, Interrupted
@@ -69,6 +69,7 @@ def _train(cfg: DictConfig, folder: Path, stop: GracefulStop | None) -> float:
 
 def check_single(config: DictConfig) -> Status | None:
     """Raise Refused for a single run that cannot be made. Return the status of one that has nothing left to do."""
+    reject_lists_of_options(config)
     config.name = config.name  # resolve it once: `now` in it must not tick again
     folder = Path(config.hydra.run.dir)
     status = check_run(without_hydra(config), folder)
