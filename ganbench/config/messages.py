@@ -98,6 +98,8 @@ def one_line_error(error: Exception) -> str:
         return _several_values(ambiguous[1])
     if missing := re.match(r"Could not delete from config. '(.+)' does not exist", message):
         return f"~{missing[1]}: there is no {missing[1]} to remove; python -m ganbench --cfg job shows all settings."
+    if of_recipe := re.match(r"Could not override '(paper/.+?)'", message):
+        return f"{of_recipe[1]}=... chooses among the settings of a recipe; add experiment={of_recipe[1]}."
     if in_yaml := re.match(r"In '(.+?)': .*?Key '(.+?)' not in '(.+?)'", " ".join(message.split())):
         return f"{in_yaml[1]}.yaml: {in_yaml[2]} is not a setting of {in_yaml[3].lower()}; remove or correct it."
     cause = root_cause(error)

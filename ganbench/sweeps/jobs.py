@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
@@ -224,9 +225,7 @@ def _check_member(family: Family, job: Job, config: DictConfig, check_existing: 
 
 def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
     """Raise Refused for runs that are fine one by one, but not together or not with this launcher."""
-    for folder, n in Counter(job.folder for job in jobs).items():
-        if n > 1:
-            raise Refused(f"{n} runs of the sweep would share {folder}: the same run is listed twice. List it once.")
+    _reject_shared_folders(jobs)
     _reject_mixed_protocols(jobs)
     _reject_runs_of_other_names(jobs)
     if config.hydra.launcher._target_ in OUR_LAUNCHERS:
@@ -236,6 +235,24 @@ def check_sweep(config: DictConfig, jobs: Sequence[Job]) -> None:
             f"sweep.parallel={config.sweep.parallel} has no effect with this hydra/launcher, which decides itself how "
             "many runs go at a time: use sweep.parallel=auto."
         )
+
+
+def _reject_shared_folders(jobs: Sequence[Job]) -> None:
+    """Raise Refused for runs of one folder: the same one, or such as differ in what names no folder."""
+    for folder, n in Counter(job.folder for job in jobs).items():
+        if n == 1:
+            continue
+        values: dict[str, set[str]] = {}
+        for override in chain.from_iterable(job.overrides for job in jobs if job.folder == folder):
+            key, _, value = override.partition("=")
+            values.setdefault(key.lstrip("+"), set()).add(value)
+        options = ("loss", "penalty")  # several of these may be one method
+        differing = ", ".join(key for key in values if len(values[key]) > 1 and key not in options)
+        if differing:
+            why = f"they differ only in {differing}, by which no folder is named; make them in sweeps of two names."
+        else:
+            why = "the same run is listed twice. List it once."
+        raise Refused(f"{n} runs of the sweep would share {folder}: {why}")
 
 
 def _reject_mixed_protocols(jobs: Sequence[Job]) -> None:

@@ -9,6 +9,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -37,6 +38,15 @@ class CheckedConf:
     max_batch_size: int | None = None
     params: dict[str, str] | None = None
     show: str | None = None
+
+
+def _reject_several_names(typed: Sequence[Override]) -> None:
+    for override in typed:
+        if override.key_or_group == "name" and override.is_sweep_override():
+            raise Refused(
+                f"{override.input_line} has several values, and all runs of a sweep lie in the folder of one name; "
+                "start a sweep for each."
+            )
 
 
 class CheckedSweeper(BasicSweeper):
@@ -75,6 +85,7 @@ class CheckedSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parameters = [f"{key}={value}" for key, value in (self.params or {}).items()]
         typed = parser.parse_overrides(parameters + arguments)
+        _reject_several_names(typed)
         names = short_folder_names(self.config, typed)
         (runs,) = self.split_arguments(typed, max_batch_size=None)
         return [[*overrides, names] for overrides in runs]
