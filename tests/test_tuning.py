@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -137,6 +138,26 @@ def test_a_bad_search_is_refused_before_anything_is_written(typed: str, named: l
     assert all(word in refusal.stderr for word in named), refusal.stderr
     assert not any(word in refusal.stderr for word in ("Traceback", TORCH_WAS_IMPORTED)), refusal.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+FAKE_SLURM = {  # a cluster of this machine alone, whose arrays may have four runs
+    "sinfo": "echo 'main*|60:00|64|100000|(null)|'$(uname -n | cut -d. -f1)",
+    "scontrol": "echo MaxArraySize = 5",
+    "sbatch": "true",
+    "squeue": "true",
+}
+
+
+def test_final_runs_that_slurm_would_refuse_are_refused_before_the_trials(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for command, script in FAKE_SLURM.items():
+        (tmp_path / "bin" / command).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / command).chmod(0o755)
+    typed = ("-m", *SMALL, "protocol.trials=1", "loss=gan", "seed=range(6)", "hydra/launcher=slurm")
+    refusal = ganbench(*typed, cwd=tmp_path, PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert refusal.returncode == 2, refusal.stderr
+    assert refusal.stderr.startswith("6 runs are more than an array of this cluster may have"), refusal.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
 
 @pytest.mark.slow

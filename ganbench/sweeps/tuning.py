@@ -126,15 +126,17 @@ def tune(
 ) -> None:
     """Run every method's trials, then each method with its best trial's settings and the seeds asked for.
 
-    Runs that are complete are kept. `check` refuses trials that `launch` could not make, before anything is written.
+    Runs that are complete are kept. `check` refuses what `launch` could not make, before anything is written.
     """
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     methods = _methods(context, config, job_overrides)
     trials = _compose_trials(context, config, methods)
     _check_existing_finals(context, config, methods)
-    check(trials)
-    save_plan(config, [job for method in methods for job in method.finals])
+    unchosen = [job for method in methods for job in method.finals]
+    for stage in (trials, unchosen):  # there may be more final runs than trials
+        check(stage)
+    save_plan(config, unchosen)
     searches = _searches(methods, _complete(launch, trials, "trials"))
     finals = _compose_finals(context, config, searches)
     final_statuses = _complete(launch, finals, "final runs")
