@@ -219,7 +219,7 @@ BAD = [
     ("-m loss=gan,[gan,hinge]", ["loss=gan,[gan,hinge] must be one option, not a list"]),
     ("+augment=[a,b]", ["augment=[a,b] must be one option, not a list; use one of: diffaug, flip, none, or"]),
     ("model=[dcgan]", ["model=[dcgan] must be one option"]),
-    ("hydra/launcher=[basic]", ["hydra/launcher=[basic] must be one option"]),
+    ("hydra/launcher=[basic]", ["must be one option, not a list; write hydra/launcher=... with the name of one.\n"]),
     ("paper/miyato=sn-gan", ["chooses among the settings of a recipe; add experiment=paper/miyato."]),
     ("+paper/miyato=sn-gan", ["add experiment=paper/miyato."]),
     ("dataset={}", ["dataset={} sets nothing; use one of: celeba, "]),

@@ -202,9 +202,10 @@ def _reject_no_option(group: str, value: str) -> None:
             if option.removesuffix(".yaml") not in options:
                 raise Refused(unknown_option_message(group, option, options))
     elif is_list or EMPTY.fullmatch(value):
-        fix = f"use one of: {', '.join(options)}" if options else "use one"
+        fix = f"use one of: {', '.join(options)}" if options else f"write {group}=... with the name of one"
+        several = ", or with -m several without brackets" if is_list and options else ""  # Hydra's own are no sweeps
         is_wrong = "must be one option, not a list" if is_list else "sets nothing"
-        raise Refused(f"{group}={value} {is_wrong}; {fix}{', or with -m several without brackets' if is_list else ''}.")
+        raise Refused(f"{group}={value} {is_wrong}; {fix}{several}.")
 
 
 def _schema_of(group: str) -> Any:
