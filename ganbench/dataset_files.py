@@ -6,10 +6,12 @@ sentence. Where torchvision knows a file, its address and its MD5 are torchvisio
 
 import gzip
 import io
+import os
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +21,7 @@ from filelock import FileLock
 from ganbench.errors import Refused
 from ganbench.files import check_digest, make_writable_folder, read_verified
 from ganbench.prepared.format import MANIFEST
-from ganbench.prepared.sources import open_database
+from ganbench.prepared.sources import NO_LMDB, open_database
 
 if TYPE_CHECKING:  # torchvision takes long to import, and is imported where a dataset needs it
     from torchvision.datasets import CIFAR10, MNIST
@@ -115,9 +117,15 @@ def celeba_files(folder: Path) -> tuple[Path, dict[str, int]]:
 
 def check_lsun(root: str, category: str) -> None:
     """Raise Refused for a category that no run can load: neither prepared images of it nor its database are there."""
-    folder = Path(root).expanduser()
-    if not any(folder.glob(f"lsun-{category}-*/{MANIFEST}")):
+    folder = Path(os.path.expanduser(root))
+    try:
+        if any(folder.glob(f"lsun-{category}-*/{MANIFEST}")):
+            return
         lsun_place(folder, category)
+    except PermissionError as error:
+        raise Refused(f"dataset.root={root} cannot be read ({error.strerror}); pass another folder.") from None
+    if find_spec("lmdb") is None:
+        raise Refused(NO_LMDB)
 
 
 def lsun_place(folder: Path, category: str) -> Path:

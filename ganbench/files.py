@@ -48,7 +48,11 @@ def check_image_folder(setting: str, typed: str) -> Path:
     """Return the folder that a setting names, with `~` as one's home; raise Refused unless it is one."""
     folder = Path(os.path.expanduser(typed))
     name = f"{setting}={typed}" if setting else typed
-    if not folder.exists():
+    try:
+        is_there = folder.exists()
+    except PermissionError as error:
+        raise Refused(f"{name} cannot be read ({error.strerror}); pass the folder of your images.") from None
+    if not is_there:
         raise Refused(f"{name} does not exist; pass the folder of your images.")
     if not folder.is_dir():
         raise Refused(f"{name} is a file; pass the folder of your images.")

@@ -31,6 +31,7 @@ from PIL import Image
 from ganbench import dataset_files, datasets, disk_cache
 from ganbench.config.validate import validate
 from ganbench.errors import Refused
+from ganbench.files import check_image_folder
 from ganbench.host_samples import HostSamples
 from ganbench.image_files import View
 from ganbench.prepared import write
@@ -350,6 +351,27 @@ def test_a_category_of_lsun(tmp_path: Path) -> None:
     (tmp_path / "tower_train_lmdb/data.mdb").write_bytes(b"x" * 9000)
     with pytest.raises(Refused, match="is no whole LMDB database"):
         datasets.lsun(str(tmp_path), "tower", n_test=7)
+
+
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exists(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)
+    with pytest.raises(Refused, match=rf"^dataset\.root={tmp_path} cannot be read \(Permission denied\)"):
+        dataset_files.check_lsun(str(tmp_path), "tower")
+    with pytest.raises(Refused, match=rf"^dataset\.root={tmp_path} cannot be read \(Permission denied\)"):
+        check_image_folder("dataset.root", str(tmp_path))
+
+
+def test_a_database_of_lsun_without_its_library_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tower_train_lmdb").mkdir()
+    (tmp_path / "tower_train_lmdb/data.mdb").write_bytes(b"")
+    monkeypatch.setattr(dataset_files, "find_spec", lambda name: None)
+    with pytest.raises(Refused, match="needs the library lmdb"):
+        dataset_files.check_lsun(str(tmp_path), "tower")
 
 
 def test_a_database_of_lsun_that_was_exchanged_since_is_noticed(tmp_path: Path) -> None:

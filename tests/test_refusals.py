@@ -117,6 +117,11 @@ BAD = [
     ("dataset=svhn dataset.shape=[3,64,64]", ["dataset.shape=[3,64,64]", "[3, 32, 32]"]),
     ("dataset=lsun", ["dataset.category has no value; pass dataset.category=..."]),
     ("dataset=lsun dataset.category=tower dataset.root=.", ["tower_train_lmdb/data.mdb does not exist; download http"]),
+    (
+        "dataset=lsun dataset.category=tower dataset.root=~noone-here/x",
+        ["dataset.root=~noone-here/x begins with a user who"],
+    ),
+    ("dataset=cifar10 dataset.root=~noone-here/x", ["has no home here; write the folder in full."]),
     ("dataset=lsun dataset.category=cat", ["dataset.category=cat must be one of: bedroom, bridge, church_outdoor"]),
     ("dataset=folder dataset.root=. dataset.filter=sinc", ["dataset.filter=sinc must be one of: ", "lanczos"]),
     ("dataset=folder dataset.root=. dataset.on_error=ignore", ["dataset.on_error=ignore must be one of: refuse, skip"]),

@@ -20,6 +20,8 @@ from PIL import Image
 from ganbench.errors import Refused
 from ganbench.image_files import View, fitted, read_picture
 
+NO_LMDB = "dataset=lsun needs the library lmdb; install it with `pip install lmdb`."
+
 
 class Entry(NamedTuple):
     """One file that pictures come from, as it was when they were read."""
@@ -161,7 +163,7 @@ def open_database(place: Path) -> Any:
     try:
         import lmdb
     except ImportError:
-        raise Refused("dataset=lsun needs the library lmdb; install it with `pip install lmdb`.") from None
+        raise Refused(NO_LMDB) from None
     try:
         return lmdb.open(str(place), readonly=True, lock=False, readahead=False, max_readers=512)
     except lmdb.Error as error:

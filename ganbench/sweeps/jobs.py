@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -118,6 +119,9 @@ def _check_wandb_folder(cfg: DictConfig) -> None:
 
 def check_paths(cfg: DictConfig) -> None:
     """Raise Refused for images that must be there, or a file of weights, that is not there or not the right one."""
+    root = cfg.dataset.get("root") or ""
+    if os.path.expanduser(root).startswith("~") and not os.path.exists(root):
+        raise Refused(f"dataset.root={root} begins with a user who has no home here; write the folder in full.")
     if cfg.dataset["_target_"] == "ganbench.datasets.prepared":
         from ganbench.prepared.format import check_shape  # only now, since it imports NumPy
 
