@@ -272,6 +272,15 @@ def test_a_run_is_not_made_again_under_a_name_that_says_more(tmp_path: Path) -> 
     assert folders(tmp_path) == ["gan-s0"]
 
 
+def test_a_sweep_of_budgets_may_get_more_of_them(tmp_path: Path) -> None:
+    sweep = (*RING, "protocol.evaluations=1", "loss=gan", "name=w")
+    for budgets in ("protocol.images=160,320", "protocol.images=320,480"):
+        done = ganbench("-m", *sweep, budgets, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "(1 already done)" in done.stdout
+    assert folders(tmp_path) == [f"gan-protocol.images={images}-s0" for images in (160, 320, 480)]
+
+
 def test_a_list_of_one_value_is_in_the_names_and_quotes_are_not(tmp_path: Path) -> None:
     """Names depend on nothing but the command line, so not on how many options a glob matches."""
     for name in ("it's (1)", "b c"):

@@ -152,14 +152,9 @@ def identifying_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def identity_text(cfg: DictConfig) -> str:
     """Write what identifies a run; for how long it trains does not, since a run may be extended, unless rates decay."""
-    return identity_of_settings(resolve(cfg))
-
-
-def identity_of_settings(config: dict[str, Any]) -> str:
-    """Write the same of settings that are resolved."""
-    settings = identifying_settings(config)
+    settings = identifying_settings(resolve(cfg))
     if settings["protocol"].get("lr_decay", "none") == "none":
-        settings["protocol"] = {key: value for key, value in settings["protocol"].items() if key != "images"}
+        settings["protocol"].pop("images")
     return json.dumps(settings, sort_keys=True)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ganbench.config.compose import identity_of_settings, identity_text
+from ganbench.config.compose import identifying_settings, resolve
 from ganbench.config.messages import one_line_error, setting
 from ganbench.config.ranges import check_value, original_key
 from ganbench.config.schema import Precision, Track, WandbMode
@@ -321,7 +322,7 @@ def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:
     others = [folder for sweep in sweeps for folder in sweep.iterdir() if folder not in planned]
     known = {_recorded_settings(folder): folder for folder in others if is_run_folder(folder)}
     for job in new if known else ():
-        other = known.get(identity_text(without_hydra(job.config)))
+        other = known.get(_settings_text(resolve(without_hydra(job.config))))
         if other:
             raise Refused(
                 f"{other} is the run that {job.folder.name} would be: folders are named by what a sweep varies, and "
@@ -332,5 +333,10 @@ def _reject_runs_of_other_names(jobs: Sequence[Job]) -> None:
 def _recorded_settings(folder: Path) -> str | None:
     unreadable = (OSError, ValueError, YAMLError, OmegaConfBaseException, KeyError, AttributeError, TypeError)
     with suppress(*unreadable):  # whoever resumes or reports it says so
-        return identity_of_settings(load_settings(folder / "config.yaml"))
+        return _settings_text(load_settings(folder / "config.yaml"))
     return None
+
+
+def _settings_text(config: dict[str, Any]) -> str:
+    """Write all that identifies a run, its budget, too: a sweep may vary that."""
+    return json.dumps(identifying_settings(config), sort_keys=True)
