@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class Sweep:
     def jobs(self) -> Iterator[Job]:
         return compose_each(self.context, self.config, self.overrides)
 
+    @cache  # noqa: B019  # for as long as the test runs
     def by_hydra(self, index: int) -> DictConfig:
         """Compose a run by Hydra, and set what a sweep sets."""
         composed = self.context.config_loader.load_sweep_config(self.config, list(self.overrides[index]))
@@ -181,7 +182,7 @@ def refusal(made: Sweep) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("n", [2, 500])
+@pytest.mark.parametrize("n", [2, 100])
 def test_hydra_composes_no_more_runs_for_more_seeds(n: int, sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sweep(f"loss=gan,hinge protocol.lr=0.1,0.01 seed=range(0,{n})")
     calls: list[str] = []
@@ -228,7 +229,7 @@ def test_runs_beside_a_sweep_may_write_a_hash_otherwise_or_be_damaged(sha256: st
 @pytest.mark.parametrize(
     "typed",
     [
-        "loss=gan,hinge protocol.lr=0.1,1,0.01 seed=0,1,2",
+        "loss=gan,hinge protocol.lr=0.1,1 seed=0,1",
         "loss=wgan-gp penalty.weight=0.5,1.5 protocol.penalty_weight=3.5,4.5 seed=3,4",
         "protocol=paper loss=wgan-lp seed=0,1 optimizer.critic.lr=0.5,0.25",
     ],
@@ -251,7 +252,7 @@ def test_a_folder_is_compared_with_the_run_that_hydra_composes(
 
 
 def test_a_sweep_that_is_done_is_not_resolved_run_by_run(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = sweep("loss=gan,hinge protocol.lr=0.1,0.01 seed=range(0,20)")
+    made = sweep("loss=gan,hinge protocol.lr=0.1,0.01 seed=range(0,8)")
     for job in made.jobs():
         leave(job)
     calls: list[str] = []
@@ -261,9 +262,9 @@ def test_a_sweep_that_is_done_is_not_resolved_run_by_run(sweep, monkeypatch: pyt
     assert [job.completed and job.completed["seed"] for job in planned] == [job.seed for job in planned]
     assert Counter(calls) == {"resolve": 4, "parse": 4}  # of a method: its first run by itself, and for all others
 
-    for damage in ("lr: 0.02", "seed: 7", "seed: x", "seed: ["):
+    for damage in ("lr: 0.02", "seed: 3", "seed: x", "seed: ["):
         leave(planned[-1], damage)
-        with pytest.raises(Refused, match=r"run 80 of the sweep \(.*\): .*hinge-protocol.lr=0.01-s19") as refused:
+        with pytest.raises(Refused, match=r"run 32 of the sweep \(.*\): .*hinge-protocol.lr=0.01-s7") as refused:
             list(made.jobs())
         assert "\n" not in str(refused.value)
 
