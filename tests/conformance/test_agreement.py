@@ -110,11 +110,12 @@ def test_class_logits_are_those_of_the_network(inception_weights: Weights) -> No
     torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4 * float(logits.std()))
 
 
-def test_scores_do_not_depend_on_the_batch(inception_weights: Weights) -> None:
-    net, images = inception(inception_weights, "64"), pictures(0, 3, 32, 66)
-    other = moments(embed(net, pictures(1, 3, 32, 66)))
-    scores = [distance(other, moments(embed(net, images, size))) for size in (7, 250)]
-    assert scores == pytest.approx([scores[0]] * 2, rel=1e-5)
+def test_features_do_not_depend_on_the_batch(inception_weights: Weights) -> None:
+    """And so no score does."""
+    net, images = inception(inception_weights, "64"), pictures(0, 3, 32, 17)
+    in_parts, at_once = (embed(net, images, size) for size in (7, 250))
+    assert in_parts.std(0).min() > 0
+    torch.testing.assert_close(in_parts, at_once, rtol=1e-5, atol=1e-6 * float(in_parts.std()))
 
 
 def test_the_matrix_root_agrees_on_many_features() -> None:
