@@ -113,15 +113,15 @@ def everything(config: DictConfig) -> Any:
 @pytest.mark.parametrize(
     ("typed", "by_hydra"),
     [
-        ("loss=gan,wgan-gp seed=0,1,2 name=a", 2),
-        ("loss=gan,hinge protocol.lr=0.1,0.01,0.002 seed=3,4", 2),
+        ("loss=gan,wgan-gp seed=0,1 name=a", 2),
+        ("loss=gan,hinge protocol.lr=0.1,0.01 seed=3,4", 2),
         ("protocol.lr=1,0.1,2 seed=3", 2),  # a whole number is another kind
         ("loss=wgan-gp penalty.weight=0.5,1.5 protocol.penalty_weight=3.5,4.5 seed=0,1", 1),
         ("loss=wgan-gp penalty.weight=0.5,1.5 +penalty.scale=0.5,1.5", 1),  # refused
         ("model.width=8,16 seed=0,1 probe=vanishing", 2),
         ("dataset=cifar10 model=r3gan model.width=32,30 seed=0,1", 2),  # a width of r3gan is checked against its groups
-        ("dataset=ring,grid seed=0,1,2 model.width=16", 2),
-        ("protocol=paper loss=gan,wgan-lp seed=0,1,2", 2),
+        ("dataset=ring,grid seed=0,1 model.width=16", 2),
+        ("protocol=paper loss=gan,wgan-lp seed=0,1", 2),
         ("protocol=paper protocol.ema=0.9,0.8", 1),
         ("experiment=small", 1),
         ("experiment=small seed=5,6 protocol.lr=0.5,0.25", 1),
@@ -220,8 +220,8 @@ def test_runs_beside_a_sweep_may_write_a_hash_otherwise_or_be_damaged(sha256: st
     (there.folder / "status.json").write_text('{"status": "finished"}')
     made = sweep("dataset=cifar10 loss=hinge")
     jobs.check_sweep(made.config, list(made.jobs()))
-    mixed = sweep("dataset=cifar10 loss=hinge metric.features.sha256=" + "0" * 64)
     if not damage:
+        mixed = sweep("dataset=cifar10 loss=hinge metric.features.sha256=" + "0" * 64)
         with pytest.raises(Refused, match="gan-s0 would have scores of two protocols"):
             jobs.check_sweep(mixed.config, list(mixed.jobs()))
 
@@ -252,7 +252,7 @@ def test_a_folder_is_compared_with_the_run_that_hydra_composes(
 
 
 def test_a_sweep_that_is_done_is_not_resolved_run_by_run(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = sweep("loss=gan,hinge protocol.lr=0.1,0.01 seed=range(0,8)")
+    made = sweep("loss=gan,hinge protocol.lr=0.1,0.01 seed=range(0,4)")
     for job in made.jobs():
         leave(job)
     calls: list[str] = []
@@ -262,9 +262,9 @@ def test_a_sweep_that_is_done_is_not_resolved_run_by_run(sweep, monkeypatch: pyt
     assert [job.completed and job.completed["seed"] for job in planned] == [job.seed for job in planned]
     assert Counter(calls) == {"resolve": 4, "parse": 4}  # of a method: its first run by itself, and for all others
 
-    for damage in ("lr: 0.02", "seed: 3", "seed: x", "seed: ["):
+    for damage in ("lr: 0.02", "seed: 9", "seed: x", "seed: ["):
         leave(planned[-1], damage)
-        with pytest.raises(Refused, match=r"run 32 of the sweep \(.*\): .*hinge-protocol.lr=0.01-s7") as refused:
+        with pytest.raises(Refused, match=r"run 16 of the sweep \(.*\): .*hinge-protocol.lr=0.01-s3") as refused:
             list(made.jobs())
         assert "\n" not in str(refused.value)
 
