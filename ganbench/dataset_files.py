@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from ganbench.errors import Refused
-from ganbench.files import check_digest, make_writable_folder, read_verified
+from ganbench.files import acquire, check_digest, read_verified
 from ganbench.prepared.format import MANIFEST
 from ganbench.prepared.sources import NO_LMDB, open_database
 
@@ -170,7 +170,7 @@ def _unpack(name: str, folder: Path, archive: Packed, files: Mapping[str, str]) 
         _download(name, folder, packed, [archive.url], archive.md5, [wanted])
     check_digest(packed, "MD5", archive.md5, _replace_file_hint(name))
     try:
-        with _one_at_a_time(packed), tarfile.open(packed) as members:
+        with _one_at_a_time(packed, "unpacking"), tarfile.open(packed) as members:
             for file in files:
                 if not (folder / file).exists():
                     _extract(members, file, folder / file)
@@ -204,7 +204,7 @@ def _download(
     part = _part(file)
     errors = []
     try:
-        with _one_at_a_time(file):
+        with _one_at_a_time(file, "downloading"):
             for url in [] if file.exists() else urls:  # another process may have downloaded it meanwhile
                 try:
                     download_url(url, str(part.parent), part.name, md5)
@@ -229,10 +229,13 @@ def _part(file: Path) -> Path:
 
 
 @contextmanager
-def _one_at_a_time(file: Path) -> Iterator[None]:
-    """Make the folder of a file, and hold a lock beside it. New folders that are empty at the end are removed again."""
+def _one_at_a_time(file: Path, doing: str) -> Iterator[None]:
+    """Make the folder of a file, and hold a lock beside it. New folders that are empty at the end are removed again.
+
+    `doing` says what is done to the file, such as `downloading`.
+    """
     lock = FileLock(file.with_name(f".{file.name}.lock"))
-    new = _hold_in_folder(lock, file.parent)
+    new = _hold_in_folder(lock, file.parent, f"{doing} {file.name}")
     try:
         yield
     finally:
@@ -244,13 +247,12 @@ def _one_at_a_time(file: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _hold_in_folder(lock: FileLock, folder: Path) -> list[Path]:
+def _hold_in_folder(lock: FileLock, folder: Path, doing: str) -> list[Path]:
     """Make a folder, and acquire a lock in it; return the folders that were not there before, innermost first."""
     while True:
         new = [path for path in (folder, *folder.parents) if not path.exists()]
-        make_writable_folder(folder)
         with suppress(FileNotFoundError):  # another process has had no success, and removed the folder that it made
-            lock.acquire()
+            acquire(lock, doing)
             return new
 
 

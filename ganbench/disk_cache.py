@@ -5,16 +5,16 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ganbench.files import make_writable_folder
+from ganbench.files import acquire
 
 log = logging.getLogger("ganbench")
 
@@ -65,14 +65,8 @@ def _digest(x: Tensor) -> Tensor:
 def _one_at_a_time(file: Path, what: str) -> Iterator[None]:
     """Hold a lock beside the file; where there can be none, as in a read-only folder, go on without."""
     lock = FileLock(file.with_name(f".{file.stem}.lock"))
-    try:
-        make_writable_folder(file.parent)
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info(f"waiting for another run, which is making {what}")
-        lock.acquire()
-    except OSError:  # _write will say so
-        pass
+    with suppress(OSError):  # _write will say so
+        acquire(lock, f"making {what}")
     try:
         yield
     finally:

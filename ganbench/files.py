@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import os
 import shutil
 import sys
@@ -10,7 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
 from ganbench.errors import Refused
+
+log = logging.getLogger("ganbench")
 
 MIN_FREE_BYTES = 32e6  # before a run; whether its checkpoints fit is checked once their size is known
 
@@ -92,6 +97,19 @@ def make_writable_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+def acquire(lock: FileLock, doing: str) -> AcquireReturnProxy:
+    """Acquire a lock in a folder, which is made if there is none; log it if another process has the lock, `doing` that.
+
+    Raise OSError where no file can be made.
+    """
+    make_writable_folder(Path(lock.lock_file).parent)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        log.info(f"waiting for another process, which is {doing}")
+        return lock.acquire()
 
 
 @contextmanager

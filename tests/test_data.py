@@ -2,10 +2,10 @@
 
 import gzip
 import io
+import logging
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +24,7 @@ from conftest import (
     settings,
     stl10_dataset,
     svhn_dataset,
+    until,
 )
 from filelock import FileLock
 from PIL import Image
@@ -195,9 +196,10 @@ def test_a_download_to_where_no_file_can_be_made_is_refused_at_once() -> None:
 
 
 def test_a_process_that_waited_for_another_to_download_tries_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Though the other has had no success, and has removed the folder that it made."""
+    caplog.set_level(logging.INFO, "ganbench")
     from torchvision.datasets import CIFAR10
 
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/x")
@@ -207,12 +209,13 @@ def test_a_process_that_waited_for_another_to_download_tries_itself(
     others.acquire()
     with ThreadPoolExecutor(1) as threads:
         loading = threads.submit(datasets.cifar10, str(folder))
-        time.sleep(0.2)
+        until(lambda: caplog.messages)
         Path(others.lock_file).unlink()
         folder.rmdir()
         others.release()
         with pytest.raises(Refused, match=r"could not be downloaded .*Connection refused"):
             loading.result(30)
+    assert caplog.messages == [f"waiting for another process, which is downloading {CIFAR10.filename}"]
     assert not folder.exists()
 
 

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock
 
 from ganbench import image_files
 from ganbench.errors import Refused, plural
-from ganbench.files import make_writable_folder, write_atomically
+from ganbench.files import acquire, write_atomically
 from ganbench.image_files import View, reason, unreadable_error
 from ganbench.prepared.format import ARRAY, MANIFEST, Manifest, change, header, read_sources
 from ganbench.prepared.sources import Entry, Source, known_again
@@ -92,12 +92,7 @@ def _lock(place: Path) -> AcquireReturnProxy:
     """Return the lock beside a folder, held. Raise Refused where no file can be written."""
     lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
-        make_writable_folder(place.parent)
-        try:
-            return lock.acquire(timeout=0)
-        except Timeout:
-            log.info(f"waiting for another process, which is preparing {place}")
-            return lock.acquire()
+        return acquire(lock, f"preparing {place}")
     except OSError as error:
         raise Refused(f"{place} cannot be written ({error.strerror}); pass another folder.") from None
 

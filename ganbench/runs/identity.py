@@ -16,7 +16,7 @@ from ganbench.config.signature import NoSuchTarget, imported_modules, module_fil
 
 # These start, read, draw, check and use runs: a change there changes no result.
 READ_ONLY_PACKAGES = (
-    *("__main__.py", "sweeps", "report", "conformance", "bench", "theory.py"),
+    *("__main__.py", "sweeps", "report", "dashboard", "conformance", "bench", "theory.py"),
     *("trained", "sample.py", "export.py", "evaluate.py", "api", "prepare.py"),
 )
 
