@@ -1,6 +1,6 @@
 """What a loss, a penalty, a critic, an augmentation and a metric are: the protocols that users' own classes fit, too.
 
-`training/preflight.py` asks losses, penalties and critics for it before the first update of every run.
+`training/preflight.py` asks each of them for it before the first update of every run.
 """
 
 from collections.abc import Callable
