@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from ganbench.errors import Refused
-from ganbench.files import acquire, check_digest, read_verified
+from ganbench.files import acquire, check_digest, make_writable_folder, read_verified
 from ganbench.prepared.format import MANIFEST
 from ganbench.prepared.sources import NO_LMDB, open_database
 
@@ -251,6 +251,7 @@ def _hold_in_folder(lock: FileLock, folder: Path, doing: str) -> list[Path]:
     """Make a folder, and acquire a lock in it; return the folders that were not there before, innermost first."""
     while True:
         new = [path for path in (folder, *folder.parents) if not path.exists()]
+        make_writable_folder(folder)
         with suppress(FileNotFoundError):  # another process has had no success, and removed the folder that it made
             acquire(lock, doing)
             return new

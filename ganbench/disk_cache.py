@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ganbench.files import acquire
+from ganbench.files import acquire, make_writable_folder
 
 log = logging.getLogger("ganbench")
 
@@ -66,6 +66,7 @@ def _one_at_a_time(file: Path, what: str) -> Iterator[None]:
     """Hold a lock beside the file; where there can be none, as in a read-only folder, go on without."""
     lock = FileLock(file.with_name(f".{file.stem}.lock"))
     with suppress(OSError):  # _write will say so
+        make_writable_folder(file.parent)
         acquire(lock, f"making {what}")
     try:
         yield

@@ -100,11 +100,7 @@ def make_writable_folder(folder: Path) -> None:
 
 
 def acquire(lock: FileLock, doing: str) -> AcquireReturnProxy:
-    """Acquire a lock in a folder, which is made if there is none; log it if another process has the lock, `doing` that.
-
-    Raise OSError where no file can be made.
-    """
-    make_writable_folder(Path(lock.lock_file).parent)
+    """Acquire a lock in a writable folder. If another process has it, which is `doing` something, log that and wait."""
     try:
         return lock.acquire(timeout=0)
     except Timeout:

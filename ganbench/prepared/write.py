@@ -23,7 +23,7 @@ from filelock import AcquireReturnProxy, FileLock
 
 from ganbench import image_files
 from ganbench.errors import Refused, plural
-from ganbench.files import acquire, write_atomically
+from ganbench.files import acquire, make_writable_folder, write_atomically
 from ganbench.image_files import View, reason, unreadable_error
 from ganbench.prepared.format import ARRAY, MANIFEST, Manifest, change, header, read_sources
 from ganbench.prepared.sources import Entry, Source, known_again
@@ -92,6 +92,7 @@ def _lock(place: Path) -> AcquireReturnProxy:
     """Return the lock beside a folder, held. Raise Refused where no file can be written."""
     lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
+        make_writable_folder(place.parent)
         return acquire(lock, f"preparing {place}")
     except OSError as error:
         raise Refused(f"{place} cannot be written ({error.strerror}); pass another folder.") from None
