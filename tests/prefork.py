@@ -5,6 +5,7 @@ With its siblings it shares the seed of Python's hashes, what is imported, and t
 """
 
 import atexit
+import copy
 import gc
 import json
 import logging
@@ -24,8 +25,10 @@ from functools import cache
 from importlib import import_module
 from multiprocessing import forkserver, util
 from pathlib import Path
+from typing import TextIO
 
 import omegaconf.base
+import yaml
 
 IMPORTS = (
     "ganbench.conformance.suite",
@@ -278,8 +281,21 @@ def _forget_parent(kept: list[int]) -> None:
 
 
 def parse_once() -> None:
-    """Keep OmegaConf's parses of interpolations, which every composition and every run asks for again."""
+    """Keep what is read of interpolations and of YAML, which every composition and every run asks for again."""
     omegaconf.base.parse = cache(omegaconf.base.parse)
+    load = yaml.load
+    kept: dict[tuple[str, str], object] = {}
+
+    def load_once(stream: str | TextIO, Loader: type) -> object:
+        text = stream if isinstance(stream, str) else stream.read()
+        key = (text, Loader.__name__)
+        if key not in kept:
+            if not isinstance(stream, str):
+                stream.seek(0)  # for errors that name it
+            kept[key] = load(stream, Loader)
+        return copy.deepcopy(kept[key])
+
+    yaml.load = load_once
 
 
 def know_settings() -> None:
