@@ -25,7 +25,7 @@ from functools import cache
 from importlib import import_module
 from multiprocessing import forkserver, util
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 import omegaconf.base
 import yaml
@@ -284,13 +284,13 @@ def parse_once() -> None:
     """Keep what is read of interpolations and of YAML, which every composition and every run asks for again."""
     omegaconf.base.parse = cache(omegaconf.base.parse)
     load = yaml.load
-    kept: dict[tuple[str, str], object] = {}
+    kept: dict[tuple[str | bytes, str], object] = {}
 
-    def load_once(stream: str | TextIO, Loader: type) -> object:
-        text = stream if isinstance(stream, str) else stream.read()
+    def load_once(stream: str | bytes | IO, Loader: type) -> object:
+        text = stream if isinstance(stream, str | bytes) else stream.read()
         key = (text, Loader.__name__)
         if key not in kept:
-            if not isinstance(stream, str):
+            if not isinstance(stream, str | bytes):
                 stream.seek(0)  # for errors that name it
             kept[key] = load(stream, Loader)
         return copy.deepcopy(kept[key])

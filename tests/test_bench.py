@@ -1,19 +1,25 @@
 """Correctness of the benchmark, not its timings; and what its README says of the recorded results."""
 
 import json
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from statistics import mean
 
 import pytest
 import torch
 from conftest import REPOSITORY, ganbench
 from omegaconf import DictConfig
+from test_report import plant
 
 from ganbench import penalties
-from ganbench.bench import baselines, costs, gpu, steps
+from ganbench.bench import baselines, costs, gpu, methods, steps
 from ganbench.bench.steps import PLAIN, VARIANTS, compose_run
 from ganbench.bench.tables import PRECISIONS, welch_p
 from ganbench.config.compose import build
 from ganbench.conformance.descent import descending
+from ganbench.report.compare import group_by_method
+from ganbench.report.load import load_runs
 from ganbench.training.batches import CriticBatch, GeneratorBatch
 from ganbench.training.players import Players, make_players
 from ganbench.training.updates import Objective, critic_update, generator_update
@@ -29,6 +35,20 @@ def test_it_prints_one_document() -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert {"commit", "machine", "torch", "threads", "peak"} == set(results) and results["peak"]["fp32"] > 1
+
+
+def test_each_method_has_its_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn of two updates takes GAN a second and WGAN three; a run has 25 updates."""
+
+    def worker(turn: partial, device: torch.device) -> nullcontext:
+        loss = turn.args[0].loss.name
+        return nullcontext(lambda: ({"gan": 1.0, "wgan": 3.0}[loss], 0.0))
+
+    monkeypatch.setattr(methods, "WorkerProcess", worker)
+    for loss, final in (("wgan-gp", 3.0), ("gan", 4.0)):
+        plant(tmp_path, loss, 0, final, "dataset=ring", "device=cpu")
+    timed = methods.time_methods(group_by_method(load_runs(tmp_path)), updates=2, turns=3)
+    assert timed["seconds"] == {"wgan-gp": 37.5, "gan": 12.5}
 
 
 @pytest.mark.slow
