@@ -206,8 +206,7 @@ def test_a_process_that_waited_for_another_to_download_tries_itself(
     folder = tmp_path / "data"
     folder.mkdir()
     others = FileLock(folder / f".{CIFAR10.filename}.lock")
-    others.acquire()
-    with ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor(1) as threads, others:  # whose end, also in a failure, lets the thread go on
         loading = threads.submit(datasets.cifar10, str(folder))
         until(lambda: caplog.messages)
         Path(others.lock_file).unlink()
