@@ -122,6 +122,11 @@ BAD = [
         ["dataset.root=~noone-here/x begins with a user who"],
     ),
     ("dataset=cifar10 dataset.root=~noone-here/x", ["has no home here; write the folder in full."]),
+    (
+        "dataset=cifar10 metric.features.weights=~noone-here/x.pt",
+        ["metric.features.weights=~noone-here/x.pt begins with a user who"],
+    ),
+    ("wandb.dir=~noone-here/x", ["wandb.dir=~noone-here/x begins with a user who has no home here"]),
     ("dataset=lsun dataset.category=cat", ["dataset.category=cat must be one of: bedroom, bridge, church_outdoor"]),
     ("dataset=folder dataset.root=. dataset.filter=sinc", ["dataset.filter=sinc must be one of: ", "lanczos"]),
     ("dataset=folder dataset.root=. dataset.on_error=ignore", ["dataset.on_error=ignore must be one of: refuse, skip"]),

@@ -112,17 +112,24 @@ def _reject_lone_search(cfg: DictConfig) -> None:
 
 def _check_wandb_folder(cfg: DictConfig) -> None:
     folder = cfg.wandb.dir
-    if cfg.wandb.mode is WandbMode.disabled or folder is None or can_be_made(Path(folder).expanduser()):
+    if cfg.wandb.mode is WandbMode.disabled or folder is None:
         return
     written = setting(original_key(cfg, "wandb.dir"), folder)
-    raise Refused(f"{written} cannot be written; name another folder, or none for that of the run.")
+    _check_home(written, folder)
+    if not can_be_made(Path(folder).expanduser()):
+        raise Refused(f"{written} cannot be written; name another folder, or none for that of the run.")
+
+
+def _check_home(written: str, path: str) -> None:
+    """Raise Refused for a path in the home of a user who has none; `written` is the setting as it was typed."""
+    if os.path.expanduser(path).startswith("~") and not os.path.exists(path):
+        raise Refused(f"{written} begins with a user who has no home here; write the folder in full.")
 
 
 def check_paths(cfg: DictConfig) -> None:
     """Raise Refused for images that must be there, or a file of weights, that is not there or not the right one."""
     root = cfg.dataset.get("root") or ""
-    if os.path.expanduser(root).startswith("~") and not os.path.exists(root):
-        raise Refused(f"dataset.root={root} begins with a user who has no home here; write the folder in full.")
+    _check_home(f"dataset.root={root}", root)
     if cfg.dataset["_target_"] == "ganbench.datasets.prepared":
         from ganbench.prepared.format import check_shape  # only now, since it imports NumPy
 
@@ -142,6 +149,8 @@ def _check_weights(cfg: DictConfig) -> None:
     """Raise Refused for a file of weights that is not there, or is another than it should be."""
     features = cfg.metric.get("features")
     if features is not None:
+        weights = features.get("weights") or ""
+        _check_home(f"metric.features.weights={weights}", weights)
         check_weights(features["_target_"], features.get("weights"), features.get("sha256"))
 
 
