@@ -9,9 +9,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock
 
 from ganbench.errors import Refused
 
@@ -100,12 +101,17 @@ def make_writable_folder(folder: Path) -> None:
 
 
 def acquire(lock: FileLock, doing: str) -> AcquireReturnProxy:
-    """Acquire a lock in a writable folder. If another process has it, which is `doing` something, log that and wait."""
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
+    """Acquire a lock in a writable folder. If another process has it, which is `doing` something, log that and wait.
+
+    Raise FileNotFoundError if the folder is removed meanwhile.
+    """
+
+    @cache
+    def keep_waiting() -> bool:
         log.info(f"waiting for another process, which is {doing}")
-        return lock.acquire()
+        return False
+
+    return lock.acquire(cancel_check=keep_waiting)
 
 
 @contextmanager
