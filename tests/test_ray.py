@@ -56,8 +56,9 @@ def test_a_node_is_lost_in_the_middle(cluster: Any, top: Path) -> None:
         end(process)
     assert process.returncode == 1, stderr
     assert "4 finished, 4 failed" in stdout
-    assert "raises-s0: failed (RuntimeError: a loss of my own went wrong); rerun with retry=true" in stdout + stderr
-    assert "killed-s1: failed (killed by signal 9); rerun with retry=true" in stdout + stderr
+    output = stdout + stderr
+    assert "raises-s0, raises-s1: failed (RuntimeError: a loss of my own went wrong); rerun with retry=true" in output
+    assert "killed-s0, killed-s1: failed (killed by signal 9); rerun with retry=true" in output
     folders = [top / f"outputs/sweep/x/slow-s{seed}" for seed in (0, 1)]
     assert sum("resumed" in json.loads((folder / "status.json").read_text()) for folder in folders) == 1
 

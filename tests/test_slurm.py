@@ -89,8 +89,8 @@ def test_eighteen_runs_end_as_with_our_own_launcher(top: Path) -> None:
     assert len(list(top.glob("outputs/sweep/x/.slurm/*/task.sh"))) == 1  # a single array made all of them
     assert "12 finished, 6 failed" in done.stdout
     output = done.stdout + done.stderr
-    assert "raises-s0: failed (RuntimeError: a loss of my own went wrong); rerun with retry=true" in output
-    assert "killed-s1: failed (killed by signal 9); rerun with retry=true" in output
+    assert "raises-s0, raises-s1, raises-s2: failed (RuntimeError: a loss of my own went wrong)" in output
+    assert "killed-s0, killed-s1, killed-s2: failed (killed by signal 9); rerun with retry=true" in output
     requeued = [json.loads((top / f"outputs/sweep/x/requeued-s{seed}/status.json").read_text()) for seed in range(3)]
     assert all(len(status["resumed"]) == 1 for status in requeued)
 

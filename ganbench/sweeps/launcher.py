@@ -172,12 +172,22 @@ def log_end(jobs: Sequence[Job], index: int, status: Status, already_done: bool)
 
 
 def log_summary(jobs: list[Job], statuses: list[Status]) -> None:
-    """Log how many runs ended in which way, and name those that did not finish, with what to do next."""
+    """Log how many runs ended in which way, and name those that did not finish, with what to do next.
+
+    Runs that ended in the same way for the same reason share a line: a missing dataset stops them all.
+    """
     log.info(count_statuses(statuses))
+    runs_by_end: dict[str, list[str]] = {}
     for job, status in zip(jobs, statuses, strict=True):
         if status["status"] != "finished":
-            step = NEXT_STEPS.get(status["status"])
-            log.warning(f"{job.folder.name}: {describe_status(status)}{f'; {step}' if step else ''}")
+            runs_by_end.setdefault(_end_and_next_step(status), []).append(job.folder.name)
+    for end, runs in runs_by_end.items():
+        log.warning(f"{', '.join(runs)}: {end}")
+
+
+def _end_and_next_step(status: Status) -> str:
+    step = NEXT_STEPS.get(status["status"])
+    return f"{describe_status(status)}{f'; {step}' if step else ''}"
 
 
 def log_report(sweep: Path) -> None:
