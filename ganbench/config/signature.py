@@ -26,6 +26,8 @@ def signature(target: str) -> dict[str, Argument] | None:
     None where source does not say, as for `**kwargs`: then the constructor judges them. Raises NoSuchTarget.
     """
     module, _, name = target.rpartition(".")
+    if not module:
+        raise NoSuchTarget("it must be a module and a name in it, such as mine.Relaxed")
     return _arguments(_definition(module, name))
 
 
@@ -37,7 +39,7 @@ def accepts_argument(option: Mapping[str, Any], argument: str) -> bool:
 def _definition(module: str, name: str) -> ast.stmt | None:
     """Find where `name` of `module` is defined, through imports; None if it is an alias of something else."""
     file = module_file(module)
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    for node in _parsed(file).body:
         if getattr(node, "name", None) == name:
             return node
         if isinstance(node, ast.ImportFrom):
@@ -47,6 +49,13 @@ def _definition(module: str, name: str) -> ast.stmt | None:
         if isinstance(node, ast.Assign) and any(ast.unparse(target) == name for target in node.targets):
             return None
     raise NoSuchTarget(f"{module} defines no {name!r}")
+
+
+def _parsed(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise NoSuchTarget(f"{file}, line {error.lineno}: {error.msg}") from None
 
 
 def _imported_module(node: ast.ImportFrom, module: str, file: Path) -> str:
