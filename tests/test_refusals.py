@@ -60,6 +60,17 @@ BAD = [
     ("penalty=dragan penalty.noise=(a)", ["penalty.noise=(a) cannot be read", "\"penalty.noise='(a)'\""]),
     ("dataset.root", ["dataset.root cannot be read; write key=value or group=option."]),
     ("-m loss=gan,hinge --run", ["--run and --multirun are two things to do; use one of them."]),
+    ("--config-dir=none", ["--config-dir=none is not a folder; pass the one that holds your options"]),
+    ("--config-path=mine", ["--config-path=mine", "by --config-dir=mine."]),
+    ("--experimental-rerun=x", ["--experimental-rerun", "rerun the same command"]),
+    ("--cfg all_of_it", ["--cfg/-c", "all_of_it", "job", "--hydra-help"]),
+    ("-z", ["-z is not a flag", "--hydra-help"]),
+    ("~seed", ["~seed: seed cannot be removed; pass seed=... with another value."]),
+    ("~protocol", ["~protocol: protocol cannot be removed; pass protocol=..., with one of: equal, "]),
+    ("~protocol.lr", ["~protocol.lr: protocol.lr cannot be removed; pass protocol.lr=... with another value."]),
+    ("-m loss=gan, hinge", ["loss=gan, ends with a comma", "without spaces"]),
+    ("protocol.betas=[0.5,0.9", ["protocol.betas=[0.5,0.9 has a bracket that nothing closes"]),
+    ("loss._target_=Relaxed", ["loss._target_=Relaxed cannot be found: it must be a module and a name in it"]),
     ("--resolve", ["--resolve resolves what --cfg shows", "--cfg job"]),
     ("dataset=ring metric=kid", ["metric=kid needs images", "use metric=energy_distance."]),
     ("+experiment=mine", ["experiment=mine is not an option", "smoke"]),
@@ -386,6 +397,13 @@ def test_help_lists_groups_and_settings(tmp_path: Path) -> None:
     assert all(
         group in shown.stdout for group in ("loss: dragan, gan", "penalty: clip", "dataset: celeba, cifar10", "lr: ")
     )
+
+
+def test_a_file_of_a_user_that_python_cannot_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("one = 1\ndef two(:\n")
+    refusal = ganbench("loss._target_=broken.Two", cwd=tmp_path, light=True)
+    assert refusal.returncode == 2 and refusal.stderr.count("\n") == 1, refusal.stderr
+    assert f"cannot be found: {tmp_path / 'broken.py'}, line 2: invalid syntax" in refusal.stderr
 
 
 def test_a_run_never_overwrites_another(tmp_path: Path) -> None:

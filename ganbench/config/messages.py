@@ -111,6 +111,10 @@ def _unreadable(override: str | None) -> str:
     key, equals, value = (override or "").partition("=")
     if not (key and equals):
         return f"{override} cannot be read; write key=value or group=option."
+    if value.endswith(","):
+        return f"{override} ends with a comma, as where a shell splits at a space; write the values without spaces."
+    if value.count("[") > value.count("]"):
+        return f"{override} has a bracket that nothing closes; write {key}=[...], without spaces."
     in_quotes = _for_shell(f"{key}={quoted(value)}")
     return f"{override} cannot be read; quote the value, and for the shell all of it: {in_quotes}"
 
@@ -153,6 +157,8 @@ def _key_error(cause: OmegaConfBaseException) -> str:
         return unknown_key_message(key, map(str, cause.parent_node), owner(key, cause.parent_node))
     overrides = [argument.lstrip("+~") for argument in typed_arguments()]
     written = next((override for override in overrides if override.partition("=")[0] == key), key)
+    if reason.endswith("does not support deletion"):
+        return f"~{key}: {key} cannot be removed; pass {key}=... with another value."
     if reason == "Cannot merge DictConfig with ListConfig":  # whichever of the two the setting is
         return f"{written} must be a {'list' if cause.object_type is list else 'mapping'}."
     for pattern, allowed in TYPE_ERRORS:

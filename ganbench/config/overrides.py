@@ -4,6 +4,7 @@ with a traceback, or not at all.
 
 import os
 import re
+from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from itertools import pairwise
@@ -60,13 +61,14 @@ FLAGS = (
     "--shell-completion",
     "--version",
 )
+LIST_OF_FLAGS = "python -m ganbench --hydra-help lists the flags"
 HYDRA_GROUPS = ("env", "help", "hydra_help", "hydra_logging", "job_logging", "launcher", "output", "sweeper")
 
 
 def as_hydra_reads(arguments: Sequence[str]) -> list[str]:
     """Return a command line that means to Hydra what this one means to people. Raise Refused for its flags."""
     _reject_unknown_flags(arguments)
-    parsed = vars(get_args_parser().parse_intermixed_args(arguments))
+    parsed = _parsed(arguments)
     overrides = parsed.pop("overrides")
     _reject_flags_at_odds(parsed)
     if parsed["multirun"] and parsed["cfg"]:
@@ -74,6 +76,19 @@ def as_hydra_reads(arguments: Sequence[str]) -> list[str]:
     # First the flags, since Hydra reads no override after a flag that follows others.
     flags = [_flag(name, value) for name, value in parsed.items() if value]
     return flags + written_for_hydra(overrides)
+
+
+def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read a command line by Hydra's own parser, and refuse where that would print its whole usage."""
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        parsed, unknown = parser.parse_known_intermixed_args(arguments)
+    except ArgumentError as error:
+        raise Refused(f"{error.argument_name}: {error.message}; {LIST_OF_FLAGS}.") from None
+    if unknown:
+        raise Refused(f"{unknown[0]} is not a flag; {LIST_OF_FLAGS}.")
+    return vars(parsed)
 
 
 def completion_of_line(arguments: Sequence[str]) -> list[str]:
@@ -143,6 +158,8 @@ def reject_senseless_overrides(overrides: Sequence[str]) -> None:
         if key.startswith("experiment.") or re.match(r"\+*experiment=\{", override):
             names = ", ".join(option_names("experiment"))
             raise Refused(f"{key}: an experiment has no settings of its own; use experiment=..., with one of: {names}.")
+        if override == f"~{key}":
+            _reject_removal(key)
         if key == "paper":
             raise Refused("paper=...: what a paper says is in its recipe; use experiment=paper/..., with its name.")
         _reject_unknown_group(key)
@@ -154,6 +171,14 @@ def reject_senseless_overrides(overrides: Sequence[str]) -> None:
             fields = list(schema.__dataclass_fields__)
             if setting.partition(".")[0] not in fields:
                 raise Refused(unknown_key_message(key, fields))
+
+
+def _reject_removal(key: str) -> None:
+    """Refuse to remove what every run has. OmegaConf would name the first setting that lacks it, not the cause."""
+    if key in Config.__dataclass_fields__:
+        options = option_names(key)
+        value = f", with one of: {', '.join(options)}" if options else " with another value"
+        raise Refused(f"~{key}: {key} cannot be removed; pass {key}=...{value}.")
 
 
 def _reject_unknown_flags(arguments: Sequence[str]) -> None:
@@ -175,6 +200,16 @@ def _reject_flags_at_odds(parsed: dict[str, Any]) -> None:
         raise Refused(f"{' and '.join(written)} are two things to do; use one of them.")
     if parsed["resolve"] and tasks != ["cfg"] and not parsed["help"]:
         raise Refused("--resolve resolves what --cfg shows of one run; use it with --cfg job, and without -m.")
+    if parsed["experimental_rerun"]:
+        raise Refused("--experimental-rerun is of Hydra alone; rerun the same command, with its name=..., instead.")
+    if parsed["config_path"]:
+        folder = parsed["config_path"]
+        raise Refused(f"--config-path={folder}: ganbench has its own; add your options by --config-dir={folder}.")
+    if parsed["config_dir"] and not os.path.isdir(parsed["config_dir"]):
+        raise Refused(
+            f"--config-dir={parsed['config_dir']} is not a folder; pass the one that holds your options, such as "
+            "options/ for options/loss/relaxed.yaml."
+        )
     if parsed["package"] and tasks != ["cfg"]:
         raise Refused("--package is a part of what --cfg shows of one run; use it with --cfg job, and without -m.")
 
