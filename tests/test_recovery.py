@@ -175,6 +175,7 @@ def test_a_refusal_within_a_sweep_is_shown_at_its_end(tmp_path: Path) -> None:
     output = again.stdout + again.stderr
     assert again.returncode == 1 and "Traceback" not in output
     assert "all checkpoints are damaged" in output[output.rindex(f"{broken.name}: refused (") :]
+    assert output.count("all checkpoints are damaged") == 2  # when it ends, and in the summary
     assert "2 runs (1 already done)" in output and "1 finished, 1 refused" in output
     assert f"{whole.name}: " not in output  # the first line has counted it
     assert read_status(broken)["status"] == "interrupted"

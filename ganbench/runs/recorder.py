@@ -204,7 +204,7 @@ class Recorder:
                 return self._describe_divergence(error)
             case Refused():  # an interrupted run stays that: another try may not be refused
                 earlier = self.earlier or {}
-                reason = earlier.get("reason", _describe_error(error))
+                reason = earlier.get("reason", str(error))
                 return {"status": earlier.get("status", "failed"), "reason": reason, "refused": True}
             case Interrupted():
                 return {"status": "interrupted", "reason": error.signal}

@@ -188,9 +188,8 @@ def _report_and_exit(error: Exception, sender: Connection) -> NoReturn:
 
 
 def log_failure(error: Exception) -> Failure:
-    """Log why a run failed, with a traceback unless it was refused, and return that."""
+    """Return why a run failed. Log its traceback, unless it was refused: the launcher says why, once."""
     if isinstance(error, Refused):
-        log.error(error)
         return Failure(refused=True, message=str(error))
     log.error("".join(traceback.format_exception(error)))
     return Failure(refused=False, message=f"{type(error).__name__}: {error}")

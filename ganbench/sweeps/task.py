@@ -14,6 +14,7 @@ from ganbench.config.compose import register
 from ganbench.config.environment import conflicting_variables, reject_multirun_under_agent
 from ganbench.config.messages import one_line_error
 from ganbench.config.validate import reject_lists_of_options, validate
+from ganbench.errors import Refused
 from ganbench.files import ensure_home
 from ganbench.runs.lock import raise_if_locked
 from ganbench.runs.signals import GracefulStop, Interrupted
@@ -104,10 +105,16 @@ class AroundRun(Callback):
             raise SystemExit(exit_code([status["status"]]))
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Log where the folder is, and how to make its report if there can be one."""
+        """Log where the folder is, and how to make its report if there can be one. Exit with 2 if the run is refused.
+
+        Hydra would print all overrides before the sentence that says why.
+        """
         folder = Path(config.hydra.runtime.output_dir)
         has_report = read_status(folder)["status"] in ("finished", "diverged")
         log.info(f"Folder: {from_here(folder)}{f'; report: {report_command(folder)}' if has_report else ''}")
+        outcome = kwargs["job_return"]._return_value  # `return_value` would raise it
+        if isinstance(outcome, Refused):
+            _refuse(outcome)
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -112,7 +112,8 @@ def check_loss(loss: Loss, name: str) -> None:
     parameters = inspect.signature(loss.g).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty]
     by_position = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    if len(required) > 1 + is_relativistic(loss) or (is_relativistic(loss) and by_position[1:2] != ["real"]):
+    takes_fake = bool(by_position) and len(required) <= 1 + is_relativistic(loss)
+    if not takes_fake or (is_relativistic(loss) and by_position[1:2] != ["real"]):
         raise Refused(f"loss {name}: g must take (fake) or (fake, real); it takes ({', '.join(required)}).")
     _check_untrained(loss, f"loss {name}")
     for n in (len(REAL_LOGITS), len(REAL_LOGITS) - 1):
