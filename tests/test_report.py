@@ -182,6 +182,11 @@ def test_other_numbers_make_another_method(tmp_path: Path) -> None:
     assert "These settings differ" in page and ">optimizer.lr</th>" in page and "<td>0.01</td>" in page
 
 
+REASONS = {
+    "empty": "it has no status.json)",
+    "status.json": "it has no status.json)",
+    "config.yaml": "it has no config.yaml)",
+}
 DAMAGES = ("status.json", "config.yaml", "metrics.jsonl", "footing.json", "garbled", "empty", "records", "probes")
 
 
@@ -200,7 +205,7 @@ def test_a_damaged_run_becomes_a_row(damage: str, sweep: Path) -> None:
     else:
         (run / damage).unlink()
     text = text_of(sweep)
-    assert "gan-s0: unreadable (" in text
+    assert f"gan-s0: unreadable ({REASONS.get(damage, '')}" in text
     assert "| gan | 2 | 5.5 |" in text and "| wgan-gp | 2 | 2.75 |" in text and "| 5, 6 |" in text
     assert "different seeds; only those that all have are compared (left out: 0)" in text
 
@@ -414,6 +419,7 @@ def test_the_power_of_a_sweep(tmp_path: Path) -> None:
     for arguments, gap in (([], only.difference.gap), (["2.5"], 2.5)):
         told = report(tmp_path, "--power", *arguments)
         row = next(line for line in told.stdout.splitlines() if " vs. " in line)
+        assert " with 1 compared pair, by " in told.stdout
         assert row.endswith(f"| {format_number(gap)} | {only.seeds_needed(gap, 1)} |")
     assert not (tmp_path / "report.html").exists()
     refused = report(tmp_path, "--power", "-1")

@@ -171,7 +171,14 @@ def _load(folder: Path) -> Run:
     except Exception as error:  # a damaged folder can fail in any way, and must become a row, not a crash
         known = status if isinstance(status, dict) else {}
         seed = known.get("seed") if isinstance(known.get("seed"), int) else None
-        return Run(folder, "unreadable", f"{type(error).__name__}: {error}", str(known.get("label", "")), seed)
+        return Run(folder, "unreadable", _describe(error), str(known.get("label", "")), seed)
+
+
+def _describe(error: Exception) -> str:
+    """Say why a folder cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return f"it has no {Path(error.filename).name}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _load_intact(folder: Path, status: dict[str, Any]) -> Run:

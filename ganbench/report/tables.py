@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from ganbench.errors import plural
 from ganbench.report.compare import Comparison, Method
 from ganbench.report.load import Run
 from ganbench.report.statistics import MAX_SEEDS, center_name, proportion_interval
@@ -51,7 +52,7 @@ POWER_HEADERS = (
     "seeds needed",
 )
 POWER_LEGEND = (
-    "Seeds needed to show the gap in 80 % of reports with {pairs} compared pairs, by the rule that decides, if scores "
+    "Seeds needed to show the gap in 80 % of reports with {pairs}, by the rule that decides, if scores "
     "are normal, and the standard deviation and the correlation over seeds as measured. Both are rough from few seeds."
 )
 RUN_HEADERS = ("folder", "method", "seed", "status", "final", "best checkpoint", "seconds", "images/s")
@@ -238,7 +239,8 @@ def power(study: Study, gap: float | None) -> str:
                 seeds_cell(comparison, wanted, len(study.comparisons)),
             ]
         )
-    return markdown_table(rows) + f"\n{POWER_LEGEND.format(pairs=len(study.comparisons))}\n"
+    legend = POWER_LEGEND.format(pairs=plural(len(study.comparisons), "compared pair"))
+    return markdown_table(rows) + f"\n{legend}\n"
 
 
 def other_metrics(study: Study) -> list[str]:
