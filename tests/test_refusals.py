@@ -406,6 +406,16 @@ def test_a_file_of_a_user_that_python_cannot_read_is_named(tmp_path: Path) -> No
     assert f"cannot be found: {tmp_path / 'broken.py'}, line 2: invalid syntax" in refusal.stderr
 
 
+def test_a_metric_that_cannot_get_the_data_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("class Own:\n    def __call__(self, samples): return {'own': 0.0}\n")
+    option = tmp_path / "options/metric/own.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("name: own\n_target_: own.Own\n")
+    refusal = ganbench("--config-dir=options", "dataset=ring", "metric=own", cwd=tmp_path, light=True)
+    assert refusal.returncode == 2 and refusal.stderr.count("\n") == 1, refusal.stderr
+    assert refusal.stderr.startswith("metric=own: own.Own must take data, device, name, beside the keys")
+
+
 def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
     folder = tmp_path / "outputs/run/kept"
     folder.mkdir(parents=True)

@@ -25,6 +25,7 @@ from ganbench.errors import RENAMED, Refused, did_you_mean, renamed_message, unk
 ALL_GROUPS = (*GROUPS, "optimizer", "protocol", "speed", "wandb")
 # Arguments that code provides, not the configuration.
 GIVEN_BY_CODE = ("D", "real", "fake", "x", "rng", "data", "device", "name", "params")
+GIVEN_TO_METRIC = {"data", "device", "name"}
 
 # Config nodes that are instantiated in addition to the groups.
 TARGET_NODES = ("model.generator", "model.critic", "optimizer.generator", "optimizer.critic", "metric.features")
@@ -428,6 +429,11 @@ def _check_arguments(cfg: DictConfig, node: DictConfig, path: str, arguments: di
     for name, argument in settable.items():
         if argument.required and name not in node:
             raise Refused(f"{path}.{name} has no value, and {node['_target_']} needs one; pass +{path}.{name}=...")
+    if path == "metric" and not arguments.keys() >= GIVEN_TO_METRIC:
+        raise Refused(
+            f"metric={cfg.metric.name}: {node['_target_']} must take {', '.join(sorted(GIVEN_TO_METRIC))}, "
+            "beside the keys of its YAML file."
+        )
     if "rng" in arguments and not node.get("_partial_"):
         raise Refused(f"{path} needs `_partial_: true` in its YAML file: {node['_target_']} is called with samples.")
 
