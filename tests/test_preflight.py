@@ -1,6 +1,7 @@
 """What is asked of a loss, a penalty and a critic before the first step, and how it is refused."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from ganbench import datasets
 from ganbench.conformance.critics import LinearCritic
+from ganbench.datasets import Data
 from ganbench.errors import Refused
 from ganbench.losses import GAN, RaGAN
 from ganbench.models import mlp
@@ -19,6 +21,7 @@ from ganbench.penalties import gp, none
 from ganbench.randomness import seeded_initialization
 from ganbench.training.preflight import (
     check_critic,
+    check_data,
     check_generator,
     check_loss,
     check_metric,
@@ -178,6 +181,23 @@ def test_a_question_leaves_no_trace() -> None:
     assert counting.asked == 0 and torch.equal(D[0].weight, before) and D[0].weight.grad is None
 
 
+@pytest.mark.parametrize(
+    ("data", "printed"),
+    [
+        ((torch.ones(4, 2), torch.ones(4, 2)), r"must return a ganbench\.datasets\.Data\(train, test\); got a tuple"),
+        (Data([1.0], torch.ones(4, 2)), "train must be a tensor; got a list"),
+        (Data(torch.ones(4, 2), torch.ones(4, 3)), r"test must have the shape \[N, 2\], .* says; got \[4, 3\]"),
+        (Data(torch.ones(4, 2), torch.ones(0, 2)), r"test must have the shape \[N, 2\], .* says; got \[0, 2\]"),
+        (Data(torch.ones(4, 2).long(), torch.ones(4, 2)), r"train must be uint8 .*; got torch\.int64"),
+        (Data(torch.ones(4, 2), torch.full((4, 2), math.inf)), "test has numbers that are not finite"),
+    ],
+)
+def test_data_are_refused(data: object, printed: str) -> None:
+    check_data(Data(torch.ones(4, 2), torch.ones(4, 2)), "mine", [2])
+    with pytest.raises(Refused, match=rf"^dataset mine:? {printed}"):
+        check_data(data, "mine", [2])
+
+
 class Averaging:
     """Keeps a running mean of the critic's slope."""
 
@@ -189,6 +209,14 @@ class Averaging:
         return self.mean
 
 
+def overwriting(D, real, fake, rng):
+    x = real.clone().requires_grad_()
+    squares = (D(x) * x.sum(1)).square()
+    with torch.no_grad():
+        x.zero_()
+    return squares.mean()
+
+
 def test_penalties_are_refused() -> None:
     with pytest.raises(Refused, match=r"penalty mine must return a scalar; got shape \[4\]"):
         check_penalty(lambda D, real, fake, rng: D(real).square() + 1, "mine", *ASKED)
@@ -196,6 +224,10 @@ def test_penalties_are_refused() -> None:
         check_penalty(lambda D, real, fake, rng: gp(D, real, fake, rng, 1.0).detach(), "mine", *ASKED)
     with pytest.raises(Refused, match="penalty mine returns another value when it is asked again"):
         check_penalty(Averaging(), "mine", *ASKED)
+    with pytest.raises(Refused, match=r"penalty mine is nan for samples of shape \[4, 2\] and new weights"):
+        check_penalty(lambda *a: gp(*a, weight=math.nan), "mine", *ASKED)
+    with pytest.raises(Refused, match=r"penalty mine fails where it is differentiated: .*: RuntimeError: one of the"):
+        check_penalty(overwriting, "mine", *ASKED)
     for good in (none, lambda *a: gp(*a, weight=1.0)):
         check_penalty(good, "good", *ASKED)
 

@@ -6,7 +6,7 @@ Each function raises Refused with one sentence. `python -m ganbench.conformance`
 import copy
 import inspect
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ganbench.datasets import Data
 from ganbench.errors import Refused
 from ganbench.gpu import refuse_random_kernels
 from ganbench.interfaces import Augment, Loss, Metric, Penalty
@@ -26,6 +27,23 @@ FAKE_LOGITS = [0.3, -1.0, 0.2, -0.4]
 MOVES = ((0.05, 0), (0.2, 1), (0.5, 2), (1.0, 3), (1.0, 4), (1.0, 5))  # scales and seeds of weights that are moved
 FEW, MANY = 3, 64  # samples asked of a generator: evaluations and probes want other numbers than a batch of training
 SIGNS = {-1: "negative", 1: "positive"}
+
+
+def check_data(data: object, name: str, shape: Sequence[int]) -> None:
+    """Refuse a dataset that is not training and held-out samples [N, *shape], bytes or finite numbers."""
+    if not isinstance(data, Data):
+        raise Refused(f"dataset {name} must return a ganbench.datasets.Data(train, test); got a {type(data).__name__}.")
+    for part, x in (("train", data.train), ("test", data.test)):
+        what = f"dataset {name}: {part}"
+        if not isinstance(x, Tensor):
+            raise Refused(f"{what} must be a tensor; got a {type(x).__name__}.")
+        if not len(x) or list(x.shape[1:]) != list(shape):
+            asked = ", ".join(map(str, ["N", *shape]))
+            raise Refused(f"{what} must have the shape [{asked}], as dataset.shape says; got {list(x.shape)}.")
+        if x.dtype not in (torch.uint8, torch.float32):
+            raise Refused(f"{what} must be uint8 for images and float32 for points; got {x.dtype}.")
+        if x.is_floating_point() and not x.isfinite().all():
+            raise Refused(f"{what} has numbers that are not finite; leave their samples out.")
 
 
 def check_weights(net: nn.Module, player: str) -> None:
@@ -178,7 +196,11 @@ def check_penalty(penalty: Penalty, name: str, D: nn.Module, real: Tensor, fake:
     _check_scalar(value, f"penalty {name}")
     ask(fake, 2 * real)
     _check_remembers_nothing(value, ask(real, fake), f"penalty {name}")
-    if value != 0 and not (value.requires_grad and _has_weight_gradient(value, D)):
+    if value.isnan():
+        raise Refused(f"penalty {name} is nan for samples of shape {list(real.shape)} and new weights of the critic.")
+    with _asking(f"penalty {name} fails where it is differentiated", real.device):
+        has_gradient = value.requires_grad and _has_weight_gradient(value, D)
+    if value != 0 and not has_gradient:
         raise Refused(
             f"penalty {name} gives no gradient to the critic's weights; is create_graph=True missing where the "
             "critic is differentiated?"

@@ -43,6 +43,7 @@ from ganbench.training.players import make_players, with_copied_critic, with_fre
 from ganbench.training.preflight import (
     check_augment,
     check_critic,
+    check_data,
     check_generator,
     check_loss,
     check_metric,
@@ -216,8 +217,9 @@ class Run:
 def load_data(cfg: DictConfig, device: torch.device) -> Data:
     """Load the dataset to the device, split for the evaluation that the protocol asks for."""
     randomness.seed_globals(randomness.key(0, "own_dataset"), device)  # the same data for all seeds
-    data = select_evaluation_split(build(cfg.dataset), cfg.protocol.scored_on.value)
-    data = data._replace(mirrored=cfg.protocol.flip_reals)
+    data = build(cfg.dataset)
+    check_data(data, cfg.dataset.name, cfg.dataset.shape)
+    data = select_evaluation_split(data, cfg.protocol.scored_on.value)._replace(mirrored=cfg.protocol.flip_reals)
     return to_memory_format(data.to(device), cfg)
 
 
