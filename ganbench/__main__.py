@@ -15,6 +15,8 @@ from ganbench.config.messages import UNREADABLE, one_line_error
 from ganbench.config.overrides import as_hydra_reads, completion_of_line, reject_senseless_overrides
 from ganbench.config.schema import CONF
 from ganbench.errors import Refused
+from ganbench.files import allow_any_name_in_print
+from ganbench.progress import quiet_when_unread
 from ganbench.runs import signals
 from ganbench.runs.status import exit_code, exit_statuses
 from ganbench.sweeps.task import task
@@ -22,11 +24,13 @@ from ganbench.sweeps.task import task
 INTERRUPTED = "Interrupted. Rerun with the same name=... to resume.\n"
 
 
+@quiet_when_unread()
 def main() -> None:
     """Run a command line; exit with 2 if it is refused, and else with a code for how its runs ended."""
     if "--version" in sys.argv[1:]:
         print(f"ganbench {__version__}")
         return
+    allow_any_name_in_print()
     signals.exit_on_signal(INTERRUPTED)
     # Hydra must raise its errors, so that a refusal is one line and a crash has its traceback.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -1,5 +1,6 @@
 """Write files atomically, find where they can be written, and read files whose content is known by its digest."""
 
+import codecs
 import hashlib
 import io
 import logging
@@ -66,9 +67,13 @@ def check_image_folder(setting: str, typed: str) -> Path:
 
 
 def allow_any_name_in_print() -> None:
-    """Have `print` write file names that are no valid UTF-8 as the bytes that they are, rather than raise an error."""
+    """Have `print` write file names that are no valid UTF-8 as the bytes that they are, rather than raise an error.
+
+    A terminal of another encoding shows `?` for what it lacks, such as a dash.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
+        is_utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "replace")
 
 
 def is_run_folder(folder: Path) -> bool:

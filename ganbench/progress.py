@@ -2,13 +2,14 @@
 
 import logging
 import multiprocessing
+import select
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 from tqdm import TqdmWarning, tqdm
@@ -17,6 +18,7 @@ log = logging.getLogger("ganbench")
 
 INTERVAL = 10.0  # seconds between two lines
 CLEAR_LINE = "\r\x1b[K"
+UNREAD_EXIT_CODE = 141  # that of a program which SIGPIPE has ended
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -60,6 +62,28 @@ def duration(seconds: float) -> str:
 def progress_bar(images: int) -> tqdm:
     """Make a bar of that many images on a terminal or in a notebook; an invisible one in logs and in a sweep's runs."""
     return tqdm(total=images, unit=" images", unit_scale=True, dynamic_ncols=True, disable=not _shows_bar())
+
+
+@contextmanager
+def quiet_when_unread() -> Iterator[None]:
+    """End what prints inside without a traceback when nobody reads it any more, as after `| head -1`.
+
+    Runs go on, and only their lines are lost: logging would print a traceback for each.
+    """
+    logging.raiseExceptions = False
+    try:
+        yield
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        sys.exit(UNREAD_EXIT_CODE)
+
+
+def _is_unread() -> bool:
+    """Tell whether standard output is a pipe that has lost its other end."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def lines_above_bar() -> AbstractContextManager:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import report, settings
+from conftest import ganbench, report, settings
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
@@ -188,6 +188,12 @@ REASONS = {
     "config.yaml": "it has no config.yaml)",
 }
 DAMAGES = ("status.json", "config.yaml", "metrics.jsonl", "footing.json", "garbled", "empty", "records", "probes")
+
+
+def test_a_terminal_of_another_encoding_shows_what_it_can(sweep: Path) -> None:
+    shown = ganbench(str(sweep), cwd=sweep, module="ganbench.report", PYTHONIOENCODING="ascii")
+    assert shown.returncode == 0, shown.stderr
+    assert " ? 6,400 real images a run ? " in shown.stdout
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

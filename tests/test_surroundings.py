@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import RING, TINY, ganbench
+from conftest import RING, TINY, ganbench, launch
 
 from ganbench.files import ensure_home
 
@@ -77,3 +77,13 @@ def test_torchrun_is_refused_and_its_variables_elsewhere_are_not(tmp_path: Path)
     assert ganbench(*SHORT, "name=alone", cwd=tmp_path, WORLD_SIZE="1", **torchrun).returncode == 0
     slurm = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4"}
     assert ganbench(*SHORT, "name=slurm", cwd=tmp_path, **slurm).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--help"], 141), pytest.param([*SHORT, "name=unread"], 0, marks=pytest.mark.slow)]
+)
+def test_a_reader_that_has_left_costs_no_traceback(arguments: list[str], code: int, tmp_path: Path) -> None:
+    process = launch(*arguments, cwd=tmp_path, flags=FROM_SCRATCH)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == code

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ganbench.files import allow_any_name_in_print
+from ganbench.progress import quiet_when_unread
 
 MEASURED = math.nan  # the gap of --power without a number
 ANY_PORT = 0  # of --watch without a number: the system chooses
@@ -28,6 +29,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
+@quiet_when_unread()
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ganbench.report", description="Compare the runs of a sweep.")
     parser.add_argument(

@@ -166,6 +166,7 @@ def _run_in_child(
     # at once, without saving.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _exit_with_parent()
+    logging.raiseExceptions = False  # nobody may read the launcher's lines any more, and so these
     register()
     setup_globals()
     os.environ["OMP_NUM_THREADS"] = str(config.threads)
