@@ -373,12 +373,20 @@ class PerSample:
 @pytest.mark.slow
 def test_a_run_with_a_broken_loss_ends_before_its_first_step(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    done = ganbench("loss._target_=mine.PerSample", "experiment=smoke", "wandb=disabled", "name=x", cwd=tmp_path)
+    typed = ("loss._target_=mine.PerSample", "experiment=smoke", "wandb=disabled", "device=cpu", "name=x")
+    done = ganbench(*typed, cwd=tmp_path)
     printed = "loss gan: d must return a scalar; got shape [4], so take the mean over the batch."
     assert done.returncode == 2 and done.stderr == f"{printed}\n"
     status = json.loads((tmp_path / "outputs/run/x/status.json").read_text())
     assert status["status"] == "failed" and status["reason"] == printed
     assert (tmp_path / "outputs/run/x/metrics.jsonl").read_text() == ""
+    (tmp_path / "mine.py").write_text(MINE.replace("softplus(-real) + softplus(fake)", "(real - fake).square().mean()"))
+    mended = ganbench(*typed, "protocol.images=128", "protocol.lr=0.5", cwd=tmp_path)  # other code, other settings
+    assert mended.returncode == 0, mended.stderr
+    assert "lr: 0.5" in (tmp_path / "outputs/run/x/config.yaml").read_text()
+    assert "refused" not in json.loads((tmp_path / "outputs/run/x/status.json").read_text())
+    other = ganbench(*typed, "protocol.images=128", cwd=tmp_path)
+    assert other.returncode == 2 and "contains a run with protocol.lr=0.5, not 0.002" in other.stderr
 
 
 class OwnMetric:

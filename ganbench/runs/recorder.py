@@ -163,7 +163,7 @@ class Recorder:
     def _prepare_folder(self, config: dict[str, Any]) -> None:
         """Write the status first and the settings next, so that a folder with settings always has a status."""
         write_status(self.out, self.status)
-        if not (self.out / "config.yaml").exists() or self._is_extended():
+        if self.earlier is None or not (self.out / "config.yaml").exists() or self._is_extended():
             write_atomically(self.out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
         for part in ("samples", "checkpoints"):
             (self.out / part).mkdir(exist_ok=True)

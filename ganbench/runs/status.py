@@ -116,18 +116,27 @@ def existing_status(folder: Path, cfg: DictConfig, wanted: Wanted | None = None)
     """Return the status of this configuration's run in `folder`, ended or not; None if there is none.
 
     A run that was made with a smaller budget, and is to be extended, has that in `extends`. Raise Refused if the folder
-    contains another run, one made with other code, or one that cannot be read. Whoever knows already what `cfg` asks
-    for passes it as `wanted`.
+    contains another run, one made with other code, or one that cannot be read; not for one that was refused before it
+    had recorded anything, which is none. Whoever knows already what `cfg` asks for passes it as `wanted`.
     """
     # Looked for before the settings: a run that another process begins at this moment has its settings first.
     records = [folder / part for part in MADE_AFTER_SETTINGS if (folder / part).exists()]
     if not (folder / "config.yaml").exists():
         return _status_without_config(folder, records)
-    wanted = wanted or Wanted.by(cfg)
     status = read_status(folder)
+    if _was_refused_before_its_first_record(folder, status):
+        return None
+    wanted = wanted or Wanted.by(cfg)
     budget = _budget_of_same_run(folder, wanted)
     _raise_if_other_code(folder, wanted.code, status)
     return status if budget == wanted.settings["protocol"]["images"] else status | {"extends": budget}
+
+
+def _was_refused_before_its_first_record(folder: Path, status: dict[str, Any]) -> bool:
+    """Tell whether the folder holds nothing to keep: settings or code are changed then, as the refusal has advised."""
+    records = folder / "metrics.jsonl"
+    is_empty = not records.exists() or records.stat().st_size == 0
+    return bool(status.get("refused")) and is_empty and not any((folder / "checkpoints").glob("*"))
 
 
 def mark_dead_run(folder: Path, exitcode: int | None, last_message: str | None, **known: Any) -> dict[str, Any]:
