@@ -479,7 +479,10 @@ def test_scores_lie_along_three_costs(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_runs(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="has no run to compare"):
+    with pytest.raises(FileNotFoundError, match=r"has no run to compare\. Pass the folder of a sweep"):
+        write(tmp_path)
+    change(plant(tmp_path, "gan", 0, 4.0) / "status.json", status="interrupted")
+    with pytest.raises(FileNotFoundError, match=r"to compare \(1 interrupted\)\. .*, or rerun the same command"):
         write(tmp_path)
 
 

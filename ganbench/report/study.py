@@ -261,9 +261,13 @@ def _compare(folder: Path, runs: list[Run], allowed: tuple[str, ...]) -> Study:
 
 def _nothing_to_compare(folder: Path, runs: list[Run]) -> str:
     missing = _missing(folder, runs)
-    of_runs = f" ({_counts(missing)})" if missing else ""
+    if missing:
+        return (
+            f"{folder} has no run to compare ({_counts(missing)}). Wait for runs under way, or rerun the same command, "
+            "with retry=true if runs failed."
+        )
     return (
-        f"{folder} has no run to compare{of_runs}. Pass the folder of a sweep, such as outputs/sweep/mine, in "
+        f"{folder} has no run to compare. Pass the folder of a sweep, such as outputs/sweep/mine, in "
         "which at least one run finished or diverged."
     )
 
