@@ -316,6 +316,7 @@ def test_sync_says_what_is_wrong(cases: dict[str, Case], tmp_path: Path) -> None
     for done, code, words in wrong:
         assert (done.returncode, done.stdout) == (code, ""), done.stderr
         assert words in done.stderr and done.stderr.count("\n") == 1
+        assert "later" not in done.stderr
     assert not (run / "wandb").exists()
 
 

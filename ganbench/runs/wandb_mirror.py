@@ -45,6 +45,8 @@ INIT_TIMEOUT = 6.0
 FINISH_TIMEOUT = 8.0
 UPLOAD_TIMEOUT = 120.0
 
+OFFLINE_INSTEAD = "Or use wandb=offline and upload later."
+
 LONGEST_NAME, LONGEST_TAG = 128, 64  # at W&B, in characters
 
 Mode = Literal["online", "offline"]
@@ -265,7 +267,7 @@ def log_in() -> None:
 
 def refusal(mode: str, error: Exception) -> Refused:
     """Return W&B's complaint about a user's mistake as a refusal."""
-    return Refused(f"wandb={mode}: {first_line(error)}. Or use wandb=offline and upload later.")
+    return Refused(f"wandb={mode}: {first_line(error)}. {OFFLINE_INSTEAD}")
 
 
 def first_line(error: Exception) -> str:
@@ -414,7 +416,7 @@ def sync_all(runs: list[Path], mode: str) -> int:
                 sync(run, checked)
             print(f"{run}: {'sent' if mode == 'online' else 'written for `wandb sync`'}")
     except Refused as refused:
-        print(refused, file=sys.stderr)
+        print(str(refused).removesuffix(OFFLINE_INSTEAD).rstrip(), file=sys.stderr)  # this is later
         return 2
     except Exception as error:
         print(f"{run}: not sent ({first_line(error)}); nothing is lost, try again once W&B answers.", file=sys.stderr)
