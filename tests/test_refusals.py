@@ -69,6 +69,8 @@ BAD = [
     ("~protocol", ["~protocol: protocol cannot be removed; pass protocol=..., with one of: equal, "]),
     ("~protocol.lr", ["~protocol.lr: protocol.lr cannot be removed; pass protocol.lr=... with another value."]),
     ("-m loss=gan, hinge", ["loss=gan, ends with a comma", "without spaces"]),
+    ("loss==hinge", ["loss==hinge cannot be read; write loss= and the name of an option: python -m ganbench --help"]),
+    ("-m loss=gan,,hinge", ["loss=gan,,hinge cannot be read; write loss= and the name"]),
     ("protocol.betas=[0.5,0.9", ["protocol.betas=[0.5,0.9 has a bracket that nothing closes"]),
     ("loss._target_=Relaxed", ["loss._target_=Relaxed cannot be found: it must be a module and a name in it"]),
     ("--resolve", ["--resolve resolves what --cfg shows", "--cfg job"]),
@@ -385,7 +387,7 @@ def refusal_of_experiment(text: str, folder: Path, *overrides: str) -> str:
 def test_a_users_own_option_may_have_a_former_name(tmp_path: Path) -> None:
     (tmp_path / "options/metric").mkdir(parents=True)
     (tmp_path / "options/metric/modes.yaml").write_text("name: modes\n_target_: mine.Modes\nneighbours: 3\n")
-    (tmp_path / "mine.py").write_text("class Modes:\n    def __init__(self, data, device, neighbours): ...\n")
+    (tmp_path / "mine.py").write_text("class Modes:\n    def __init__(self, name, data, device, neighbours): ...\n")
     own = ("--config-dir", "options", "-m", "metric=modes", "hydra.launcher.n_jobs=0")
     refusal = ganbench(*own, "metric.neighbours=3,4", cwd=tmp_path)
     assert refusal.stderr.startswith("hydra.launcher.n_jobs=0 must be"), refusal.stderr

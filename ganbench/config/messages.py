@@ -115,6 +115,10 @@ def _unreadable(override: str | None) -> str:
         return f"{override} ends with a comma, as where a shell splits at a space; write the values without spaces."
     if value.count("[") > value.count("]"):
         return f"{override} has a bracket that nothing closes; write {key}=[...], without spaces."
+    if (CONF / key.lstrip("+")).is_dir():
+        return (
+            f"{override} cannot be read; write {key}= and the name of an option: python -m ganbench --help lists them."
+        )
     in_quotes = _for_shell(f"{key}={quoted(value)}")
     return f"{override} cannot be read; quote the value, and for the shell all of it: {in_quotes}"
 
