@@ -80,10 +80,15 @@ def test_torchrun_is_refused_and_its_variables_elsewhere_are_not(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [(["--help"], 141), pytest.param([*SHORT, "name=unread"], 0, marks=pytest.mark.slow)]
+    ("module", "arguments", "code"),
+    [
+        ("ganbench", ["--help"], 141),
+        pytest.param("ganbench", [*SHORT, "name=unread"], 0, marks=pytest.mark.slow),
+        pytest.param("ganbench.conformance", [*RING, "loss=gan"], 141, marks=pytest.mark.slow),
+    ],
 )
-def test_a_reader_that_has_left_costs_no_traceback(arguments: list[str], code: int, tmp_path: Path) -> None:
-    process = launch(*arguments, cwd=tmp_path, flags=FROM_SCRATCH)
+def test_a_reader_that_left_costs_no_traceback(module: str, arguments: list[str], code: int, tmp_path: Path) -> None:
+    process = launch(*arguments, cwd=tmp_path, module=module, flags=FROM_SCRATCH)
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == code

@@ -21,11 +21,13 @@ from ganbench.config.compose import compose_config, register
 from ganbench.config.messages import one_line_error
 from ganbench.config.overrides import reject_senseless_overrides, written_for_hydra
 from ganbench.errors import Refused
+from ganbench.progress import quiet_when_unread
 
 if TYPE_CHECKING:  # it imports torch
     from ganbench.conformance.checks import Check, Checks
 
 
+@quiet_when_unread()
 def main() -> None:
     arguments = _arguments()
     if arguments.config_dir and not arguments.config_dir.is_dir():

@@ -19,6 +19,7 @@ from ganbench.config.compose import register
 from ganbench.config.messages import one_line_error
 from ganbench.errors import Diverged, Refused
 from ganbench.files import allow_any_name_in_print, can_be_made
+from ganbench.progress import quiet_when_unread
 from ganbench.runs.signals import Interrupted, handled_signals, write_to_stderr
 
 
@@ -43,7 +44,8 @@ def answered(unfinished: str = "what was not complete is not kept") -> Iterator[
     register()
     sys.path.append(os.getcwd())  # so that a generator in the current folder can be imported
     try:
-        yield
+        with quiet_when_unread():
+            yield
     except (Refused, HydraException, OmegaConfBaseException) as error:
         print(_with_flags(one_line_error(error)), file=sys.stderr)
         sys.exit(2)
