@@ -15,7 +15,7 @@ from ganbench.config.messages import UNREADABLE, one_line_error
 from ganbench.config.overrides import as_hydra_reads, completion_of_line, reject_senseless_overrides
 from ganbench.config.schema import CONF
 from ganbench.errors import Refused
-from ganbench.files import allow_any_name_in_print
+from ganbench.files import allow_any_name_in_print, is_out_of_space, out_of_space_message
 from ganbench.progress import quiet_when_unread
 from ganbench.runs import signals
 from ganbench.runs.status import exit_code, exit_statuses
@@ -48,6 +48,11 @@ def main() -> None:
     except (Refused, *UNREADABLE) as error:
         print(one_line_error(error), file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if not is_out_of_space(error):
+            raise
+        print(out_of_space_message(error), file=sys.stderr)
+        sys.exit(1)
     finally:
         signals.ignore_signals()  # Python resets handlers at its exit, where another signal would change the exit code
     sys.exit(exit_code(exit_statuses))

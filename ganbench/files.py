@@ -1,6 +1,7 @@
 """Write files atomically, find where they can be written, and read files whose content is known by its digest."""
 
 import codecs
+import errno
 import hashlib
 import io
 import logging
@@ -166,6 +167,17 @@ def check_free_space(folder: Path) -> None:
             f"{free / 1e6:.1f} MB free; free some space, or pass a folder on another disk, with "
             "hydra.run.dir=... or for a sweep hydra.sweep.dir=..."
         )
+
+
+def is_out_of_space(error: object) -> bool:
+    """Tell whether an error says that a disk, or a user's share of one, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def out_of_space_message(error: OSError) -> str:
+    """Say that a disk is full, and what to do about the run or sweep that it ended."""
+    what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"A disk is full ({what}); make room, then rerun the same command with retry=true to resume."
 
 
 def can_be_made(folder: Path) -> bool:

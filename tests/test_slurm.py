@@ -107,7 +107,7 @@ def test_a_time_limit_and_a_cancellation(top: Path) -> None:
     done = sweep(top, "limit", "loss=limited,canceled", *limits)
     assert done.returncode == 1, done.stderr
     assert statuses(top / "outputs/sweep/limit") == {"limited-s0": "finished", "canceled-s0": "interrupted"}
-    assert "canceled-s0: interrupted (SIGTERM); rerun the same command to resume it" in done.stdout + done.stderr
+    assert "canceled-s0: interrupted (SIGTERM); rerun the same command to resume" in done.stdout + done.stderr
     again = sweep(top, "limit", "loss=limited,canceled", *limits)
     assert again.returncode == 0 and "2 finished" in again.stdout, again.stderr
     assert sweep(top, "default-limit", "loss=limited,canceled").returncode == 0

@@ -103,6 +103,5 @@ def _check_free_space(folder: Path, size: int) -> None:
     if free < needed:
         raise OSError(
             errno.ENOSPC,
-            f"checkpoints need {needed:,} more bytes in {folder}, but only {free:,} are free; "
-            "make room, then rerun the same command with retry=true to resume",
+            f"checkpoints need {needed:,} more bytes in {folder}, but only {free:,} are free",
         )

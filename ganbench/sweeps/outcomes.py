@@ -11,8 +11,8 @@ from ganbench.runs.status import mark_dead_run
 Status = dict[str, Any]  # what status.json holds
 
 NEXT_STEPS = {
-    "failed": "rerun with retry=true to retry it from its last checkpoint",
-    "interrupted": "rerun the same command to resume it",
+    "failed": "rerun with retry=true to go on from the last checkpoint",
+    "interrupted": "rerun the same command to resume",
 }
 
 

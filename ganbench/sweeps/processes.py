@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from ganbench.config.compose import method_label, register
 from ganbench.errors import Refused
+from ganbench.files import is_out_of_space
 from ganbench.runs.lock import RunLocked, raise_if_locked
 from ganbench.runs.signals import blocked_signals, exit_on_signal
 from ganbench.sweeps.jobs import Job, has_process_launcher
@@ -170,13 +171,16 @@ def _run_in_child(
     register()
     setup_globals()
     os.environ["OMP_NUM_THREADS"] = str(config.threads)
-    result = run_job(
-        hydra_context=context,
-        config=config,
-        task_function=task,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
+    try:
+        result = run_job(
+            hydra_context=context,
+            config=config,
+            task_function=task,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+    except OSError as error:  # Hydra writes the settings, and the disk may be full
+        _report_and_exit(error, sender)
     if result.status == JobStatus.FAILED:
         _report_and_exit(result._return_value, sender)  # `return_value` would raise it
 
@@ -189,10 +193,11 @@ def _report_and_exit(error: Exception, sender: Connection) -> NoReturn:
 
 
 def log_failure(error: Exception) -> Failure:
-    """Return why a run failed. Log its traceback, unless it was refused: the launcher says why, once."""
+    """Return why a run failed. Log its traceback, unless it was refused or has no room: the launcher says why, once."""
     if isinstance(error, Refused):
         return Failure(refused=True, message=str(error))
-    log.error("".join(traceback.format_exception(error)))
+    if not is_out_of_space(error):
+        log.error("".join(traceback.format_exception(error)))
     return Failure(refused=False, message=f"{type(error).__name__}: {error}")
 
 

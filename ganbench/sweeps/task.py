@@ -15,7 +15,7 @@ from ganbench.config.environment import conflicting_variables, reject_multirun_u
 from ganbench.config.messages import one_line_error
 from ganbench.config.validate import reject_lists_of_options, validate
 from ganbench.errors import Refused
-from ganbench.files import ensure_home
+from ganbench.files import ensure_home, is_out_of_space, out_of_space_message
 from ganbench.runs.lock import raise_if_locked
 from ganbench.runs.signals import GracefulStop, Interrupted
 from ganbench.runs.status import RunComplete, completed_status, exit_code, exit_statuses, read_status
@@ -105,9 +105,10 @@ class AroundRun(Callback):
             raise SystemExit(exit_code([status["status"]]))
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Log where the folder is, and how to make its report if there can be one. Exit with 2 if the run is refused.
+        """Log where the folder is, and how to make its report if there can be one.
 
-        Hydra would print all overrides before the sentence that says why.
+        Exit with 2 if the run is refused and with 1 if its disk is full: Hydra would print all overrides, and a
+        traceback, before the sentence that says why.
         """
         folder = Path(config.hydra.runtime.output_dir)
         has_report = read_status(folder)["status"] in ("finished", "diverged")
@@ -115,6 +116,9 @@ class AroundRun(Callback):
         outcome = kwargs["job_return"]._return_value  # `return_value` would raise it
         if isinstance(outcome, Refused):
             _refuse(outcome)
+        if is_out_of_space(outcome):
+            print(out_of_space_message(outcome), file=sys.stderr)
+            raise SystemExit(1)
 
 
 def _refuse(error: Exception) -> NoReturn:
