@@ -73,9 +73,19 @@ def test_groups_may_be_added_as_other_programs_need() -> None:
     assert written_for_hydra(typed) == ["experiment=smoke", "loss='1'", "+hydra/launcher=basic", "+penalty.weight=3"]
 
 
-def test_flags_may_stand_between_overrides() -> None:
+def test_flags_may_stand_between_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a b").mkdir()
     read = as_hydra_reads(["loss=gan", "-m", "seed=0,1", "--config-dir", "a b", "name=x"])
     assert read == ["--multirun", "--config-dir=a b", "loss=gan", "seed=0,1", "name=x"]
+
+
+def test_a_folder_of_options_is_not_taken_for_one_of_groups(tmp_path: Path) -> None:
+    (tmp_path / "loss").mkdir()
+    assert as_hydra_reads([f"--config-dir={tmp_path / 'loss'}"])  # which may hold groups of its own
+    (tmp_path / "loss/relaxed.yaml").touch()
+    with pytest.raises(Refused, match=f"options of the group loss; .*: --config-dir={tmp_path}\\.$"):
+        as_hydra_reads([f"--config-dir={tmp_path / 'loss'}", "loss=relaxed"])
 
 
 SETTING = re.compile(r"\b[a-z]+(?:\.[a-z_]+)+")

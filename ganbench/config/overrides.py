@@ -8,6 +8,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -205,13 +206,24 @@ def _reject_flags_at_odds(parsed: dict[str, Any]) -> None:
     if parsed["config_path"]:
         folder = parsed["config_path"]
         raise Refused(f"--config-path={folder}: ganbench has its own; add your options by --config-dir={folder}.")
-    if parsed["config_dir"] and not os.path.isdir(parsed["config_dir"]):
-        raise Refused(
-            f"--config-dir={parsed['config_dir']} is not a folder; pass the one that holds your options, such as "
-            "options/ for options/loss/relaxed.yaml."
-        )
+    if parsed["config_dir"]:
+        _check_config_dir(Path(parsed["config_dir"]))
     if parsed["package"] and tasks != ["cfg"]:
         raise Refused("--package is a part of what --cfg shows of one run; use it with --cfg job, and without -m.")
+
+
+def _check_config_dir(folder: Path) -> None:
+    """Refuse what is no folder of groups: Hydra would not find an option in it, and not say why."""
+    if not folder.is_dir():
+        raise Refused(
+            f"--config-dir={folder} is not a folder; pass the one that holds your options, such as options/ for "
+            "options/loss/relaxed.yaml."
+        )
+    if (CONF / folder.name).is_dir() and any(folder.glob("*.yaml")):
+        raise Refused(
+            f"--config-dir={folder} holds options of the group {folder.name}; pass the folder above it: "
+            f"--config-dir={folder.parent}."
+        )
 
 
 def _reject_unknown_group(key: str) -> None:
