@@ -172,11 +172,22 @@ def _key_error(cause: OmegaConfBaseException) -> str:
 
 
 def _nearest(written: str, found: re.Match[str]) -> str:
-    """End the sentence; where it lists the allowed values, by asking whether the nearest of them was meant."""
+    """End the sentence, by asking whether the nearest of the allowed values was meant if there is one."""
     typed = written.partition("=")[2]
+    if found[0].endswith("Integer"):
+        return _as_whole_number(typed)
     allowed = found[1].split(", ") if found.groups() else []
     question = did_you_mean(typed, allowed, end="")
     return f"; {question}" if question else "."
+
+
+def _as_whole_number(typed: str) -> str:
+    """End a sentence about a number such as 1e5, which YAML takes for one that may have decimals."""
+    try:
+        number = float(typed)
+    except ValueError:
+        return "."
+    return f"; did you mean {number:.0f}?" if number.is_integer() and abs(number) < 1e15 else "."
 
 
 def owner(key: str, node: Any) -> str:
