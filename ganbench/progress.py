@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 import select
 import sys
 import threading
@@ -9,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 from tqdm import TqdmWarning, tqdm
@@ -18,6 +19,7 @@ log = logging.getLogger("ganbench")
 
 INTERVAL = 10.0  # seconds between two lines
 CLEAR_LINE = "\r\x1b[K"
+STDOUT = 1  # its file descriptor; W&B may have put an object of its own at sys.stdout
 UNREAD_EXIT_CODE = 141  # that of a program which SIGPIPE has ended
 
 Item = TypeVar("Item")
@@ -77,13 +79,27 @@ def quiet_when_unread() -> Iterator[None]:
         if not _is_unread():
             raise
         sys.exit(UNREAD_EXIT_CODE)
+    finally:
+        _drop_unread_output()
+
+
+def _drop_unread_output() -> None:
+    """Drop what is left to print if nobody reads it. Python would write it at its exit, complain, and exit with 120."""
+    with suppress(OSError):  # of any other kind, such as of a full disk, Python tells at its exit
+        print(end="", flush=True)
+    if _is_unread():
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, STDOUT)
+        os.close(nowhere)
 
 
 def _is_unread() -> bool:
-    """Tell whether standard output is a pipe that has lost its other end."""
+    """Tell whether standard output is a pipe that has lost its other end. Windows cannot tell."""
+    if not hasattr(select, "poll"):
+        return False
     poll = select.poll()
-    poll.register(sys.stdout, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    poll.register(STDOUT, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def lines_above_bar() -> AbstractContextManager:

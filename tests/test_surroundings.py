@@ -80,15 +80,19 @@ def test_torchrun_is_refused_and_its_variables_elsewhere_are_not(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments", "code"),
+    ("module", "arguments", "unbuffered", "code"),
     [
-        ("ganbench", ["--help"], 141),
-        pytest.param("ganbench", [*SHORT, "name=unread"], 0, marks=pytest.mark.slow),
-        pytest.param("ganbench.conformance", [*RING, "loss=gan"], 141, marks=pytest.mark.slow),
+        ("ganbench", ["--help"], "1", 141),
+        ("ganbench", ["--help"], "", 0),  # all of it is written at the end
+        pytest.param("ganbench", [*SHORT, "name=unread"], "1", 0, marks=pytest.mark.slow),
+        pytest.param("ganbench", [*SHORT, "name=unread"], "", 0, marks=pytest.mark.slow),
+        pytest.param("ganbench.conformance", [*RING, "loss=gan"], "1", 141, marks=pytest.mark.slow),
     ],
 )
-def test_a_reader_that_left_costs_no_traceback(module: str, arguments: list[str], code: int, tmp_path: Path) -> None:
-    process = launch(*arguments, cwd=tmp_path, module=module, flags=FROM_SCRATCH)
+def test_a_reader_that_left_costs_no_traceback(
+    module: str, arguments: list[str], unbuffered: str, code: int, tmp_path: Path
+) -> None:
+    process = launch(*arguments, cwd=tmp_path, module=module, flags=FROM_SCRATCH, PYTHONUNBUFFERED=unbuffered)
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == code
