@@ -88,6 +88,20 @@ def test_a_folder_of_options_is_not_taken_for_one_of_groups(tmp_path: Path) -> N
         as_hydra_reads([f"--config-dir={tmp_path / 'loss'}", "loss=relaxed"])
 
 
+def test_a_folder_of_groups_may_hold_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model/loss").mkdir(parents=True)
+    (tmp_path / "model/environment.yaml").touch()
+    (tmp_path / "environment.yaml").touch()
+    assert as_hydra_reads([f"--config-dir={tmp_path / 'model'}"])
+    monkeypatch.chdir(tmp_path / "model")
+    assert as_hydra_reads(["--config-dir=."]) == ["--config-dir=."]
+    assert as_hydra_reads(["--config-dir=.."]) == ["--config-dir=.."]
+    (tmp_path / "model/loss/relaxed.yaml").touch()
+    monkeypatch.chdir("loss")
+    with pytest.raises(Refused, match=r"--config-dir=\. holds options of the group loss; .*: --config-dir=\.\.\.$"):
+        as_hydra_reads(["--config-dir=."])
+
+
 SETTING = re.compile(r"\b[a-z]+(?:\.[a-z_]+)+")
 EVERYTHING = settings("dataset=folder", "dataset.root=x", "penalty=gp")
 

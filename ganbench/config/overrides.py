@@ -219,10 +219,13 @@ def _check_config_dir(folder: Path) -> None:
             f"--config-dir={folder} is not a folder; pass the one that holds your options, such as options/ for "
             "options/loss/relaxed.yaml."
         )
-    if (CONF / folder.name).is_dir() and any(folder.glob("*.yaml")):
+    group = Path(os.path.abspath(folder)).name
+    groups = [place.name for place in CONF.iterdir() if place.is_dir()]
+    has_groups = any((folder / name).is_dir() for name in groups)  # then other files may be beside them
+    if group in groups and not has_groups and any(folder.glob("*.yaml")):
         raise Refused(
-            f"--config-dir={folder} holds options of the group {folder.name}; pass the folder above it: "
-            f"--config-dir={folder.parent}."
+            f"--config-dir={folder} holds options of the group {group}; pass the folder above it: "
+            f"--config-dir={os.path.normpath(folder / '..')}."
         )
 
 
