@@ -188,8 +188,10 @@ def test_a_question_leaves_no_trace() -> None:
         (Data([1.0], torch.ones(4, 2)), "train must be a tensor; got a list"),
         (Data(torch.ones(4, 2), torch.ones(4, 3)), r"test must have the shape \[N, 2\], .* says; got \[4, 3\]"),
         (Data(torch.ones(4, 2), torch.ones(0, 2)), r"test must have the shape \[N, 2\], .* says; got \[0, 2\]"),
+        (Data(torch.tensor(1.0), torch.ones(4, 2)), r"train must have the shape \[N, 2\], .* says; got \[\]"),
         (Data(torch.ones(4, 2).long(), torch.ones(4, 2)), r"train must be uint8 .*; got torch\.int64"),
-        (Data(torch.ones(4, 2), torch.full((4, 2), math.inf)), "test has numbers that are not finite"),
+        (Data(torch.ones(4, 2), torch.full((4, 2), -math.inf)), "test has numbers that are not finite"),
+        (Data(torch.tensor([[0, math.nan], [1, 2]]), torch.ones(4, 2)), "train has numbers that are not finite"),
     ],
 )
 def test_data_are_refused(data: object, printed: str) -> None:
@@ -217,6 +219,12 @@ def overwriting(D, real, fake, rng):
     return squares.mean()
 
 
+def partly_frozen() -> nn.Module:
+    D = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1), nn.Flatten(0))
+    D[0].requires_grad_(False)
+    return D
+
+
 def test_penalties_are_refused() -> None:
     with pytest.raises(Refused, match=r"penalty mine must return a scalar; got shape \[4\]"):
         check_penalty(lambda D, real, fake, rng: D(real).square() + 1, "mine", *ASKED)
@@ -230,6 +238,7 @@ def test_penalties_are_refused() -> None:
         check_penalty(overwriting, "mine", *ASKED)
     for good in (none, lambda *a: gp(*a, weight=1.0)):
         check_penalty(good, "good", *ASKED)
+        check_penalty(good, "good", partly_frozen(), *ASKED[1:])
 
 
 def test_critics_are_refused() -> None:

@@ -37,12 +37,13 @@ def check_data(data: object, name: str, shape: Sequence[int]) -> None:
         what = f"dataset {name}: {part}"
         if not isinstance(x, Tensor):
             raise Refused(f"{what} must be a tensor; got a {type(x).__name__}.")
-        if not len(x) or list(x.shape[1:]) != list(shape):
+        if not x.numel() or list(x.shape[1:]) != list(shape):
             asked = ", ".join(map(str, ["N", *shape]))
             raise Refused(f"{what} must have the shape [{asked}], as dataset.shape says; got {list(x.shape)}.")
         if x.dtype not in (torch.uint8, torch.float32):
             raise Refused(f"{what} must be uint8 for images and float32 for points; got {x.dtype}.")
-        if x.is_floating_point() and not x.isfinite().all():
+        # Extremes take no memory, unlike x.isfinite().
+        if x.is_floating_point() and not all(extreme.isfinite() for extreme in x.aminmax()):
             raise Refused(f"{what} has numbers that are not finite; leave their samples out.")
 
 
@@ -315,5 +316,6 @@ def _check_scalar(value: Tensor, what: str) -> None:
 
 
 def _has_weight_gradient(value: Tensor, D: nn.Module) -> bool:
-    gradients = torch.autograd.grad(value, list(D.parameters()), allow_unused=True)
+    weights = [w for w in D.parameters() if w.requires_grad]  # some may be frozen
+    gradients = torch.autograd.grad(value, weights, allow_unused=True)
     return any(g is not None and bool(g.abs().max() > 0) for g in gradients)
