@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import ganbench
 
+from ganbench.config.signature import signature
 from ganbench.errors import RENAMED
 
 pytestmark = pytest.mark.slow
@@ -418,6 +419,24 @@ def test_a_metric_that_cannot_get_the_data_is_refused(tmp_path: Path) -> None:
     refusal = ganbench("--config-dir=options", "dataset=ring", "metric=own", cwd=tmp_path, light=True)
     assert refusal.returncode == 2 and refusal.stderr.count("\n") == 1, refusal.stderr
     assert refusal.stderr.startswith("metric=own: own.Own must take data, device, name, beside the keys")
+
+
+LATIN = """# coding: latin-1
+from dataclasses import dataclass
+@dataclass
+class Café:
+    data: object
+@dataclass
+class Crème(Café):
+    n: int = 3
+"""
+
+
+def test_what_source_does_not_say_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "latin.py").write_text(LATIN, encoding="latin-1")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert set(signature("latin.Café")) == {"data"}
+    assert signature("latin.Crème") is None  # what it inherits is not looked for
 
 
 def test_a_run_never_overwrites_another(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def _definition(module: str, name: str) -> ast.stmt | None:
 
 def _parsed(file: Path) -> ast.Module:
     try:
-        return ast.parse(file.read_text(encoding="utf-8"))
+        return ast.parse(file.read_bytes())  # which may say their encoding
     except SyntaxError as error:
         raise NoSuchTarget(f"{file}, line {error.lineno}: {error.msg}") from None
 
@@ -73,7 +73,7 @@ def imported_modules(module: str, file: Path) -> Iterator[str]:
     None for a file that Python cannot read: whoever imports it says so.
     """
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, OSError):
         return
     for node in ast.walk(tree):
@@ -112,10 +112,12 @@ def _class_arguments(definition: ast.ClassDef) -> dict[str, Argument] | None:
     for statement in definition.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return _arguments(statement)
+    if definition.bases:
+        return None
     if any("dataclass" in ast.unparse(decorator) for decorator in definition.decorator_list):
         fields = [statement for statement in definition.body if isinstance(statement, ast.AnnAssign)]
         return {ast.unparse(field.target): Argument(field.annotation, field.value is None) for field in fields}
-    return None if definition.bases else {}
+    return {}
 
 
 def _function_arguments(arguments: ast.arguments) -> dict[str, Argument]:
