@@ -65,6 +65,7 @@ BAD = [
     ("--config-path=mine", ["--config-path=mine", "by --config-dir=mine."]),
     ("--experimental-rerun=x", ["--experimental-rerun", "rerun the same command"]),
     ("--cfg all_of_it", ["--cfg/-c", "all_of_it", "job", "--hydra-help"]),
+    ("--config mine", ["--config may be --config-dir or --config-name or --config-path; write it in full."]),
     ("-z", ["-z is not a flag", "--hydra-help"]),
     ("~seed", ["~seed: seed cannot be removed; pass seed=... with another value."]),
     ("~protocol", ["~protocol: protocol cannot be removed; pass protocol=..., with one of: equal, "]),
