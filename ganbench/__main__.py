@@ -5,6 +5,7 @@ torch is imported only once there is something to train, so that --help and refu
 
 import os
 import sys
+from typing import NoReturn
 
 import hydra
 
@@ -19,7 +20,7 @@ from ganbench.files import allow_any_name_in_print, is_out_of_space, out_of_spac
 from ganbench.progress import quiet_when_unread
 from ganbench.runs import signals
 from ganbench.runs.status import exit_code, exit_statuses
-from ganbench.sweeps.task import task
+from ganbench.sweeps.task import RunEnded, task
 
 INTERRUPTED = "Interrupted. Rerun with the same name=... to resume.\n"
 
@@ -46,16 +47,25 @@ def main() -> None:
         signals.write_to_stderr(INTERRUPTED)
         raise
     except (Refused, *UNREADABLE) as error:
-        print(one_line_error(error), file=sys.stderr)
-        sys.exit(2)
+        _exit_with(error)
+    except RunEnded as ended:
+        _exit_with(ended.error)
     except OSError as error:
         if not is_out_of_space(error):
             raise
-        print(out_of_space_message(error), file=sys.stderr)
-        sys.exit(1)
+        _exit_with(error)
     finally:
         signals.ignore_signals()  # Python resets handlers at its exit, where another signal would change the exit code
     sys.exit(exit_code(exit_statuses))
+
+
+def _exit_with(error: Exception) -> NoReturn:
+    """Say in one sentence why nothing more is done; exit with 1 if a disk is full, with 2 if something is refused."""
+    if is_out_of_space(error):  # some of Hydra's errors are an OSError, too
+        print(out_of_space_message(error), file=sys.stderr)
+        sys.exit(1)
+    print(one_line_error(error), file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 from filelock import AcquireReturnProxy, FileLock
 
@@ -169,7 +170,7 @@ def check_free_space(folder: Path) -> None:
         )
 
 
-def is_out_of_space(error: object) -> bool:
+def is_out_of_space(error: object) -> TypeGuard[OSError]:
     """Tell whether an error says that a disk, or a user's share of one, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 

@@ -199,6 +199,13 @@ def test_one_that_diverged_is_returned_and_one_that_failed_raises(here: Path) ->
         run(*SHORT, "loss=raises", name="raises", config_dir="mine")
 
 
+def test_one_that_is_refused_once_its_data_are_there_raises(here: Path, capfd: pytest.CaptureFixture) -> None:
+    Path("pairs.py").write_text("import torch\ndef pair(shape): return torch.ones(9, 2), torch.ones(9, 2)\n")
+    with pytest.raises(Refused, match=r"must return a ganbench\.datasets\.Data"):
+        run(*SHORT, "dataset._target_=pairs.pair", "~dataset.n", "~dataset.modes", "~dataset.radius", "~dataset.std")
+    assert "must return" not in capfd.readouterr().err  # the error says it
+
+
 def test_code_of_ones_own_is_read_again_once_it_has_changed(here: Path) -> None:
     loss = "from ganbench.losses import GAN\nclass Scaled(GAN):\n    def g(self, fake): return {} * super().g(fake)\n"
     first = {}

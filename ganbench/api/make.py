@@ -1,7 +1,7 @@
 """Make one run from a script or a notebook, as `python -m ganbench` makes it."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
@@ -21,7 +21,7 @@ from ganbench.config.typed import typed_instead
 from ganbench.errors import Refused
 from ganbench.runs.signals import GracefulStop, Interrupted, raise_interrupted
 from ganbench.sweeps.composition import without_hydra
-from ganbench.sweeps.task import already_there, check_single, task
+from ganbench.sweeps.task import RunEnded, already_there, check_single, task
 
 SEVERAL = (
     "{} several runs, and run(...) makes one: type python -m ganbench -m ... in a shell (!python in a notebook), and "
@@ -115,7 +115,8 @@ def _make(hydra: Hydra, config: DictConfig) -> None:
             if interrupted.signal == "SIGINT":
                 raise KeyboardInterrupt from None
             raise
-        callbacks.on_run_end(config=config, config_name="config", job_return=result)
+        with suppress(RunEnded):  # the command line's end; here the run's own error is raised
+            callbacks.on_run_end(config=config, config_name="config", job_return=result)
     if result.status == JobStatus.FAILED:
         raise result._return_value  # `return_value` would write to standard error before it raises it
 

@@ -15,7 +15,7 @@ from ganbench.config.environment import conflicting_variables, reject_multirun_u
 from ganbench.config.messages import one_line_error
 from ganbench.config.validate import reject_lists_of_options, validate
 from ganbench.errors import Refused
-from ganbench.files import ensure_home, is_out_of_space, out_of_space_message
+from ganbench.files import ensure_home, is_out_of_space
 from ganbench.runs.lock import raise_if_locked
 from ganbench.runs.signals import GracefulStop, Interrupted
 from ganbench.runs.status import RunComplete, completed_status, exit_code, exit_statuses, read_status
@@ -78,6 +78,14 @@ def check_single(config: DictConfig) -> Status | None:
     return status
 
 
+class RunEnded(SystemExit):
+    """Carries the error of a single run past Hydra, which would print all overrides, and a traceback, before it."""
+
+    def __init__(self, error: Refused | OSError):
+        super().__init__(str(error))
+        self.error = error
+
+
 class AroundRun(Callback):
     """Ends a single run that cannot be made, or has nothing left to do, before Hydra writes into its folder.
 
@@ -107,18 +115,14 @@ class AroundRun(Callback):
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Log where the folder is, and how to make its report if there can be one.
 
-        Exit with 2 if the run is refused and with 1 if its disk is full: Hydra would print all overrides, and a
-        traceback, before the sentence that says why.
+        Raise RunEnded if the run is refused or its disk is full: one sentence says why.
         """
         folder = Path(config.hydra.runtime.output_dir)
         has_report = read_status(folder)["status"] in ("finished", "diverged")
         log.info(f"Folder: {from_here(folder)}{f'; report: {report_command(folder)}' if has_report else ''}")
         outcome = kwargs["job_return"]._return_value  # `return_value` would raise it
-        if isinstance(outcome, Refused):
-            _refuse(outcome)
-        if is_out_of_space(outcome):
-            print(out_of_space_message(outcome), file=sys.stderr)
-            raise SystemExit(1)
+        if isinstance(outcome, Refused) or is_out_of_space(outcome):
+            raise RunEnded(outcome)
 
 
 def _refuse(error: Exception) -> NoReturn:
