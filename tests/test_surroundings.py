@@ -84,7 +84,6 @@ def test_torchrun_is_refused_and_its_variables_elsewhere_are_not(tmp_path: Path)
     [
         ("ganbench", ["--help"], "1", 141),
         ("ganbench", ["--help"], "", 0),  # all of it is written at the end
-        pytest.param("ganbench", [*SHORT, "name=unread"], "1", 0, marks=pytest.mark.slow),
         pytest.param("ganbench", [*SHORT, "name=unread"], "", 0, marks=pytest.mark.slow),
         pytest.param("ganbench.conformance", [*RING, "loss=gan"], "1", 141, marks=pytest.mark.slow),
     ],
