@@ -256,6 +256,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_with_more_room(small_disk: Pat
     leave(small_disk, 33_000_000)
     sweep = ganbench("-m", *arguments, "seed=0,1", cwd=small_disk)
     assert sweep.returncode == 1 and "2 failed" in sweep.stdout and "Traceback" not in sweep.stdout + sweep.stderr
+    shutil.rmtree(small_disk / "outputs")
     leave(small_disk, 33_000_000)
     refusal = ganbench(*arguments, cwd=small_disk)
     assert refusal.returncode == 1
