@@ -99,7 +99,10 @@ def _make(hydra: Hydra, config: DictConfig) -> None:
             block.enter_context(log_lines(_logging(config.hydra.job_logging), verbose))  # now that there is a folder
             return task(cfg, stop)
 
-        callbacks.on_run_start(config=config, config_name="config")
+        try:
+            callbacks.on_run_start(config=config, config_name="config")
+        except RunEnded as ended:
+            raise ended.error from None
         block.enter_context(own_modules_anew(without_hydra(config)))
         block.enter_context(torch_as_at_first())
         try:

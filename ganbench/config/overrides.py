@@ -186,10 +186,12 @@ def _reject_unknown_flags(arguments: Sequence[str]) -> None:
     """Refuse a misspelt `--flag` with the nearest one, and one that may be several; argparse would print its usage."""
     for argument in arguments:
         flag = argument.partition("=")[0]
+        if not flag.startswith("--") or flag == "--":
+            continue
         meant = [known for known in FLAGS if known.startswith(flag)]
-        if len(meant) > 1 and flag.startswith("--") and flag != "--":
+        if len(meant) > 1:
             raise Refused(f"{flag} may be {' or '.join(meant)}; write it in full.")
-        if flag.startswith("--") and not meant:
+        if not meant:
             if meaning := meaning_of(flag.removeprefix("--")):
                 raise Refused(f"{flag} is not a flag; {meaning}.")
             hint = did_you_mean(flag, FLAGS)

@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 
 from ganbench.config.compose import register
 from ganbench.config.environment import conflicting_variables, reject_multirun_under_agent
-from ganbench.config.messages import one_line_error
 from ganbench.config.validate import reject_lists_of_options, validate
 from ganbench.errors import Refused
 from ganbench.files import ensure_home, is_out_of_space
@@ -79,9 +78,12 @@ def check_single(config: DictConfig) -> Status | None:
 
 
 class RunEnded(SystemExit):
-    """Carries the error of a single run past Hydra, which would print all overrides, and a traceback, before it."""
+    """Carries an error from a callback past Hydra, which turns ordinary ones into warnings.
 
-    def __init__(self, error: Refused | OSError):
+    That of a run itself, too: Hydra would print all overrides, and a traceback, before it.
+    """
+
+    def __init__(self, error: Exception):
         super().__init__(str(error))
         self.error = error
 
@@ -94,20 +96,20 @@ class AroundRun(Callback):
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exit with 2 under an agent."""
+        """Raise RunEnded under an agent."""
         try:
             reject_multirun_under_agent()
             _log_conflicts(config)
         except Exception as error:
-            _refuse(error)
+            raise RunEnded(error) from None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exit with 2 if the run is refused, and with the code of its status if nothing is left to do."""
+        """Raise RunEnded if the run is refused. Exit with the code of its status if nothing is left to do."""
         try:
             status = check_single(config)
             _log_conflicts(config)
         except Exception as error:
-            _refuse(error)
+            raise RunEnded(error) from None
         if status:
             print(already_there(config, status), file=sys.stderr)
             raise SystemExit(exit_code([status["status"]]))
@@ -123,12 +125,6 @@ class AroundRun(Callback):
         outcome = kwargs["job_return"]._return_value  # `return_value` would raise it
         if isinstance(outcome, Refused) or is_out_of_space(outcome):
             raise RunEnded(outcome)
-
-
-def _refuse(error: Exception) -> NoReturn:
-    """Exit with 2: Hydra turns ordinary errors of a callback into warnings, and only an exit gets through."""
-    print(one_line_error(error), file=sys.stderr)
-    raise SystemExit(2) from None
 
 
 def _log_conflicts(config: DictConfig) -> None:
